@@ -1,0 +1,238 @@
+"""Images in [0, 1] with three labels each: the one data type of the project.
+
+How images come about is not here: real ones are made in `benchmarks`, generated ones in
+`cgn.counterfactuals`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class Factors(NamedTuple):
+    """Class labels of the three factors of a batch of images, each (B,) int64, -1 if unknown.
+
+    Attributes:
+        shape: Class of the object's outline.
+        texture: Class of the object's surface.
+        background: Class of what is behind it.
+
+    Example:
+        >>> Factors.tied(torch.tensor([3, 1])).texture
+        tensor([3, 1])
+    """
+
+    shape: Tensor
+    texture: Tensor
+    background: Tensor
+
+    @classmethod
+    def tied(cls, labels: Tensor) -> Factors:
+        """Give all three factors the same labels, as in biased data."""
+        return cls(labels, labels, labels)
+
+    @classmethod
+    def independent(cls, n: int, n_classes: int, generator: torch.Generator) -> Factors:
+        """Draw `n` labels for each factor, uniformly and independently of the others."""
+        return cls(*torch.randint(n_classes, (3, n), generator=generator))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Factors:
+        """Apply `function` to each of the three label tensors."""
+        return Factors(*(function(labels) for labels in self))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A set of labelled images: biased, unbiased and counterfactual data alike.
+
+    Pixels are kept as bytes, so that a set has the same hash on every machine; a set that was
+    loaded from disk is memory-mapped and read only where it is touched.
+
+    Attributes:
+        pixels: (N, 3, H, W) uint8.
+        factors: Labels of the images, each (N,) int64.
+        ids: What each image was made from, (N,) int64: images of one id (a digit, a foreground)
+            depend on each other, and intervals resample ids.
+        masks: True object masks, (N, 1, H, W) uint8 with 255 on the object, where known. For
+            measuring only: nothing is trained on them.
+
+    Raises:
+        ValueError: If the tensors do not fit together.
+    """
+
+    pixels: Tensor
+    factors: Factors
+    ids: Tensor
+    masks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
+            raise ValueError(
+                "pixels must be (N, 3, H, W) uint8, got "
+                f"{tuple(self.pixels.shape)} {self.pixels.dtype}; see `to_bytes`"
+            )
+        lengths = {len(self.pixels), len(self.ids), *map(len, self.factors)}
+        if len(lengths) != 1:
+            raise ValueError(f"images, ids and labels differ in number: {sorted(lengths)}")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """Return the chosen images, (B, 3, H, W) in [0, 1]."""
+        return to_images(self.pixels[index])
+
+    def select(self, index: Tensor | slice) -> ImageSet:
+        """Return the set of the chosen images."""
+        masks = None if self.masks is None else self.masks[index]
+        factors = self.factors.map(lambda labels: labels[index])
+        return replace(
+            self, pixels=self.pixels[index], factors=factors, ids=self.ids[index], masks=masks
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Factors]]:
+        """Go through the set once, in order or, with a generator, shuffled.
+
+        Args:
+            batch_size: Images a batch; the last batch may be shorter.
+            device: Where the batches go; bytes are moved there before they become floats.
+            generator: Decides the order.
+
+        Yields:
+            Images (B, 3, H, W) in [0, 1] and their labels.
+        """
+        order = None if generator is None else torch.randperm(len(self), generator=generator)
+        for start in range(0, len(self), batch_size):
+            span = slice(start, start + batch_size)
+            index = span if order is None else order[span]
+            factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
+            yield to_images(self.pixels[index].to(device)), factors
+
+    def sha256(self) -> str:
+        """Hash pixels and labels; masks and ids do not count, for no classifier sees them.
+
+        Example:
+            >>> black = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+            >>> labels = Factors.tied(torch.tensor([0]))
+            >>> ImageSet(black, labels, torch.tensor([0])).sha256()[:8]
+            '3e2fa62a'
+        """
+        digest = hashlib.sha256(str(tuple(self.pixels.shape)).encode())
+        for tensor in (self.pixels, *self.factors):
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
+        """Write the set to one safetensors file, atomically.
+
+        Args:
+            path: The file; its folder is made if it is missing.
+            metadata: Anything JSON can hold, for example how the images were made.
+        """
+        tensors = {"pixels": self.pixels, "ids": self.ids} | self.factors._asdict()
+        if self.masks is not None:
+            tensors["masks"] = self.masks
+        save_tensors(path, tensors, metadata or {})
+
+    @classmethod
+    def load(cls, path: Path) -> ImageSet:
+        """Open a set written by `save`, memory-mapped.
+
+        Raises:
+            ValueError: If the file is no such set, or cut short.
+        """
+        tensors, _ = load_tensors(path)
+        try:
+            factors = Factors(*(tensors[name] for name in Factors._fields))
+            return cls(tensors["pixels"], factors, tensors["ids"], tensors.get("masks"))
+        except KeyError as error:
+            raise ValueError(f"{path} holds no image set: it lacks {error}") from None
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """Turn bytes into images in [0, 1].
+
+    Example:
+        >>> to_images(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    return pixels.float() / 255
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Turn images in [0, 1] into the nearest bytes.
+
+    Raises:
+        ValueError: If a value lies outside [0, 1].
+
+    Example:
+        >>> to_bytes(torch.tensor([0.0, 0.2, 1.0]))
+        tensor([  0,  51, 255], dtype=torch.uint8)
+        >>> to_bytes(torch.tensor([0.0, 255.0]))
+        Traceback (most recent call last):
+        ValueError: images must lie in [0, 1], got [0, 255]; divide uint8 images by 255
+    """
+    if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        low, high = images.min().item(), images.max().item()
+        raise ValueError(
+            f"images must lie in [0, 1], got [{low:g}, {high:g}]; divide uint8 images by 255"
+        )
+    return (images * 255).round().to(torch.uint8)
+
+
+def concatenate(sets: list[ImageSet]) -> ImageSet:
+    """Join sets of equal image size, in order; masks are dropped."""
+    factors = Factors(*(torch.cat(labels) for labels in zip(*(s.factors for s in sets), strict=True)))
+    return ImageSet(
+        torch.cat([s.pixels for s in sets]), factors, torch.cat([s.ids for s in sets])
+    )
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
+    """Write tensors and a JSON-able header to a safetensors file, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, temporary, {"json": json.dumps(metadata)})
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Read what `save_tensors` wrote: tensors, memory-mapped, and the header.
+
+    Raises:
+        ValueError: If there is no such file, or it is not a whole safetensors file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
+        return load_file(path), metadata
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); delete it and make it anew"
+        ) from None
