@@ -2,15 +2,29 @@
 
 Predictions are a table, one row an image: variant, id, shape, texture, background, prediction.
 A `Score` reads such a table of one model, one seed and one suite, and gives an `Estimate`.
+Which scores a suite has is not here: each suite names its own.
+
+Source:
+    Shape bias: Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019.
+    https://arxiv.org/abs/1811.12231
+    Wilson interval: Wilson, Probable inference, JASA 1927.
+    Bootstrap over clusters: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+EXACT_BELOW = 5  # hits or misses; with fewer, Wilson's interval is too short
 
 
 class Estimate(NamedTuple):
@@ -44,3 +58,225 @@ class Score:
     def key(self) -> str:
         """The score's column in a leaderboard."""
         return f"{self.variant}_{self.metric}"
+
+
+def accuracy(
+    variant: str, *, chance: float, metric: str = "accuracy", factor: str = "shape"
+) -> Score:
+    """Share of images whose predicted class is that of one factor.
+
+    The interval is Wilson's, near 0 and 1 the exact one of Clopper and Pearson.
+
+    Args:
+        variant: The test variant.
+        chance: What guessing gives, in [0, 1].
+        metric: Name of the score.
+        factor: Whose label counts: "shape", "texture" or "background". Deciding by shape is
+            good; by one of the others, the lower the better.
+
+    Returns:
+        A score in [0, 1]. Its `compute` raises ValueError if the variant is missing, or if
+        labels of the factor are unknown.
+
+    Example:
+        >>> seen = pd.DataFrame({"variant": "v", "shape": [0, 1, 2], "prediction": [0, 1, 1]})
+        >>> round(accuracy("v", chance=0.1).compute(seen).value, 2)
+        0.67
+    """
+
+    def compute(predictions: pd.DataFrame) -> Estimate:
+        return proportion(_hits(predictions, variant, factor))
+
+    return Score(
+        variant=variant,
+        metric=metric,
+        compute=compute,
+        higher_is_better=factor == "shape",
+        chance=chance,
+    )
+
+
+def paired_difference(first: str, second: str, *, metric: str) -> Score:
+    """How much accuracy is lost from the first variant to the second.
+
+    accuracy(first) - accuracy(second)
+
+    The interval resamples ids that both variants share, so that what is hard about one
+    foreground or digit cancels. Deterministic: the resampling is seeded.
+
+    Args:
+        first: The easier variant.
+        second: The harder variant, made from the same objects.
+        metric: Name of the score.
+
+    Returns:
+        A score in [-1, 1]: 0 is no loss and what guessing gives, lower is better. Its `n`
+        counts the images of shared ids. Its `compute` raises ValueError if there are none.
+
+    Source:
+        BG-gap of Xiao et al., Noise or Signal: The Role of Image Backgrounds in Object
+        Recognition, ICLR 2021. https://arxiv.org/abs/2006.09994
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": ["same", "same", "rand", "rand"], "id": [7, 8, 7, 8],
+        ...     "shape": [1, 2, 1, 2], "prediction": [1, 2, 1, 0],
+        ... })
+        >>> paired_difference("same", "rand", metric="gap").compute(seen).value
+        0.5
+    """
+
+    def compute(predictions: pd.DataFrame) -> Estimate:
+        tables = [_hits_and_images(predictions, variant) for variant in (first, second)]
+        shared = pd.concat(tables, axis=1, join="inner")
+        if shared.empty:
+            raise ValueError(f"variants {first!r} and {second!r} share no id: nothing to pair")
+        n = int(shared["images"].to_numpy().sum())
+        return bootstrap(shared.to_numpy(), _difference_of_shares, n=n)
+
+    return Score(
+        variant=f"{first}-{second}",
+        metric=metric,
+        compute=compute,
+        higher_is_better=False,
+        chance=0.0,
+    )
+
+
+def shape_bias(variant: str) -> Score:
+    """Share of decisions for shape among the decisions for either cue.
+
+    shape decisions / (shape decisions + texture decisions)
+
+    Only images whose shape and texture disagree count. The interval resamples ids, so that the
+    denominator is random as well. Deterministic: the resampling is seeded.
+
+    Args:
+        variant: The test variant.
+
+    Returns:
+        A score in [0, 1]: 1 decides by shape, 0 by texture, 0.5 is what guessing gives. Its `n`
+        counts the decisions for either cue. NaN if there is none: 0 would claim a texture bias
+        nobody saw.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(5), "shape": [0, 0, 0, 1, 1],
+        ...     "texture": [1, 2, 1, 2, 1], "prediction": [0, 2, 3, 1, 1],
+        ... })
+        >>> round(shape_bias("v").compute(seen).value, 2)  # shape 2, texture 1
+        0.67
+    """
+
+    def compute(predictions: pd.DataFrame) -> Estimate:
+        rows = _of_variant(predictions, variant)
+        conflict = rows[rows["shape"] != rows["texture"]]
+        decisions = pd.DataFrame(
+            {cue: conflict["prediction"] == conflict[cue] for cue in ("shape", "texture")}
+        )
+        clusters = decisions.astype(int).groupby(conflict["id"]).sum()
+        return bootstrap(clusters.to_numpy(), _shape_share, n=int(clusters.to_numpy().sum()))
+
+    return Score(variant=variant, metric="shape_bias", compute=compute, chance=0.5)
+
+
+def proportion(hits: NDArray[np.bool_]) -> Estimate:
+    """Share of hits with its interval: Wilson's, or the exact one near 0 and 1.
+
+    Args:
+        hits: Whether each image counts, (N,) bool.
+
+    Returns:
+        The estimate; all of it NaN if there are no images.
+
+    Example:
+        >>> estimate = proportion(np.array([True] * 50 + [False] * 50))
+        >>> round(estimate.low, 3), round(estimate.high, 3)
+        (0.404, 0.596)
+        >>> round(proportion(np.array([True] * 100)).low, 4)  # 0.025 ** (1 / 100)
+        0.9638
+    """
+    n, n_hits = len(hits), int(hits.sum())
+    if n == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    rare = min(n_hits, n - n_hits) < EXACT_BELOW
+    method: Literal["exact", "wilson"] = "exact" if rare else "wilson"
+    interval = binomtest(n_hits, n).proportion_ci(CONFIDENCE, method=method)
+    return Estimate(n_hits / n, float(interval.low), float(interval.high), n)
+
+
+def bootstrap(
+    clusters: NDArray[np.int64],
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    *,
+    n: int,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of a statistic of sums, resampling whole clusters.
+
+    Clusters with equal counts are interchangeable, so how often each *kind* of cluster is drawn
+    follows one multinomial: exact, and its cost does not grow with the number of clusters.
+
+    Args:
+        clusters: What each cluster adds to each sum, (clusters, sums) int64.
+        statistic: From sums (..., sums) to values (...); NaN where undefined.
+        n: Number of images, passed on to the estimate.
+        seed: Decides the resamples; the same seed gives the same interval.
+
+    Returns:
+        The statistic of all clusters and its 95 % interval; NaN where it is undefined. If all
+        clusters are alike, the interval has no width.
+
+    Example:
+        >>> coins = np.array([[1, 1]] * 50 + [[0, 1]] * 50)  # heads, throws
+        >>> estimate = bootstrap(coins, lambda sums: sums[..., 0] / sums[..., 1], n=100)
+        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2)
+        (0.5, 0.4, 0.6)
+    """
+    value = float(statistic(clusters.sum(axis=0)))
+    if not np.isfinite(value):
+        return Estimate(np.nan, np.nan, np.nan, n)
+    kinds, counts = np.unique(clusters, axis=0, return_counts=True)
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(len(clusters), counts / len(clusters), size=RESAMPLES)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(statistic(drawn @ kinds), [tail, 1 - tail])
+    return Estimate(value, float(low), float(high), n)
+
+
+def _of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Rows of one variant; an absent one is an error, not an empty score."""
+    rows = predictions[predictions["variant"] == variant]
+    if rows.empty:
+        present = ", ".join(sorted(map(str, predictions["variant"].unique()))) or "none"
+        raise ValueError(
+            f"there are no predictions for variant {variant!r}, only for: {present}"
+        )
+    return rows
+
+
+def _hits(predictions: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bool_]:
+    """Whether each prediction is the factor's label, (N,) bool."""
+    rows = _of_variant(predictions, variant)
+    labels = rows[factor].to_numpy()
+    if (labels < 0).any():
+        raise ValueError(f"variant {variant!r} has images whose {factor} is unknown")
+    return np.asarray(rows["prediction"].to_numpy() == labels)
+
+
+def _hits_and_images(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Hits and images of each id, a table indexed by id."""
+    hits = _hits(predictions, variant, "shape").astype(int)
+    ids = _of_variant(predictions, variant)["id"].to_numpy()
+    return pd.DataFrame({"hits": hits, "images": 1}, index=ids).groupby(level=0).sum()
+
+
+def _difference_of_shares(sums: NDArray[np.int64]) -> NDArray[np.float64]:
+    """From (..., 4) hits, images, hits, images to the difference of the shares."""
+    return np.asarray(sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3])
+
+
+def _shape_share(sums: NDArray[np.int64]) -> NDArray[np.float64]:
+    """From (..., 2) shape and texture decisions to the share of shape; NaN without any."""
+    total = sums.sum(axis=-1)
+    return np.where(total > 0, sums[..., 0] / np.maximum(total, 1), np.nan)

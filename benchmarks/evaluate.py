@@ -1,0 +1,186 @@
+"""From a module to predictions and scores: any module from images to logits will do.
+
+Training is not here, and nothing here knows which model it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from benchmarks.scores import Estimate, Score
+from benchmarks.suite import EMBEDDED, DataSource, Suite
+from cgn.images import ImageSet
+
+
+def score(
+    module: nn.Module,
+    suite: Suite,
+    source: DataSource = EMBEDDED,
+    *,
+    device: torch.device | str = "cpu",
+) -> pd.DataFrame:
+    """Score your own module on a suite.
+
+    Args:
+        module: From images (B, 3, H, W) in [0, 1] to logits (B, C), C the suite's classes; it
+            normalises images itself, and stays in the mode (training or not) it came in.
+        suite: One of `benchmarks.SUITES`.
+        source: Where the test images come from.
+        device: Where to run; the module is moved there.
+
+    Returns:
+        One row a score: variant, metric, value, low, high (95 % interval) and n; fractions.
+
+    Raises:
+        ValueError: If the logits do not fit the suite.
+
+    Example:
+        >>> from benchmarks import SUITES
+        >>> from benchmarks.evaluate import score
+        >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
+    """
+    predictions, _ = evaluate(
+        module, suite.variants(source), device=device, n_classes=len(suite.world.classes)
+    )
+    estimates = score_suite(suite, predictions)
+    return pd.DataFrame(
+        [
+            {"variant": one.variant, "metric": one.metric} | estimate._asdict()
+            for one, estimate in estimates.items()
+        ]
+    )
+
+
+def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate]:
+    """Compute all scores of a suite from the predictions of one model.
+
+    Args:
+        suite: The suite.
+        predictions: From `evaluate`, or read back by `benchmarks.predictions.load`.
+
+    Returns:
+        The estimates, in the suite's order.
+    """
+    return {one: one.compute(predictions) for one in suite.scores}
+
+
+def data_sha256(variants: Mapping[str, ImageSet]) -> str:
+    """Hash all test images and labels; the order of the variants does not count.
+
+    Example:
+        >>> data_sha256({})[:8]
+        'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    for name in sorted(variants):
+        digest.update(f"{name} {variants[name].sha256()}\n".encode())
+    return digest.hexdigest()
+
+
+def evaluate(
+    module: nn.Module,
+    variants: Mapping[str, ImageSet],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 500,
+    n_classes: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[pd.DataFrame, float]:
+    """Let a module classify all images of all variants.
+
+    On CUDA the module runs in bfloat16 where autocast finds it safe.
+
+    Args:
+        module: From images (B, 3, H, W) in [0, 1] to logits (B, C); it is moved to the device,
+            put into evaluation mode, and back into its own mode afterwards.
+        variants: Image sets by name.
+        device: Where to run.
+        batch_size: Images a batch; it moves no prediction.
+        n_classes: If given, the logits must have this C.
+        progress: Called after each batch with the number of images in it.
+
+    Returns:
+        Predictions, one row an image in the order of the variants, with columns variant, index
+        (position in the variant), id, shape, texture, background, prediction and confidence
+        (probability of the predicted class, in [0, 1]); and images per second.
+
+    Raises:
+        ValueError: If the logits are not finite, or not (B, C).
+
+    Example:
+        >>> from cgn.images import Factors
+        >>> black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+        >>> images = ImageSet(black, Factors.tied(torch.tensor([0, 1])), torch.arange(2))
+        >>> module = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+        >>> predictions, _ = evaluate(module, {"test": images})
+        >>> predictions[["variant", "index", "shape"]].values.tolist()
+        [['test', 0, 0], ['test', 1, 1]]
+    """
+    module.to(device)
+    tables = []
+    started = time.perf_counter()
+    with _evaluation_mode(module), torch.inference_mode():
+        for name, images in variants.items():
+            predicted = []
+            for batch, _ in images.batches(batch_size, device=device):
+                predicted.append(_predict(module, batch, n_classes))
+                if progress is not None:
+                    progress(len(batch))
+            tables.append(_table(name, images, predicted))
+    seconds = time.perf_counter() - started
+    return pd.concat(tables, ignore_index=True), sum(map(len, variants.values())) / seconds
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; then each part's own mode, also of frozen parts."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _predict(module: nn.Module, images: Tensor, n_classes: int | None) -> Tensor:
+    """Classes and confidences of a batch, (2, B) on the CPU."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
+        logits = module(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the module must give logits ({len(images)}, C), it gave {came}")
+    if n_classes is not None and logits.shape[1] != n_classes:
+        raise ValueError(
+            f"the module gives {logits.shape[1]} logits an image, but the suite has "
+            f"{n_classes} classes; map its classes to those of the suite first"
+        )
+    if not logits.isfinite().all():
+        raise ValueError(
+            "the module gives logits that are infinite or NaN: did training diverge?"
+        )
+    confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
+    return torch.stack([prediction.double(), confidence]).cpu()
+
+
+def _table(name: str, images: ImageSet, predicted: list[Tensor]) -> pd.DataFrame:
+    """Labels and predictions of one variant side by side."""
+    prediction, confidence = torch.cat(predicted, dim=1).numpy()
+    return pd.DataFrame(
+        {
+            "variant": name,
+            "index": range(len(images)),
+            "id": images.ids.numpy(),
+            **{factor: labels.numpy() for factor, labels in images.factors._asdict().items()},
+            "prediction": prediction.astype(int),
+            "confidence": confidence,
+        }
+    )

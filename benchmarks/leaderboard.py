@@ -1,0 +1,308 @@
+"""Rows of results and the leaderboards computed from them.
+
+`runs.csv` is the long form, one row a score of a run, appended and never rewritten;
+`<suite>.csv` is a table computed from it. How a score is computed is not here: see
+`benchmarks.scores`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from scipy.stats import t as student_t
+
+from benchmarks.scores import CONFIDENCE, Score
+from benchmarks.suite import Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One score of one run. Field order is column order.
+
+    Attributes:
+        suite: Name of the suite.
+        protocol: The suite's protocol version.
+        source: Where its data came from, as `DataSource.name`.
+        data_sha256: Hash of all test images and labels.
+        model: Name of the model; a head of it as "model/head".
+        weights_sha256: Hash of its weights.
+        seed: Seed of its training.
+        variant: The test variant, or two joined by "-".
+        metric: Name of the score.
+        value: The score, a fraction.
+        low: Lower end of its 95 % interval over images.
+        high: Upper end of it.
+        n: Number of images.
+        images_per_second: Speed of the evaluation.
+        device: What it ran on.
+        torch: Version of PyTorch.
+        python: Version of Python.
+        commit: Commit of this repository, with "-dirty" if it was changed; empty if unknown.
+        time: When, UTC, ISO 8601.
+    """
+
+    suite: str
+    protocol: str
+    source: str
+    data_sha256: str
+    model: str
+    weights_sha256: str
+    seed: int
+    variant: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    images_per_second: float
+    device: str
+    torch: str
+    python: str
+    commit: str
+    time: str
+
+
+COLUMNS = [field.name for field in fields(Row)]
+_TEXT = [field.name for field in fields(Row) if field.type == "str"]
+_SLOT = ["suite", "protocol", "source", "model", "seed", "variant", "metric"]
+_RESULT = ["data_sha256", "weights_sha256", "value", "low", "high", "n"]
+
+
+def environment(device: torch.device | str) -> dict[str, str]:
+    """Describe device, versions, commit and time, under the names that `Row` has for them."""
+    device = torch.device(device)
+    cuda = f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return {
+        "device": cuda or device.type,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def append(rows: Iterable[Row], results: Path) -> int:
+    """Add rows to `runs.csv`; what is there stays as it is, byte for byte.
+
+    A row that repeats the newest one of its suite, protocol, source, model, seed, variant and
+    metric, with the same data, weights and values, is skipped: running a command twice adds
+    nothing. The file is replaced as a whole under a lock, so that no interruption can leave
+    half a row and no two processes lose each other's rows.
+
+    Args:
+        rows: What to add.
+        results: The folder of `runs.csv`; made if it is missing.
+
+    Returns:
+        How many rows were added.
+
+    Raises:
+        ValueError: If `runs.csv` is not one of ours.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / "runs.csv"
+    with FileLock(results / ".runs.lock"):
+        runs = read_runs(results)
+        newest = (
+            runs.drop_duplicates(_SLOT, keep="last").set_index(_SLOT)[_RESULT].to_dict("index")
+        )
+        new = [row for row in rows if not _repeats(row, newest)]
+        if new:
+            old = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
+            text = io.StringIO()
+            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            writer.writerows(asdict(row) for row in new)
+            _replace(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
+    return len(new)
+
+
+def read_runs(results: Path) -> pd.DataFrame:
+    """Read `runs.csv`: one row a score of a run, columns as the fields of `Row`.
+
+    Args:
+        results: The folder of `runs.csv`.
+
+    Returns:
+        The table, oldest row first; empty if there is no file yet.
+
+    Raises:
+        ValueError: If the file is not one of ours.
+    """
+    path = results / "runs.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    types = {"seed": int, "n": int} | dict.fromkeys(_TEXT, str)
+    try:
+        # Only an empty value means "undefined": a model may be called "null".
+        runs = pd.read_csv(
+            path,
+            dtype=types,
+            keep_default_na=False,
+            na_values={name: ["", "nan"] for name in ("value", "low", "high")},
+        )
+    except (ValueError, pd.errors.ParserError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore it from git") from None
+    if list(runs.columns) != COLUMNS:
+        raise ValueError(f"{path} has other columns than {COLUMNS}; restore it from git")
+    return runs
+
+
+def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+    """Compute one suite's table: one row a model, ranked among those scored on the same images.
+
+    Only rows of the suite's current protocol count, of each model and seed the newest. With
+    two seeds or more, a value is the mean over seeds and its interval the t-interval over
+    seeds; with one seed, the interval is the one over images. Column `interval` says which. A
+    t-interval may reach beyond what a score can be: that means too few seeds.
+
+    Args:
+        runs: From `read_runs`.
+        suite: The suite.
+
+    Returns:
+        Columns protocol, source, data_sha256, rank, model, seeds, n, then for the primary
+        score its key, key_low, key_high and interval, then these three for each other score.
+        Heads of a model ("model/head") are listed for diagnosis, without a rank; data sources
+        and different test images never share a ranking.
+    """
+    ours = runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)]
+    newest = ours.drop_duplicates(_SLOT, keep="last")
+    primary = next(score for score in suite.scores if score.key == suite.primary)
+    scores = [primary, *(score for score in suite.scores if score is not primary)]
+    same_images = ["protocol", "source", "data_sha256"]
+    records = [
+        dict(zip([*same_images, "model"], names, strict=True)) | _summary(group, scores)
+        for names, group in newest.groupby([*same_images, "model"])
+    ]
+    columns = [*same_images, "rank", "model", "seeds", "n", *_score_columns(scores)]
+    if not records:
+        return pd.DataFrame(columns=columns)
+    table = pd.DataFrame(records)
+    ranked = table[~table["model"].str.contains("/", regex=False)]
+    table["rank"] = (
+        ranked.groupby(same_images)[suite.primary]
+        .rank(method="min", ascending=not primary.higher_is_better, na_option="bottom")
+        .astype("Int64")
+    )
+    order = ["protocol", "source", "data_sha256", "rank", "model"]
+    return table.sort_values(order, ignore_index=True)[columns]
+
+
+def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
+    """Rewrite `<suite>.csv` of every suite that has rows, atomically.
+
+    Args:
+        results: The folder of `runs.csv`.
+        suites: The suites.
+
+    Returns:
+        The files written.
+    """
+    written = []
+    with FileLock(results / ".runs.lock"):
+        runs = read_runs(results)
+        for suite in suites:
+            if (runs["suite"] == suite.name).any():
+                path = results / f"{suite.name}.csv"
+                _replace(
+                    path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n")
+                )
+                written.append(path)
+    return written
+
+
+def _summary(group: pd.DataFrame, scores: Sequence[Score]) -> dict[str, object]:
+    """One model's seeds, n, scores and kind of interval."""
+    n_seeds = group["seed"].nunique()
+    primary = _of_score(group, scores[0])
+    summary: dict[str, object] = {
+        "seeds": n_seeds,
+        "n": int(primary["n"].iloc[-1]) if len(primary) else 0,
+        "interval": "images, one seed" if n_seeds == 1 else f"t over {n_seeds} seeds",
+    }
+    for score in scores:
+        names = (score.key, f"{score.key}_low", f"{score.key}_high")
+        summary |= dict(zip(names, _mean_and_interval(_of_score(group, score)), strict=True))
+    return summary
+
+
+def _of_score(group: pd.DataFrame, score: Score) -> pd.DataFrame:
+    """One model's rows of one score, a row a seed."""
+    return group[(group["variant"] == score.variant) & (group["metric"] == score.metric)]
+
+
+def _mean_and_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean and ends of the interval, over seeds if there are several."""
+    if len(rows) == 0:
+        return np.nan, np.nan, np.nan
+    if len(rows) == 1:
+        return tuple(rows[["value", "low", "high"]].iloc[0])
+    values = rows["value"].to_numpy(float)
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
+    mean = float(values.mean())
+    return mean, mean - half, mean + half
+
+
+def _score_columns(scores: Sequence[Score]) -> list[str]:
+    """The leaderboard's columns of scores, `interval` after the primary one."""
+    names = [[score.key, f"{score.key}_low", f"{score.key}_high"] for score in scores]
+    return [*names[0], "interval", *(name for three in names[1:] for name in three)]
+
+
+def _repeats(row: Row, newest: Mapping[Hashable, Mapping[Hashable, Any]]) -> bool:
+    """Whether the newest row of the same slot says the same; NaN equals NaN."""
+    cells = asdict(row)
+    found = newest.get(tuple(cells[name] for name in _SLOT))
+    return found is not None and all(_same(cells[name], found[name]) for name in _RESULT)
+
+
+def _same(cell: Any, stored: Any) -> bool:
+    """Whether two cells are equal, but for the last digit that reading a CSV may cost."""
+    if isinstance(cell, float):
+        return math.isclose(cell, stored, rel_tol=1e-12) or (cell != cell and stored != stored)
+    return bool(cell == stored)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a text file as a whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _commit() -> str:
+    """Commit of the checkout this file lies in; empty where there is none or no git."""
+    here = Path(__file__).parents[1]
+    # Results change with every run: they do not make the code another one.
+    changes = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]
+    try:
+        commit, changed = (
+            subprocess.run(
+                ["git", "-C", here, *command], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (["rev-parse", "HEAD"], changes)
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{commit}-dirty" if changed else commit

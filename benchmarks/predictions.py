@@ -1,0 +1,131 @@
+"""Predictions on disk: one row an image, from which every score can be computed again.
+
+How predictions come about is not here: see `benchmarks.evaluate`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+# Narrow types, for the files lie in git.
+SCHEMA = pa.schema(
+    {
+        "variant": pa.string(),
+        "index": pa.int32(),
+        "id": pa.int64(),
+        "shape": pa.int16(),
+        "texture": pa.int16(),
+        "background": pa.int16(),
+        "prediction": pa.int16(),
+        "confidence": pa.float32(),
+    }
+)
+_COUNTED = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BINARY_PACKED"}
+_KEY = b"cgn-bench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What was run on what: everything a prediction depends on.
+
+    Attributes:
+        suite: Name of the suite.
+        protocol: The suite's protocol version.
+        source: Where its data came from, as `DataSource.name`.
+        data_sha256: Hash of all test images and labels.
+        model: Name of the model; a head of it as "model/head".
+        weights_sha256: Hash of its weights.
+        seed: Seed of its training.
+    """
+
+    suite: str
+    protocol: str
+    source: str
+    data_sha256: str
+    model: str
+    weights_sha256: str
+    seed: int
+
+    def path(self, results: Path) -> Path:
+        """Return where the predictions of this run lie.
+
+        Example:
+            >>> run = Run(suite="in9", protocol="1", source="embedded", data_sha256="",
+            ...           model="cgn-ensemble/shape", weights_sha256="", seed=2)
+            >>> run.path(Path("results")).as_posix()
+            'results/predictions/in9/embedded/cgn-ensemble__shape/seed2.parquet'
+        """
+        model = self.model.replace("/", "__")
+        folder = results / "predictions" / self.suite / self.source / model
+        return folder / f"seed{self.seed}.parquet"
+
+
+def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
+    """Write predictions to a parquet file, atomically.
+
+    Args:
+        predictions: A table with the columns of `SCHEMA`, one row an image; confidences in
+            [0, 1], of which three decimals are kept.
+        path: The file; its folder is made if it is missing.
+        run: Kept in the file beside the table.
+
+    Raises:
+        ValueError: If columns are missing, or labels do not fit the schema.
+    """
+    rounded = predictions.assign(confidence=predictions["confidence"].round(3))
+    try:
+        table = pa.Table.from_pandas(rounded, SCHEMA, preserve_index=False)
+    except (KeyError, pa.ArrowException) as error:
+        raise ValueError(f"these are no predictions: {error}") from None
+    table = table.replace_schema_metadata({_KEY: json.dumps(asdict(run))})
+    repeated = [name for name in SCHEMA.names if name not in _COUNTED]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=repeated,
+            column_encoding=_COUNTED,
+        )
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[pd.DataFrame, Run]:
+    """Read what `save` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The table, with the columns of `SCHEMA`, and the run it belongs to.
+
+    Raises:
+        ValueError: If there is no such file, it is cut short, or it holds something else.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path} is not a whole parquet file ({error}); delete it and run the model again"
+        ) from None
+    header = (table.schema.metadata or {}).get(_KEY)
+    if header is None or table.schema.names != SCHEMA.names:
+        raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
+    return table.to_pandas(), Run(**json.loads(header))

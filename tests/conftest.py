@@ -1,0 +1,75 @@
+"""What several test modules need: tiny image sets, and a table of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks.scores import accuracy, paired_difference
+from benchmarks.suite import DataSource, Suite, World
+from cgn.images import Factors, ImageSet
+
+N_CLASSES = 3
+
+
+def tiny_images(seed: int, n: int = 40) -> ImageSet:
+    """Noise in which the brightness of the first row tells the shape."""
+    generator = torch.Generator().manual_seed(seed)
+    factors = Factors.independent(n, N_CLASSES, generator)
+    pixels = torch.randint(256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    pixels[:, :, 0] = (factors.shape * 100).to(torch.uint8).view(n, 1, 1)
+    return ImageSet(pixels, factors, torch.arange(n))
+
+
+def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
+    """Two variants of 40 noise images."""
+
+    def variants(source: DataSource) -> dict[str, ImageSet]:
+        if source.folder is not None and not (source.folder / "images.txt").is_file():
+            raise ValueError(
+                f"{source.folder} has no images.txt; point --data at the right folder"
+            )
+        return {"easy": tiny_images(1), "hard": tiny_images(2)}
+
+    world = World(
+        name="tiny-world",
+        classes=("a", "b", "c"),
+        image_size_px=8,
+        train=lambda source: tiny_images(3),
+        unbiased=lambda source: tiny_images(4),
+    )
+    return Suite(
+        name=name,
+        asks="Does it see the first row?",
+        protocol=protocol,
+        world=world,
+        variants=variants,
+        scores=(
+            accuracy("easy", chance=1 / 3),
+            accuracy("hard", chance=1 / 3),
+            paired_difference("easy", "hard", metric="gap"),
+        ),
+        primary="hard_accuracy",
+    )
+
+
+@pytest.fixture
+def suite() -> Suite:
+    return tiny_suite()
+
+
+@pytest.fixture
+def seen() -> Callable[..., pd.DataFrame]:
+    """Makes a table of predictions of one variant from lists of labels."""
+
+    def make(variant: str = "v", **columns: object) -> pd.DataFrame:
+        table = pd.DataFrame(columns)
+        table.insert(0, "variant", variant)
+        if "id" not in table:
+            table["id"] = range(len(table))
+        return table
+
+    return make

@@ -1,0 +1,56 @@
+"""The arrows of the design: data flows one way, and only bench.py sees all of it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT = {
+    "cgn": {"cgn"},
+    "classifiers": {"classifiers", "cgn"},
+    "benchmarks": {"benchmarks", "cgn"},
+}
+OURS = {*MAY_IMPORT, "bench"}
+FILES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
+
+every_file = pytest.mark.parametrize(
+    "path", FILES, ids=[path.relative_to(ROOT).as_posix() for path in FILES]
+)
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Names of the top packages that a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the arrows"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@every_file
+def test_a_package_imports_only_what_lies_below_it(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    assert imported(ast.parse(path.read_text())) & OURS <= MAY_IMPORT[package]
+
+
+@every_file
+def test_the_library_is_silent(path: Path) -> None:
+    calls = [
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
+    assert "print" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+    assert "rich" not in imported(ast.parse(path.read_text()))
+
+
+def test_the_command_line_joins_all_three() -> None:
+    assert set(MAY_IMPORT) <= imported(ast.parse((ROOT / "bench.py").read_text()))
+
+
+def test_no_file_is_called_utils() -> None:
+    assert not [path for path in FILES if "util" in path.stem or "helper" in path.stem]

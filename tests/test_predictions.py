@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_images
+from torch import Tensor, nn
+
+from benchmarks.evaluate import data_sha256, evaluate, score, score_suite
+from benchmarks.predictions import SCHEMA, Run, load, save
+from benchmarks.suite import Suite
+
+RUN = Run(
+    suite="tiny",
+    protocol="1",
+    source="embedded",
+    data_sha256="12",
+    model="cgn-ensemble/shape",
+    weights_sha256="34",
+    seed=1,
+)
+
+
+class FirstRow(nn.Module):
+    """Sees the class that `tiny_images` writes into the first row."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        label = (images[:, 0, 0, 0] * 255 / 100).round()
+        return -((label[:, None] - torch.arange(3, device=images.device)) ** 2)
+
+
+class Gives(nn.Module):
+    """Gives the same whatever it sees."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: Tensor) -> object:
+        return self.answer
+
+
+def predictions(batch_size: int = 500) -> pd.DataFrame:
+    variants = {"easy": tiny_images(1), "hard": tiny_images(2)}
+    return evaluate(FirstRow(), variants, batch_size=batch_size)[0]
+
+
+def test_every_image_is_predicted_once_in_order() -> None:
+    table = predictions()
+    assert list(table.columns) == SCHEMA.names
+    assert table["variant"].tolist() == ["easy"] * 40 + ["hard"] * 40
+    assert table["index"].tolist() == [*range(40), *range(40)]
+    assert (table["prediction"] == table["shape"]).all()
+    assert table["confidence"].between(1 / 3, 1).all()
+
+
+def test_predictions_do_not_depend_on_the_batch_size() -> None:
+    pd.testing.assert_frame_equal(predictions(batch_size=7), predictions(batch_size=500))
+
+
+def test_progress_counts_every_image_once() -> None:
+    done: list[int] = []
+    evaluate(FirstRow(), {"easy": tiny_images(1)}, batch_size=15, progress=done.append)
+    assert done == [15, 15, 10]
+
+
+def test_each_part_of_the_module_keeps_its_own_mode() -> None:
+    module = nn.Sequential(FirstRow(), nn.Dropout(), nn.Dropout())
+    module[2].eval()
+    first, _ = evaluate(module, {"easy": tiny_images(1)})
+    assert [part.training for part in module] == [True, True, False]
+    assert (first["prediction"] == first["shape"]).all()
+
+
+def test_the_mode_is_restored_after_an_error() -> None:
+    module = Gives(None)
+    with pytest.raises(ValueError, match="it gave NoneType"):
+        evaluate(module, {"easy": tiny_images(1)})
+    assert module.training
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (torch.zeros(40), r"must give logits \(40, C\), it gave \(40,\)"),
+        (torch.zeros(39, 3), r"it gave \(39, 3\)"),
+        ((torch.zeros(40, 3),), "it gave tuple"),
+        (torch.full((40, 3), torch.nan), "NaN"),
+        (torch.zeros(40, 1000), "1000 logits an image, but the suite has 3 classes"),
+    ],
+)
+def test_what_is_no_logits_is_refused_with_what_came(answer: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(Gives(answer), {"easy": tiny_images(1)}, n_classes=3)
+
+
+def test_a_users_module_is_scored_in_one_call(suite: Suite) -> None:
+    table = score(FirstRow(), suite)
+    assert list(table.columns) == ["variant", "metric", "value", "low", "high", "n"]
+    assert table["value"].tolist() == [1, 1, 0]
+
+
+def test_the_data_hash_sees_pixels_labels_and_names_but_not_their_order() -> None:
+    one, two = tiny_images(1), tiny_images(2)
+    assert data_sha256({"a": one, "b": two}) == data_sha256({"b": two, "a": one})
+    assert data_sha256({"a": one}) != data_sha256({"a": two})
+    assert data_sha256({"a": one}) != data_sha256({"b": one})
+
+
+def test_stored_predictions_give_the_same_scores(tmp_path: Path, suite: Suite) -> None:
+    table = predictions()
+    table.loc[::3, "prediction"] = 0
+    path = RUN.path(tmp_path)
+    save(table, path, RUN)
+    stored, run = load(path)
+    assert run == RUN
+    assert score_suite(suite, stored) == score_suite(suite, table)
+    assert (stored["confidence"] - table["confidence"]).abs().max() < 0.0006
+
+
+def test_stored_predictions_are_small_for_they_lie_in_git(tmp_path: Path) -> None:
+    save(predictions(), tmp_path / "a.parquet", RUN)
+    assert (tmp_path / "a.parquet").stat().st_size < 8_000
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_predictions_without_a_column_are_refused_and_leave_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        save(predictions().drop(columns="shape"), tmp_path / "a.parquet", RUN)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    save(predictions(), path, RUN)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(
+        ValueError, match=r"a\.parquet is not a whole parquet file .* delete it"
+    ):
+        load(path)
+
+
+def test_a_foreign_file_is_no_predictions(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="not predictions of this benchmark"):
+        load(tmp_path / "x.parquet")
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no file"):
+        load(tmp_path / "x.parquet")
