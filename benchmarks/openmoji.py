@@ -179,6 +179,18 @@ def natural(layers: Layers) -> Tensor:
     return compose(layers.mask, layers.foreground, layers.background)
 
 
+class Look(NamedTuple):
+    """How the layers of a scene become images, and what can be seen in them.
+
+    Attributes:
+        finish: Joins layers to images (B, 3, H, W) in [0, 1].
+        factors: Labels of the images, each (N,) int64.
+    """
+
+    finish: Callable[[Layers], Tensor]
+    factors: Factors
+
+
 def draw_view(labels: Tensor, rng: np.random.Generator, variation: Variation = NATURAL) -> View:
     """Draw a random crop and colour for the texture of each label, (N,) int64."""
     n = len(labels)
@@ -254,12 +266,30 @@ def render(
         >>> images.pixels.shape, images.factors.shape
         (torch.Size([1, 3, 64, 64]), tensor([0]))
     """
-    pixels, masks = [], []
+    look = Look(finish, factors or scene.factors)
+    return render_each(scene, ids, {"images": look})["images"]
+
+
+def render_each(scene: Scene, ids: Tensor, looks: dict[str, Look]) -> dict[str, ImageSet]:
+    """Turn a scene into several sets, each with its own finish, from the same layers.
+
+    Args:
+        scene: What to draw.
+        ids: What the images were made from, (N,) int64.
+        looks: By name, how to finish the images of each set.
+    """
+    pixels: dict[str, list[Tensor]] = {name: [] for name in looks}
+    masks = []
     for chunk in scene.chunks():
         layers = _layers(chunk)
-        pixels.append(to_bytes(finish(layers).clamp(0, 1)))
         masks.append(torch.where(layers.mask >= 0.5, 255, 0).to(torch.uint8))
-    return ImageSet(torch.cat(pixels), factors or scene.factors, ids, torch.cat(masks))
+        for name, look in looks.items():
+            pixels[name].append(to_bytes(look.finish(layers).clamp(0, 1)))
+    mask = torch.cat(masks)
+    return {
+        name: ImageSet(torch.cat(pixels[name]), look.factors, ids, mask)
+        for name, look in looks.items()
+    }
 
 
 def draw_designs(labels: Tensor, rng: np.random.Generator, *, unseen: bool) -> Tensor:
@@ -278,6 +308,23 @@ def draw_designs(labels: Tensor, rng: np.random.Generator, *, unseen: bool) -> T
     return table[labels, torch.from_numpy(choice)]
 
 
+def designs_in_turn(n_per_class: int) -> tuple[Tensor, Tensor]:
+    """Take all designs of each class in turn, unseen ones too, as often as each other.
+
+    Returns:
+        Classes and indices into `ALL_DESIGNS`, each (n_per_class * C,) int64.
+
+    Example:
+        >>> labels, designs = designs_in_turn(5)
+        >>> labels[:6], designs[:6]  # there are four dogs
+        (tensor([0, 0, 0, 0, 0, 1]), tensor([0, 1, 2, 3, 0, 4]))
+    """
+    table, counts = _designs_by_class(unseen=True)
+    labels = torch.arange(len(CLASSES)).repeat_interleave(n_per_class)
+    turn = torch.arange(n_per_class).repeat(len(CLASSES)) % counts[labels]
+    return labels, table[labels, turn]
+
+
 def require_embedded(source: DataSource) -> None:
     """Refuse a folder.
 
@@ -291,13 +338,22 @@ def require_embedded(source: DataSource) -> None:
         )
 
 
-def train(source: DataSource) -> ImageSet:
-    """Make the biased training set: texture and background follow the shape."""
-    require_embedded(source)
-    rng = np.random.default_rng(10)
-    labels = torch.arange(len(CLASSES)).repeat_interleave(torch.tensor(TRAIN_COUNTS))
+def biased(counts: tuple[int, ...], rng: np.random.Generator) -> ImageSet:
+    """Make images of the training designs whose texture and background follow the shape.
+
+    Args:
+        counts: Images of each class.
+        rng: Decides designs, poses, crops and colours.
+    """
+    labels = torch.arange(len(CLASSES)).repeat_interleave(torch.tensor(counts))
     designs = draw_designs(labels, rng, unseen=False)
     return render(draw_scene(designs, labels, labels, rng), designs)
+
+
+def train(source: DataSource) -> ImageSet:
+    """Make the biased training set; its ids are designs."""
+    require_embedded(source)
+    return biased(TRAIN_COUNTS, np.random.default_rng(10))
 
 
 def unbiased(source: DataSource) -> ImageSet:

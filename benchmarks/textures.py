@@ -140,8 +140,9 @@ def _cell_distances(
     shaken = lattice + offset + jitter * rng.uniform(-0.5, 0.5, lattice.shape)
     points = (shaken * (size / n_side)) % size
     pixels = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1) + 0.5
-    distances, _ = KDTree(points, boxsize=[float(size), float(size)]).query(pixels % size, k=2)
-    return distances[..., 0], distances[..., 1]
+    tree = KDTree(points, boxsize=np.full(2, float(size)))
+    nearest, second = np.moveaxis(np.asarray(tree.query(pixels % size, k=2)[0]), -1, 0)
+    return nearest, second
 
 
 def spots(spacing: float, jitter: float = 0.8) -> Pattern:
