@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
 
     Only rows of the suite's current protocol count, of each model and seed the newest. With
     two seeds or more, a value is the mean over seeds and its interval the t-interval over
-    seeds; with one seed, the interval is the one over images. Column `interval` says which. A
-    t-interval may reach beyond what a score can be: that means too few seeds.
+    seeds, cut where the score ends; with one seed, the interval is the one over images. Column
+    `interval` says which.
 
     Args:
         runs: From `read_runs`.
@@ -237,7 +238,9 @@ def _summary(group: pd.DataFrame, scores: Sequence[Score]) -> dict[str, object]:
     }
     for score in scores:
         names = (score.key, f"{score.key}_low", f"{score.key}_high")
-        summary |= dict(zip(names, _mean_and_interval(_of_score(group, score)), strict=True))
+        summary |= dict(
+            zip(names, _mean_and_interval(_of_score(group, score), score), strict=True)
+        )
     return summary
 
 
@@ -246,7 +249,7 @@ def _of_score(group: pd.DataFrame, score: Score) -> pd.DataFrame:
     return group[(group["variant"] == score.variant) & (group["metric"] == score.metric)]
 
 
-def _mean_and_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
+def _mean_and_interval(rows: pd.DataFrame, score: Score) -> tuple[float, float, float]:
     """Mean and ends of the interval, over seeds if there are several."""
     if len(rows) == 0:
         return np.nan, np.nan, np.nan
@@ -256,7 +259,8 @@ def _mean_and_interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     error = values.std(ddof=1) / np.sqrt(len(values))
     half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
     mean = float(values.mean())
-    return mean, mean - half, mean + half
+    low, high = np.clip((mean - half, mean + half), score.lowest, score.highest)
+    return mean, float(low), float(high)
 
 
 def _score_columns(scores: Sequence[Score]) -> list[str]:
@@ -291,6 +295,7 @@ def _replace(path: Path, text: str) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+@cache
 def _commit() -> str:
     """Commit of the checkout this file lies in; empty where there is none or no git."""
     here = Path(__file__).parents[1]

@@ -46,6 +46,8 @@ class Score:
         compute: From predictions to the estimate.
         higher_is_better: Which way is good.
         chance: What guessing gives.
+        lowest: The lowest value it can take.
+        highest: The highest value it can take.
     """
 
     variant: str
@@ -53,6 +55,8 @@ class Score:
     compute: Callable[[pd.DataFrame], Estimate]
     higher_is_better: bool = True
     chance: float
+    lowest: float = 0.0
+    highest: float = 1.0
 
     @property
     def key(self) -> str:
@@ -140,6 +144,7 @@ def paired_difference(first: str, second: str, *, metric: str) -> Score:
         compute=compute,
         higher_is_better=False,
         chance=0.0,
+        lowest=-1.0,
     )
 
 

@@ -114,6 +114,18 @@ def test_three_seeds_give_mean_and_t_interval(tmp_path: Path, suite: Suite) -> N
     assert row["hard_accuracy_high"] == pytest.approx(0.5 + 4.303 * 0.1 / 3**0.5, abs=1e-4)
 
 
+def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) -> None:
+    rows = [replace(ROW, seed=seed, value=0.9 + 0.1 * seed) for seed in range(2)]
+    gaps = [replace(row, variant="easy-hard", metric="gap") for row in rows]
+    row = table(tmp_path, suite, *rows, *gaps).iloc[0]
+    assert (row["hard_accuracy_low"], row["hard_accuracy_high"]) == pytest.approx(
+        (0.315, 1), abs=1e-3
+    )
+    assert (row["easy-hard_gap_low"], row["easy-hard_gap_high"]) == pytest.approx(
+        (0.315, 1), abs=1e-3
+    )
+
+
 def test_the_primary_score_ranks_and_heads_are_listed_unranked(
     tmp_path: Path, suite: Suite
 ) -> None:

@@ -1,0 +1,545 @@
+"""The command line: fits classifiers, scores them on suites, keeps results, trains CGNs.
+
+The only file that prints, and the only one that sees `cgn`, `classifiers` and `benchmarks`
+together. What the commands do is not here: each line below hands over to the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+import pandas as pd
+import torch
+from platformdirs import user_cache_path
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from torch import nn
+
+from benchmarks import SUITES
+from benchmarks.evaluate import data_sha256, evaluate, score_suite
+from benchmarks.leaderboard import (
+    Row,
+    append,
+    environment,
+    leaderboard,
+    read_runs,
+    write_leaderboards,
+)
+from benchmarks.predictions import Run, save
+from benchmarks.suite import DataSource, Suite, World
+from cgn.counterfactuals import find_weights, sample_cached, sheet
+from cgn.images import ImageSet
+from cgn.train import PRESETS, LossWeights, TrainConfig, train
+from classifiers import MODELS
+from classifiers.fit import fit_cached
+from classifiers.networks import outputs
+from classifiers.recipes import Recipe
+
+RESULTS = Path(__file__).parent / "results"
+N_COUNTERFACTUALS = 20_000  # images a classifier seed; more changed no score
+EXAMPLES = """\
+examples:
+  bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
+  bench.py --suite mnists --model erm,cgn --seeds 3
+                                                    three suites, two models, means over seeds
+  bench.py --suite colored-mnist --model cgn --data ~/mnist
+                                                    the official digits, not the embedded ones
+  bench.py list                                     all suites and models, and what they ask
+  bench.py train cgn --suite in9 --out my.safetensors
+                                                    train the generator of counterfactuals
+
+Every run adds rows to results/runs.csv, keeps the prediction of each image in
+results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
+same command again.
+"""
+
+Entry = TypeVar("Entry")
+Update = Callable[..., None]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and an exception, like all others of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: As on the command line; None takes those of this process.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 if interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0].startswith("--") and given[0] != "--help":
+        given = ["run", *given]
+    try:
+        options = command_line().parse_args(given or ["--help"])
+        options.given = given
+        options.command(options)
+    except (ValueError, OSError) as error:
+        print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def command_line() -> Parser:
+    """Make the parser of all commands."""
+    parser = Parser(
+        prog="bench.py",
+        description="Does a classifier look at shape, texture or background?",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="run | list | train")
+    add_run(commands.add_parser("run", help="score models on suites (the default)"))
+    commands.add_parser("list", help="show suites and models").set_defaults(command=show_lists)
+    add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
+    return parser
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `run`."""
+    parser.set_defaults(command=run)
+    parser.add_argument("--suite", required=True, help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    add_data(parser)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `run` and `train` share."""
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="'embedded', 'official' or a folder; default: official data if it lies in "
+        "$CGN_BENCH_DATA, else embedded",
+    )
+    parser.add_argument(
+        "--textures",
+        type=Path,
+        metavar="FOLDER",
+        help="object/*.jpg, background/*.jpg: wildlife",
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train`: one for each field of the training's config."""
+    parser.set_defaults(command=train_cgn)
+    parser.add_argument("what", choices=["cgn"])
+    parser.add_argument("--suite", required=True, metavar="NAME")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: WORLD.safetensors")
+    add_data(parser)
+    settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
+    for config, prefix in ((TrainConfig, ""), (LossWeights, "weight-")):
+        types = get_type_hints(config)
+        for field in fields(config):
+            if field.default is not MISSING:
+                add_setting(settings, field, types[field.name], prefix)
+
+
+def add_setting(
+    group: argparse._ArgumentGroup, field: Field[Any], type_: type, prefix: str
+) -> None:
+    """Add the flag of one field; it is absent unless given, so that it overrides nothing."""
+    group.add_argument(
+        f"--{prefix}{field.name}".replace("_", "-"),
+        type=type_,
+        default=argparse.SUPPRESS,
+        metavar=type_.__name__.upper(),
+        help=f"default {field.default}",
+    )
+
+
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def chosen(
+    text: str, known: Mapping[str, Entry], kind: str, groups: Mapping[str, Sequence[str]]
+) -> list[Entry]:
+    """Look names up, each once; an unknown one is an error that names the nearest."""
+    names = [name for part in text.split(",") for name in groups.get(part, [part])]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, [*known, *groups], n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown {kind} {name!r}; {hint}See `bench.py list`")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def chosen_suites(text: str) -> list[Suite]:
+    """Look suites up; `mnists` are those that are called so."""
+    mnists = [name for name in SUITES if name.endswith("mnist")]
+    return chosen(text, SUITES, "suite", {"all": list(SUITES), "mnists": mnists})
+
+
+def chosen_device(name: str) -> torch.device:
+    """Turn the flag into a device that is there."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("PyTorch sees no GPU here; leave --device out to use the CPU")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
+    """Decide where a suite's data comes from: as asked, else official if it is there."""
+    official = official_folder(suite)
+    if options.data in (None, "embedded"):
+        folder = official if options.data is None and official.is_dir() else None
+    else:
+        folder = official if options.data == "official" else Path(options.data).expanduser()
+        if not folder.is_dir():
+            raise ValueError(
+                f"there is no folder {folder}; name one with --data, or leave it out"
+            )
+    textures = options.textures if suite.name == "wildlife-mnist" else None
+    return DataSource(folder=folder, textures=textures)
+
+
+def official_folder(suite: Suite) -> Path:
+    """Where a suite's official data is looked for; the three MNISTs share one folder."""
+    default = user_cache_path("cgn-bench") / "data"
+    root = Path(os.environ.get("CGN_BENCH_DATA") or default)
+    return root / ("mnist" if suite.name.endswith("mnist") else suite.name)
+
+
+def cache_folder() -> Path:
+    """Where fitted classifiers and sampled counterfactuals are kept between runs."""
+    return Path(os.environ.get("CGN_BENCH_CACHE") or user_cache_path("cgn-bench"))
+
+
+def check_writable(folder: Path) -> None:
+    """Find out now, not after an hour of training, that results cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}); name another folder with --results"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens: on what, into which folder, and who is told how far it is."""
+
+    device: torch.device
+    results: Path
+    bars: Progress
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A suite with its test images read and hashed."""
+
+    suite: Suite
+    source: DataSource
+    variants: dict[str, ImageSet]
+    data_sha256: str
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score models on suites, keep the results, show them."""
+    suites = chosen_suites(options.suite)
+    recipes = chosen(options.model, MODELS, "model", {"all": list(MODELS)})
+    if options.textures and "wildlife-mnist" not in {suite.name for suite in suites}:
+        raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
+    device = chosen_device(options.device)
+    sources = [chosen_source(suite, options) for suite in suites]
+    check_writable(options.results)
+    with progress_bars() as bars:
+        place = Place(device, options.results, bars)
+        # All test images are read before any work starts, so that bad data costs no time.
+        exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        for world, source in dict.fromkeys((exam.suite.world, exam.source) for exam in exams):
+            of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
+            run_world(world, source, of_world, recipes, options.seeds, place)
+    for exam in exams:
+        show_result(exam, [recipe.name for recipe in recipes], options.results)
+
+
+def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
+    """Make or read a suite's test images."""
+    with bar(bars, f"{suite.name}: test images"):
+        variants = suite.variants(source)
+        return Exam(suite, source, variants, data_sha256(variants))
+
+
+def run_world(
+    world: World,
+    source: DataSource,
+    exams: Sequence[Exam],
+    recipes: Sequence[Recipe],
+    n_seeds: int,
+    place: Place,
+) -> None:
+    """Fit each recipe with each seed once, and let it take all exams of this world."""
+    kinds = {kind for recipe in recipes for kind in recipe.trains_on}
+    sets: dict[str, ImageSet] = {}
+    with bar(place.bars, f"{world.name}: training images"):
+        if kinds & {"biased", "counterfactual"}:
+            sets["biased"] = world.train(source)
+        if "unbiased" in kinds:
+            sets["unbiased"] = world.unbiased(source)
+    for seed in range(n_seeds):
+        if "counterfactual" in kinds:
+            sets["counterfactual"] = counterfactuals(world, sets["biased"], seed, place)
+        for recipe in recipes:
+            module, weights = fitted(recipe, sets, len(world.classes), seed, place)
+            for exam in exams:
+                examine(exam, module, recipe.name, seed, weights, place)
+
+
+def counterfactuals(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Sample counterfactual images of a world, or take them from the cache."""
+    weights = find_weights(world.name, biased.sha256())
+    with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
+        return sample_cached(
+            weights,
+            N_COUNTERFACTUALS,
+            seed=seed,
+            device=place.device,
+            cache=cache_folder() / "counterfactuals",
+            progress=update,
+        )
+
+
+def fitted(
+    recipe: Recipe, sets: Mapping[str, ImageSet], n_classes: int, seed: int, place: Place
+) -> tuple[nn.Module, str]:
+    """Fit a recipe, or take it from the cache; the module and the hash of its weights."""
+    with bar(place.bars, f"{recipe.name}: fit, seed {seed}") as update:
+        return fit_cached(
+            recipe,
+            {kind: sets[kind] for kind in recipe.trains_on},
+            n_classes=n_classes,
+            seed=seed,
+            device=place.device,
+            cache=cache_folder() / "classifiers",
+            progress=update,
+        )
+
+
+def examine(
+    exam: Exam, module: nn.Module, name: str, seed: int, weights: str, place: Place
+) -> None:
+    """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
+    rows: list[Row] = []
+    for head, part in outputs(module).items():
+        origin = Run(
+            suite=exam.suite.name,
+            protocol=exam.suite.protocol,
+            source=exam.source.name,
+            data_sha256=exam.data_sha256,
+            model=f"{name}/{head}" if head else name,
+            weights_sha256=weights,
+            seed=seed,
+        )
+        predictions, speed = predicted(exam, part, origin.model, place)
+        save(predictions, origin.path(place.results), origin)
+        found = {"images_per_second": round(speed, 1), **environment(place.device)}
+        rows += [
+            Row(**asdict(origin), variant=s.variant, metric=s.metric, **e._asdict(), **found)
+            for s, e in score_suite(exam.suite, predictions).items()
+        ]
+    append(rows, place.results)
+    write_leaderboards(place.results, [exam.suite])
+
+
+def predicted(
+    exam: Exam, module: nn.Module, name: str, place: Place
+) -> tuple[pd.DataFrame, float]:
+    """Evaluate one module on one suite; predictions and images per second."""
+    total = sum(map(len, exam.variants.values()))
+    done = 0
+    with bar(place.bars, f"{name} on {exam.suite.name}") as update:
+
+        def count(n_images: int) -> None:
+            nonlocal done
+            done += n_images
+            update(done, total)
+
+        return evaluate(
+            module,
+            exam.variants,
+            device=place.device,
+            n_classes=len(exam.suite.world.classes),
+            progress=count,
+        )
+
+
+def progress_bars() -> Progress:
+    """Make the display of what is being done; it vanishes when all is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    errors = Console(stderr=True)
+    return Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+@contextmanager
+def bar(bars: Progress, description: str) -> Iterator[Update]:
+    """Show one task inside the block; yields what to call with steps done and steps in all."""
+    task = bars.add_task(description, total=None)
+
+    def update(done: int, total: int, *_: object) -> None:
+        bars.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        bars.remove_task(task)
+
+
+def console() -> Console:
+    """Make the console for tables; wide where nobody's terminal is the limit."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
+    """Print the models just run as they stand in the leaderboard, a column a model."""
+    board = leaderboard(read_runs(results), exam.suite)
+    same = (board["source"] == exam.source.name) & (board["data_sha256"] == exam.data_sha256)
+    ours = board[same & board["model"].str.split("/").str[0].isin(names)]
+    title = f"{exam.suite.name}: {exam.suite.asks}"
+    table = Table("score", *ours["model"], "chance", title=title, caption=caption(exam))
+    for score in exam.suite.scores:
+        cells = [percent(*row) for row in ours[ends(score.key)].itertuples(index=False)]
+        style = "bold" if score.key == exam.suite.primary else None
+        better = "" if score.higher_is_better else " (lower is better)"
+        label = f"{score.variant} {score.metric}{better}"
+        table.add_row(label, *cells, f"{100 * score.chance:.1f}", style=style)
+    table.add_row("interval", *ours["interval"], "")
+    table.add_row("rank", *("" if pd.isna(rank) else str(rank) for rank in ours["rank"]), "")
+    console().print(table)
+
+
+def ends(key: str) -> list[str]:
+    """Columns of a score and its interval in a leaderboard."""
+    return [key, f"{key}_low", f"{key}_high"]
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """Write a score for people: in percent, with its 95 % interval.
+
+    Example:
+        >>> percent(0.5, 0.404, 0.596)
+        '50.0 [40.4, 59.6]'
+    """
+    if pd.isna(value):
+        return "undefined"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def caption(exam: Exam) -> str:
+    """Say what the numbers are, which data they come from, and how to get the other."""
+    about = (
+        f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source.name} data"
+    )
+    if exam.source.folder is not None:
+        return f"{about} from {exam.source.folder}; --data embedded takes the installed data"
+    if not exam.suite.name.endswith("mnist"):
+        return f"{about}, drawn with an installed font"
+    return (
+        f"{about}, installed with the packages; for the official data put MNIST's idx files "
+        f"into {official_folder(exam.suite)}, or name their folder with --data"
+    )
+
+
+def show_lists(_: argparse.Namespace) -> None:
+    """Print all suites and models."""
+    suites = Table(
+        "suite", "question", "protocol", "ranked by", "embedded images", title="Suites"
+    )
+    for suite in SUITES.values():
+        n_images = sum(map(len, suite.variants(DataSource()).values()))
+        suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary, f"{n_images:,}")
+    models = Table("model", "what it is", "trains on", title="Models")
+    for recipe in MODELS.values():
+        models.add_row(recipe.name, recipe.about, ", ".join(recipe.trains_on))
+    console().print(suites, models)
+
+
+def train_cgn(options: argparse.Namespace) -> None:
+    """Train the CGN of a suite's world; write its weights and a sheet of samples."""
+    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    source, device = chosen_source(suite, options), chosen_device(options.device)
+    world = suite.world
+    config = chosen_config(PRESETS.get(world.name, TrainConfig()), vars(options))
+    out: Path = options.out or Path(f"{world.name}.safetensors")
+    check_writable(out.parent)
+    checkpoint = out.with_suffix(".checkpoint")
+    started = time.perf_counter()
+    with progress_bars() as bars:
+        with bar(bars, f"{world.name}: training images"):
+            images = world.train(source)
+        with bar(bars, f"{world.name}: CGN") as update:
+            n_classes = len(world.classes)
+            cgn = train(
+                images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
+            )
+    metadata = {
+        "world": world.name,
+        "classes": world.classes,
+        "source": source.name,
+        "train_sha256": images.sha256(),
+        "command": shlex.join(["python", "bench.py", *options.given]),
+        "config": asdict(config),
+        "seconds": round(time.perf_counter() - started, 1),
+        **environment(device),
+    }
+    cgn.save(out, metadata)
+    sheet(cgn, out.with_suffix(".png"), seed=config.seed)
+    checkpoint.unlink(missing_ok=True)
+    print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+
+
+def chosen_config(preset: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """Replace in a preset what was given on the command line."""
+    weights = {
+        field.name: given[f"weight_{field.name}"]
+        for field in fields(LossWeights)
+        if f"weight_{field.name}" in given
+    }
+    rest = {field.name: given[field.name] for field in fields(preset) if field.name in given}
+    return replace(preset, **rest, weights=replace(preset.weights, **weights))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""The command line end to end, on two tiny suites and stand-ins for fitted classifiers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_images, tiny_suite
+from torch import Tensor, nn
+
+import bench
+from benchmarks.leaderboard import read_runs
+from benchmarks.predictions import load
+from cgn.images import ImageSet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the command line reads of a recipe."""
+
+    name: str
+    about: str = "A stand-in."
+    trains_on: tuple[str, ...] = ("biased",)
+
+
+class Reader(nn.Module):
+    """Sees the first row's class, and misses it now and then, depending on its seed."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def forward(self, images: Tensor) -> Tensor:
+        label = (images[:, 0, 0, 0] * 255 / 100).round()
+        missed = (images[:, 0, 1, 1] * 255) % (5 + self.seed) == 0
+        return -((torch.where(missed, 0, label)[:, None] - torch.arange(3)) ** 2)
+
+
+@pytest.fixture(autouse=True)
+def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int, list[str]]]:
+    """Put tiny suites and recipes into the registries; returns what was fitted."""
+    done: list[tuple[str, int, list[str]]] = []
+
+    def fit_cached(
+        recipe: Recipe,
+        sets: Mapping[str, ImageSet],
+        *,
+        seed: int,
+        progress: Callable[[int, int], None],
+        **_: object,
+    ) -> tuple[nn.Module, str]:
+        done.append((recipe.name, seed, sorted(sets)))
+        progress(1, 1)
+        return Reader(seed), f"weights-{seed}"
+
+    suites = [tiny_suite("tiny"), tiny_suite("other-mnist")]
+    recipes = [
+        Recipe("erm"),
+        Recipe("cgn", trains_on=("counterfactual",)),
+        Recipe("cgn-ensemble", trains_on=("biased", "counterfactual")),
+    ]
+    monkeypatch.setattr(bench, "SUITES", {suite.name: suite for suite in suites})
+    monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
+    monkeypatch.setattr(bench, "fit_cached", fit_cached)
+    monkeypatch.setattr(bench, "find_weights", lambda world, sha256: Path("weights"))
+    monkeypatch.setattr(
+        bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
+    )
+    monkeypatch.setattr(bench, "outputs", lambda module: {"": module, "shape": module})
+    monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
+    return done
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def command(results: Path, text: str) -> int:
+    return bench.main([*text.split(), "--results", str(results), "--device", "cpu"])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files in a folder but the lock, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".runs.lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
+
+
+def test_a_run_leaves_rows_predictions_and_a_leaderboard(results: Path) -> None:
+    assert command(results, "--suite tiny --model erm --seeds 2") == 0
+    assert list(files(results)) == [
+        "predictions/tiny/embedded/erm/seed0.parquet",
+        "predictions/tiny/embedded/erm/seed1.parquet",
+        "predictions/tiny/embedded/erm__shape/seed0.parquet",
+        "predictions/tiny/embedded/erm__shape/seed1.parquet",
+        "runs.csv",
+        "tiny.csv",
+    ]
+    runs = read_runs(results)
+    assert len(runs) == 2 * 2 * 3  # seeds, outputs, scores
+    assert set(runs["model"]) == {"erm", "erm/shape"}
+    assert set(runs["weights_sha256"]) == {"weights-0", "weights-1"}
+    board = pd.read_csv(results / "tiny.csv")
+    assert board["model"].tolist() == ["erm", "erm/shape"]
+    assert board["interval"][0] == "t over 2 seeds"
+    assert 0.5 < board["hard_accuracy"][0] < 1
+
+
+def test_stored_predictions_hold_the_score_of_the_row(results: Path) -> None:
+    command(results, "--suite tiny --model erm")
+    table, run = load(results / "predictions/tiny/embedded/erm/seed0.parquet")
+    hard = table[table["variant"] == "hard"]
+    rows = read_runs(results)
+    row = rows[(rows["variant"] == "hard") & (rows["model"] == "erm")].iloc[0]
+    assert row["value"] == pytest.approx((hard["prediction"] == hard["shape"]).mean())
+    assert run.data_sha256 == row["data_sha256"]
+
+
+def test_running_twice_changes_no_file(results: Path) -> None:
+    command(results, "--suite all --model erm,cgn")
+    before = files(results)
+    assert command(results, "--suite all --model erm,cgn") == 0
+    assert files(results) == before
+
+
+def test_suites_of_one_world_share_each_fit(
+    results: Path, fits: list[tuple[str, int, list[str]]]
+) -> None:
+    shared = bench.SUITES["tiny"].world
+    bench.SUITES["other-mnist"] = replace(bench.SUITES["other-mnist"], world=shared)
+    command(results, "--suite all --model erm,cgn-ensemble --seeds 2")
+    assert fits == [
+        ("erm", 0, ["biased"]),
+        ("cgn-ensemble", 0, ["biased", "counterfactual"]),
+        ("erm", 1, ["biased"]),
+        ("cgn-ensemble", 1, ["biased", "counterfactual"]),
+    ]
+
+
+def test_the_table_shows_percent_and_how_to_get_the_official_data(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite mnists --model erm") == 0
+    shown = capsys.readouterr().out
+    assert "erm/shape" in shown
+    assert "33.3" in shown
+    assert "images, one seed" in shown
+    assert "or name their folder with --data" in " ".join(shown.split())
+
+
+def test_official_data_in_the_data_folder_is_taken_unasked(
+    results: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "images.txt").touch()
+    command(results, "--suite tiny --model erm")
+    command(results, "--suite tiny --model erm --data embedded")
+    assert set(read_runs(results)["source"]) == {"official", "embedded"}
+
+
+def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in [*bench.SUITES, *bench.MODELS])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--suite tinny --model erm", "unknown suite 'tinny'; did you mean 'tiny'?"),
+        ("--suite tiny --model ermm", "unknown model 'ermm'; did you mean 'erm'?"),
+        ("--suite tiny,xyz --model erm", "unknown suite 'xyz'; See `bench.py list`"),
+        (
+            "--suite tiny --model erm --seeds abc",
+            "expected a whole number from 1 on, got 'abc'",
+        ),
+        ("--suite tiny --model erm --seeds 0", "expected a whole number from 1 on, got '0'"),
+        ("--suite tiny --model erm --seeds -1", "--seeds"),
+        ("--suite tiny --model erm --data nowhere", "there is no folder nowhere"),
+        ("--suite tiny --model erm --data .", "has no images.txt; point --data"),
+        ("--suite tiny --model erm --textures .", "--textures is for wildlife-mnist"),
+        ("--suite tiny", "required: --model; see `bench.py run --help`"),
+        ("--suite tiny --model erm --sees 3", "unrecognized arguments: --sees 3"),
+        ("rum --suite tiny", "invalid choice: 'rum'"),
+        ("train gan --suite tiny", "invalid choice: 'gan'"),
+    ],
+)
+def test_bad_input_gets_one_line_code_2_and_no_file(
+    text: str, message: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, text) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert files(results) == {}
+
+
+def test_results_that_cannot_be_written_are_found_before_any_work(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    fits: list[tuple[str, int, list[str]]],
+) -> None:
+    (tmp_path / "file").touch()
+    assert command(tmp_path / "file" / "results", "--suite tiny --model erm") == 2
+    assert "name another folder with --results" in capsys.readouterr().err
+    assert fits == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_write_permission_is_refused(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.mkdir(mode=0o555)
+    assert command(results, "--suite tiny --model erm") == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_cut_runs_csv_is_refused_and_left_alone(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.mkdir()
+    (results / "runs.csv").write_text("suite,protocol\nti")
+    assert command(results, "--suite tiny --model erm") == 2
+    assert "restore it from git" in capsys.readouterr().err
+    assert (results / "runs.csv").read_text() == "suite,protocol\nti"
+
+
+def test_an_interruption_exits_with_130_and_leaves_whole_rows(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = bench.fit_cached
+
+    def interrupted(recipe: Recipe, *args: object, **settings: object) -> object:
+        if recipe.name == "cgn":
+            raise KeyboardInterrupt
+        return fit(recipe, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench, "fit_cached", interrupted)
+    assert command(results, "--suite tiny --model erm,cgn") == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert set(read_runs(results)["model"]) == {"erm", "erm/shape"}
+    monkeypatch.setattr(bench, "fit_cached", fit)
+    assert command(results, "--suite tiny --model erm,cgn") == 0
+    assert len(read_runs(results)) == 2 * 2 * 3  # models, outputs, scores
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        bench.main(["--help"])
+    assert left.value.code == 0
+    assert "bench.py --suite in9 --model cgn-ensemble" in capsys.readouterr().out
