@@ -369,7 +369,10 @@ def examine(
         )
         predictions, speed = predicted(exam, part, origin.model, place)
         save(predictions, origin.path(place.results), origin)
-        found = {"images_per_second": round(speed, 1), **environment(place.device)}
+        found: dict[str, Any] = {
+            "images_per_second": round(speed, 1),
+            **environment(place.device),
+        }
         rows += [
             Row(**asdict(origin), variant=s.variant, metric=s.metric, **e._asdict(), **found)
             for s, e in score_suite(exam.suite, predictions).items()
@@ -487,9 +490,10 @@ def show_lists(_: argparse.Namespace) -> None:
     suites = Table(
         "suite", "question", "protocol", "ranked by", "embedded images", title="Suites"
     )
-    for suite in SUITES.values():
-        n_images = sum(map(len, suite.variants(DataSource()).values()))
-        suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary, f"{n_images:,}")
+    with progress_bars() as bars:
+        for suite in SUITES.values():
+            n_images = sum(map(len, read_exam(suite, DataSource(), bars).variants.values()))
+            suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary, f"{n_images:,}")
     models = Table("model", "what it is", "trains on", title="Models")
     for recipe in MODELS.values():
         models.add_row(recipe.name, recipe.about, ", ".join(recipe.trains_on))

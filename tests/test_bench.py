@@ -14,9 +14,13 @@ from conftest import tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import bench
+import benchmarks
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
+from benchmarks.suite import Suite
 from cgn.images import ImageSet
+from cgn.model import CGN, CGNConfig
+from cgn.train import LossWeights, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,18 @@ class Reader(nn.Module):
         return -((torch.where(missed, 0, label)[:, None] - torch.arange(3)) ** 2)
 
 
+Fits = list[tuple[str, int, list[str]]]
+
+
+@pytest.fixture
+def suites() -> dict[str, Suite]:
+    return {suite.name: suite for suite in (tiny_suite("tiny"), tiny_suite("other-mnist"))}
+
+
 @pytest.fixture(autouse=True)
-def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int, list[str]]]:
+def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suite]) -> Fits:
     """Put tiny suites and recipes into the registries; returns what was fitted."""
-    done: list[tuple[str, int, list[str]]] = []
+    done: Fits = []
 
     def fit_cached(
         recipe: Recipe,
@@ -58,13 +70,12 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int
         progress(1, 1)
         return Reader(seed), f"weights-{seed}"
 
-    suites = [tiny_suite("tiny"), tiny_suite("other-mnist")]
     recipes = [
         Recipe("erm"),
         Recipe("cgn", trains_on=("counterfactual",)),
         Recipe("cgn-ensemble", trains_on=("biased", "counterfactual")),
     ]
-    monkeypatch.setattr(bench, "SUITES", {suite.name: suite for suite in suites})
+    monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
     monkeypatch.setattr(bench, "find_weights", lambda world, sha256: Path("weights"))
@@ -130,10 +141,9 @@ def test_running_twice_changes_no_file(results: Path) -> None:
 
 
 def test_suites_of_one_world_share_each_fit(
-    results: Path, fits: list[tuple[str, int, list[str]]]
+    results: Path, fits: Fits, suites: dict[str, Suite]
 ) -> None:
-    shared = bench.SUITES["tiny"].world
-    bench.SUITES["other-mnist"] = replace(bench.SUITES["other-mnist"], world=shared)
+    suites["other-mnist"] = replace(suites["other-mnist"], world=suites["tiny"].world)
     command(results, "--suite all --model erm,cgn-ensemble --seeds 2")
     assert fits == [
         ("erm", 0, ["biased"]),
@@ -168,7 +178,8 @@ def test_official_data_in_the_data_folder_is_taken_unasked(
 def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["list"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in [*bench.SUITES, *bench.MODELS])
+    names = ["tiny", "other-mnist", "erm", "cgn", "cgn-ensemble"]
+    assert all(f" {name} " in shown for name in names)
 
 
 @pytest.mark.parametrize(
@@ -204,9 +215,7 @@ def test_bad_input_gets_one_line_code_2_and_no_file(
 
 
 def test_results_that_cannot_be_written_are_found_before_any_work(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    fits: list[tuple[str, int, list[str]]],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fits: Fits
 ) -> None:
     (tmp_path / "file").touch()
     assert command(tmp_path / "file" / "results", "--suite tiny --model erm") == 2
@@ -233,21 +242,66 @@ def test_a_cut_runs_csv_is_refused_and_left_alone(
     assert (results / "runs.csv").read_text() == "suite,protocol\nti"
 
 
+def test_train_writes_weights_with_their_origin_and_a_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs: list[TrainConfig] = []
+
+    def train(images: ImageSet, n_classes: int, config: TrainConfig, **_: object) -> CGN:
+        configs.append(config)
+        return CGN(CGNConfig(n_classes=n_classes, image_size_px=32, width=4))
+
+    monkeypatch.setattr(bench, "train", train)
+    monkeypatch.setattr(bench, "sheet", lambda cgn, path, *, seed: path.touch())
+    out = tmp_path / "new" / "my.safetensors"
+    text = (
+        f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
+    )
+    assert bench.main(text.split()) == 0
+    assert configs == [TrainConfig(steps=7, seed=3, weights=LossWeights(style=0.5))]
+    _, metadata = CGN.load(out)
+    assert metadata["command"] == f"python bench.py {text}"
+    assert metadata["train_sha256"] == tiny_images(3).sha256()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
+    assert str(out) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--suite tiny --steps 0", "must be positive"),
+        ("--suite tiny --steps many", "argument --steps: invalid int value: 'many'"),
+        ("--suite tinny", "did you mean 'tiny'?"),
+    ],
+)
+def test_bad_settings_are_refused_before_training(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my.safetensors"
+    assert bench.main(["train", "cgn", *text.split(), "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", benchmarks.SUITES)
+def test_every_suite_is_called_what_its_results_are_called(name: str) -> None:
+    assert benchmarks.SUITES[name].name == name
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_interruption_exits_with_130_and_leaves_whole_rows(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit = bench.fit_cached
-
-    def interrupted(recipe: Recipe, *args: object, **settings: object) -> object:
-        if recipe.name == "cgn":
-            raise KeyboardInterrupt
-        return fit(recipe, *args, **settings)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bench, "fit_cached", interrupted)
-    assert command(results, "--suite tiny --model erm,cgn") == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(bench, "counterfactuals", interrupt)
+        assert command(results, "--suite tiny --model cgn") == 130
+        assert files(results) == {}
+        patch.setattr(bench, "show_result", interrupt)
+        assert command(results, "--suite tiny --model erm") == 130
     assert "run the same command again" in capsys.readouterr().err
-    assert set(read_runs(results)["model"]) == {"erm", "erm/shape"}
-    monkeypatch.setattr(bench, "fit_cached", fit)
     assert command(results, "--suite tiny --model erm,cgn") == 0
     assert len(read_runs(results)) == 2 * 2 * 3  # models, outputs, scores
 
