@@ -54,7 +54,7 @@ from classifiers.networks import outputs
 from classifiers.recipes import Recipe
 
 RESULTS = Path(__file__).parent / "results"
-N_COUNTERFACTUALS = 20_000  # images a classifier seed; more changed no score
+N_COUNTERFACTUALS = 20_000  # drawn for each classifier seed
 EXAMPLES = """\
 examples:
   bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
@@ -155,7 +155,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=train_cgn)
     parser.add_argument("what", choices=["cgn"])
     parser.add_argument("--suite", required=True, metavar="NAME")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: WORLD.safetensors")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: where `run` finds it"
+    )
     add_data(parser)
     settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
     for config, prefix in ((TrainConfig, ""), (LossWeights, "weight-")):
@@ -239,15 +241,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CGN_BENCH_CACHE") or user_cache_path("cgn-bench"))
 
 
-def check_writable(folder: Path) -> None:
-    """Find out now, not after an hour of training, that results cannot be written."""
+def own_weights() -> Path:
+    """Where CGNs that the user trained are kept, and found before the shipped ones."""
+    return cache_folder() / "weights"
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Find out now, not after an hour of training, that nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); name another folder with --results"
+            f"cannot write to {folder} ({error.strerror}); name another place with {flag}"
         ) from None
 
 
@@ -278,7 +285,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
     device = chosen_device(options.device)
     sources = [chosen_source(suite, options) for suite in suites]
-    check_writable(options.results)
+    check_writable(options.results, "--results")
     with progress_bars() as bars:
         place = Place(device, options.results, bars)
         # All test images are read before any work starts, so that bad data costs no time.
@@ -324,7 +331,7 @@ def run_world(
 
 def counterfactuals(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache."""
-    weights = find_weights(world.name, biased.sha256())
+    weights = find_weights(world.name, biased.sha256(), own_weights())
     with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
         return sample_cached(
             weights,
@@ -493,7 +500,9 @@ def show_lists(_: argparse.Namespace) -> None:
     with progress_bars() as bars:
         for suite in SUITES.values():
             n_images = sum(map(len, read_exam(suite, DataSource(), bars).variants.values()))
-            suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary, f"{n_images:,}")
+            suites.add_row(
+                suite.name, suite.asks, suite.protocol, suite.primary, f"{n_images:,}"
+            )
     models = Table("model", "what it is", "trains on", title="Models")
     for recipe in MODELS.values():
         models.add_row(recipe.name, recipe.about, ", ".join(recipe.trains_on))
@@ -506,29 +515,31 @@ def train_cgn(options: argparse.Namespace) -> None:
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     config = chosen_config(PRESETS.get(world.name, TrainConfig()), vars(options))
-    out: Path = options.out or Path(f"{world.name}.safetensors")
-    check_writable(out.parent)
-    checkpoint = out.with_suffix(".checkpoint")
+    check_writable(options.out.parent if options.out else own_weights(), "--out")
     started = time.perf_counter()
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
             images = world.train(source)
+            train_sha256 = images.sha256()
+        # The hash in the name keeps weights for official and embedded data apart.
+        default = own_weights() / f"{world.name}-{train_sha256[:8]}.safetensors"
+        out: Path = options.out or default
+        checkpoint = out.with_suffix(".checkpoint")
         with bar(bars, f"{world.name}: CGN") as update:
             n_classes = len(world.classes)
             cgn = train(
                 images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
             )
-    metadata = {
+    origin = {
         "world": world.name,
         "classes": world.classes,
         "source": source.name,
-        "train_sha256": images.sha256(),
+        "train_sha256": train_sha256,
         "command": shlex.join(["python", "bench.py", *options.given]),
-        "config": asdict(config),
         "seconds": round(time.perf_counter() - started, 1),
         **environment(device),
     }
-    cgn.save(out, metadata)
+    cgn.save(out, {"config": asdict(config)} | origin)
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
     print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")

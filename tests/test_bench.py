@@ -78,7 +78,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
-    monkeypatch.setattr(bench, "find_weights", lambda world, sha256: Path("weights"))
+    monkeypatch.setattr(bench, "find_weights", lambda world, sha256, own: Path("weights"))
     monkeypatch.setattr(
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
@@ -219,7 +219,7 @@ def test_results_that_cannot_be_written_are_found_before_any_work(
 ) -> None:
     (tmp_path / "file").touch()
     assert command(tmp_path / "file" / "results", "--suite tiny --model erm") == 2
-    assert "name another folder with --results" in capsys.readouterr().err
+    assert "name another place with --results" in capsys.readouterr().err
     assert fits == []
 
 
