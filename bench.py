@@ -51,10 +51,9 @@ from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
 from classifiers.fit import fit_cached
 from classifiers.networks import outputs
-from classifiers.recipes import Recipe
+from classifiers.recipes import N_COUNTERFACTUALS, Recipe
 
 RESULTS = Path(__file__).parent / "results"
-N_COUNTERFACTUALS = 20_000  # drawn for each classifier seed
 EXAMPLES = """\
 examples:
   bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
@@ -448,7 +447,9 @@ def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
     same = (board["source"] == exam.source.name) & (board["data_sha256"] == exam.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
     title = f"{exam.suite.name}: {exam.suite.asks}"
-    table = Table("score", *ours["model"], "chance", title=title, caption=caption(exam))
+    table = Table(
+        "score", *ours["model"], "chance", title=title, caption=caption(exam), min_width=80
+    )
     for score in exam.suite.scores:
         cells = [percent(*row) for row in ours[ends(score.key)].itertuples(index=False)]
         style = "bold" if score.key == exam.suite.primary else None
