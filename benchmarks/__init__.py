@@ -1,0 +1,19 @@
+"""Suites, their data and protocols, predictions, scores and leaderboards."""
+
+from benchmarks.cue_conflict import CUE_CONFLICT
+from benchmarks.imagenet9 import IN9
+from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
+from benchmarks.mnists import COLORED, DOUBLE_COLORED, WILDLIFE
+
+SUITES = {
+    suite.name: suite
+    for suite in (
+        COLORED,
+        DOUBLE_COLORED,
+        WILDLIFE,
+        IN9,
+        CUE_CONFLICT,
+        IMAGENET_A,
+        IMAGENET_SKETCH,
+    )
+}

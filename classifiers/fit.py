@@ -1,0 +1,160 @@
+"""One loop that fits every recipe, and a cache that spares the second fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
+from cgn.model import weights_sha256
+from cgn.train import seeded
+from classifiers.recipes import Recipe
+
+Progress = Callable[[int, int], None]
+
+
+def fit(
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet],
+    *,
+    n_classes: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Fit a recipe to its training images.
+
+    Args:
+        recipe: Network, objective and schedule.
+        sets: The image sets that the recipe names, and maybe others.
+        n_classes: Number of classes.
+        seed: Fixes the first weights and the order of the images; the caller's random state is
+            left alone.
+        device: Where it runs; bytes are moved there before they become floats.
+        progress: Called after each step with steps done and steps in all.
+
+    Returns:
+        The network on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: If a set that the recipe names is missing.
+    """
+    if missing := set(recipe.trains_on) - sets.keys():
+        raise ValueError(f"{recipe.name} trains on {', '.join(sorted(missing))}, which is missing")
+    with seeded(seed) as generator:
+        own = {name: sets[name] for name in recipe.trains_on}
+        size_px = next(iter(own.values())).pixels.shape[-1]
+        network = recipe.network(n_classes, size_px).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        adamw = torch.optim.AdamW(
+            network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            adamw, recipe.learning_rate, total_steps=recipe.steps
+        )
+        streams = {
+            name: endless(images, recipe.batch_size, generator, device)
+            for name, images in own.items()
+        }
+        for step in range(recipe.steps):
+            batches = {name: next(stream) for name, stream in streams.items()}
+            with torch.autocast("cuda", torch.bfloat16, enabled=batches_on_cuda(batches)):
+                loss = recipe.objective(network, batches)
+            adamw.zero_grad(set_to_none=True)
+            loss.backward()
+            adamw.step()
+            schedule.step()
+            if progress is not None:
+                progress(step + 1, recipe.steps)
+    return network.cpu().eval()  # type: ignore[no-any-return]
+
+
+def batches_on_cuda(batches: Mapping[str, tuple[Tensor, Factors]]) -> bool:
+    """Tell whether the batches lie on a CUDA device."""
+    return next(iter(batches.values()))[0].is_cuda
+
+
+def endless(
+    images: ImageSet, batch_size: int, generator: torch.Generator, device: torch.device | str
+) -> Iterator[tuple[Tensor, Factors]]:
+    """Go through a set again and again, each time in another order, in full batches.
+
+    Args:
+        images: The set; if it is smaller than a batch, images repeat within the batch.
+        batch_size: Images a batch.
+        generator: Decides the order.
+        device: Where the batches go.
+
+    Yields:
+        Images (B, 3, H, W) in [0, 1] and their labels.
+    """
+    queue = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(queue) < batch_size:
+            queue = torch.cat([queue, torch.randperm(len(images), generator=generator)])
+        index, queue = queue[:batch_size], queue[batch_size:]
+        factors = images.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
+        batch = to_images(images.pixels[index].to(device))
+        yield batch.contiguous(memory_format=torch.channels_last), factors
+
+
+def fit_cached(
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet],
+    *,
+    n_classes: int,
+    seed: int,
+    cache: Path,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[nn.Module, str]:
+    """Fit a recipe, or take up the weights of an earlier fit to the very same things.
+
+    Args:
+        recipe: As for `fit`, and so are the other arguments.
+        sets: Their hashes, the recipe, the seed, the kind of device and this package's code are
+            the key.
+        n_classes: Number of classes.
+        seed: As for `fit`.
+        cache: Folder for the weights.
+        device: As for `fit`.
+        progress: As for `fit`; not called when the weights are there.
+
+    Returns:
+        The network on the CPU, in evaluation mode, and the sha256 of its weights.
+
+    Raises:
+        ValueError: If a set is missing, or a cached file has been damaged.
+    """
+    key = _key(recipe, sets, n_classes=n_classes, seed=seed, device=device)
+    path = cache / f"{recipe.name}-{key[:24]}.safetensors"
+    if path.is_file():
+        size_px = sets[recipe.trains_on[0]].pixels.shape[-1]
+        network = recipe.network(n_classes, size_px).eval()
+        network.load_state_dict(load_tensors(path)[0])
+    else:
+        network = fit(
+            recipe, sets, n_classes=n_classes, seed=seed, device=device, progress=progress
+        )
+        save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
+    return network, weights_sha256(network)
+
+
+def _key(
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet],
+    *,
+    n_classes: int,
+    seed: int,
+    device: torch.device | str,
+) -> str:
+    """Hash all that decides the weights."""
+    code = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    hashes = {name: sets[name].sha256() for name in recipe.trains_on}
+    described = (recipe.name, recipe.steps, recipe.batch_size, recipe.learning_rate)
+    parts = [described, recipe.weight_decay, hashes, n_classes, seed, torch.device(device).type]
+    return hashlib.sha256(json.dumps([*parts, code]).encode()).hexdigest()

@@ -1,0 +1,146 @@
+"""Networks that map images to logits: the small CNN and the invariant ensemble.
+
+How they are fitted is not here: see `classifiers.fit`.
+
+Source:
+    Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
+    https://arxiv.org/abs/2101.06046
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+FEATURES = 128  # numbers that the backbone gives for an image
+
+# The shape head weighs as much as both others together: it overrules each of them where it is
+# sure, and where it is not, texture and background still tell.
+HEAD_WEIGHTS = (0.5, 0.25, 0.25)
+
+
+class Heads(NamedTuple):
+    """Logits of the three heads, each (B, C)."""
+
+    shape: Tensor
+    texture: Tensor
+    background: Tensor
+
+
+def backbone(image_size_px: int) -> nn.Sequential:
+    """Build the convolutions that all our classifiers share.
+
+    The first layer learns to normalise its input; its stride grows with the image, so that
+    every later layer costs the same at 32 and at 64 pixels.
+
+    Args:
+        image_size_px: Height and width of the images, a multiple of 16.
+
+    Returns:
+        A module from images, (B, 3, H, W) in [0, 1], to features, (B, 128).
+
+    Raises:
+        ValueError: If the size is no multiple of 16.
+    """
+    stride, odd = divmod(image_size_px, 16)
+    if odd or stride < 1:
+        raise ValueError(f"image_size_px must be a multiple of 16, got {image_size_px}")
+    return nn.Sequential(
+        nn.BatchNorm2d(3),
+        *_layer(3, 32, 2 * stride + 1, stride),
+        *_layer(32, 64, 3, 2),
+        *_layer(64, 64, 3, 1),
+        *_layer(64, FEATURES, 3, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+def _layer(before: int, after: int, size: int, stride: int) -> tuple[nn.Module, ...]:
+    """Return convolution, batch norm and ReLU."""
+    convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+
+
+class SmallCNN(nn.Module):
+    """Backbone and one linear layer: images (B, 3, H, W) in [0, 1] to logits (B, C)."""
+
+    def __init__(self, n_classes: int, image_size_px: int) -> None:
+        super().__init__()
+        self.backbone = backbone(image_size_px)
+        self.head = nn.Linear(FEATURES, n_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits, (B, C)."""
+        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+
+
+class InvariantEnsemble(nn.Module):
+    """One backbone with a head for each factor; deployed as their weighted mean.
+
+    Differs: the original weighs the heads alike. Texture is the easier cue, its head the surer
+    one, so an even mean decides by texture wherever shape and texture disagree.
+    """
+
+    def __init__(self, n_classes: int, image_size_px: int) -> None:
+        super().__init__()
+        self.backbone = backbone(image_size_px)
+        self.classifiers = nn.ModuleList(nn.Linear(FEATURES, n_classes) for _ in Heads._fields)
+
+    def heads(self, images: Tensor) -> Heads:
+        """Return the logits of each head for images (B, 3, H, W) in [0, 1]."""
+        features = self.backbone(images)
+        return Heads(*(classifier(features) for classifier in self.classifiers))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the deployed logits, (B, C)."""
+        return join_heads(self.heads(images))
+
+
+def join_heads(heads: Heads) -> Tensor:
+    """Weigh the heads' log-probabilities into the ensemble's one answer.
+
+    Args:
+        heads: Logits, each (B, C).
+
+    Returns:
+        Logits, (B, C).
+
+    Example:
+        >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 0.1]])
+        >>> join_heads(Heads(sure, sure.flip(1), unsure)).argmax(dim=1)
+        tensor([0])
+    """
+    weighted = [
+        weight * logits.log_softmax(dim=1)
+        for weight, logits in zip(HEAD_WEIGHTS, heads, strict=True)
+    ]
+    return torch.stack(weighted).sum(dim=0)
+
+
+class Head(nn.Module):
+    """One head of an ensemble as a classifier of its own."""
+
+    def __init__(self, ensemble: InvariantEnsemble, name: str) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+        self.name = name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the head's logits, (B, C)."""
+        return getattr(self.ensemble.heads(images), self.name)  # type: ignore[no-any-return]
+
+
+def outputs(module: nn.Module) -> dict[str, nn.Module]:
+    """List all that a network can answer: its deployed output, named "", and its heads.
+
+    Example:
+        >>> list(outputs(InvariantEnsemble(10, 32)))
+        ['', 'shape', 'texture', 'background']
+        >>> list(outputs(SmallCNN(10, 32)))
+        ['']
+    """
+    heads = Heads._fields if isinstance(module, InvariantEnsemble) else ()
+    return {"": module} | {name: Head(module, name) for name in heads}  # type: ignore[arg-type]
