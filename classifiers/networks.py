@@ -32,8 +32,8 @@ class Heads(NamedTuple):
 def backbone(image_size_px: int) -> nn.Sequential:
     """Build the convolutions that all our classifiers share.
 
-    The first layer learns to normalise its input; its stride grows with the image, so that
-    every later layer costs the same at 32 and at 64 pixels.
+    Blocks of pixels become channels at once, so that every layer costs the same at 32 and at
+    64 pixels. Batch norm after the first convolution makes any normalisation before it idle.
 
     Args:
         image_size_px: Height and width of the images, a multiple of 16.
@@ -44,23 +44,23 @@ def backbone(image_size_px: int) -> nn.Sequential:
     Raises:
         ValueError: If the size is no multiple of 16.
     """
-    stride, odd = divmod(image_size_px, 16)
-    if odd or stride < 1:
+    block_px, odd = divmod(image_size_px, 16)
+    if odd or block_px < 1:
         raise ValueError(f"image_size_px must be a multiple of 16, got {image_size_px}")
     return nn.Sequential(
-        nn.BatchNorm2d(3),
-        *_layer(3, 32, 2 * stride + 1, stride),
-        *_layer(32, 64, 3, 2),
-        *_layer(64, 64, 3, 1),
-        *_layer(64, FEATURES, 3, 2),
+        nn.PixelUnshuffle(block_px),
+        *_layer(3 * block_px**2, 32, stride=1),
+        *_layer(32, 64, stride=2),
+        *_layer(64, 64, stride=1),
+        *_layer(64, FEATURES, stride=2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
 
 
-def _layer(before: int, after: int, size: int, stride: int) -> tuple[nn.Module, ...]:
+def _layer(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
     """Return convolution, batch norm and ReLU."""
-    convolution = nn.Conv2d(before, after, size, stride, padding=size // 2, bias=False)
+    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)
 
 
