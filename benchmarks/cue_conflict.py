@@ -1,6 +1,6 @@
 """cue-conflict: does a classifier decide by shape or by texture?
 
-Objects of one class, all over with the texture of another. How they are drawn is not here: see
+Objects of one class with the texture of another. How they are drawn is not here: see
 `benchmarks.openmoji`.
 
 Source:
@@ -31,28 +31,29 @@ from cgn.model import compose
 N_PER_PAIR = 12  # images of each ordered pair of different classes
 N_AGREEING_PER_CLASS = 40
 SEED = 30
-PALENESS = 0.1  # share of white in the texture behind the object
 
 
-def texture_everywhere(layers: Layers) -> Tensor:
-    """Finish as style transfer does: the object's texture also fills what is behind it.
+def object_on_grey(layers: Layers) -> Tensor:
+    """Finish on a plain grey, as bright as the scenery that it replaces.
 
-    Lines and shading show the object. Behind it the texture is a little paler, without which
-    the lines would be lost on dark textures.
+    Differs: style transfer spreads the texture over the whole image; here the background shows
+    no class at all, so that only shape and texture are in conflict.
 
     Example:
-        >>> nothing, half = torch.zeros(1, 1, 2, 2), torch.full((1, 3, 2, 2), 0.5)
-        >>> texture_everywhere(Layers(nothing, half, nothing, nothing, half))[0, 0, 0, 0]
-        tensor(0.5500)
+        >>> nothing, red = torch.zeros(1, 1, 2, 2), torch.tensor([0.9, 0, 0]).view(1, 3, 1, 1)
+        >>> object_on_grey(Layers(nothing, red, red, nothing))[0, :, 0, 0]
+        tensor([0.3000, 0.3000, 0.3000])
     """
-    return compose(layers.mask, layers.foreground, PALENESS + (1 - PALENESS) * layers.surface)
+    grey = layers.background.mean(dim=(1, 2, 3), keepdim=True)
+    return compose(layers.mask, layers.foreground, grey.expand_as(layers.foreground))
 
 
 def _draw(designs: Tensor, textures: Tensor, rng: np.random.Generator) -> ImageSet:
-    """Render objects on their own textures; ids are designs."""
-    scene = draw_scene(designs, textures, textures, rng)
+    """Render objects before greys of random brightness; ids are designs."""
+    sceneries = torch.from_numpy(rng.integers(len(CLASSES), size=len(designs)))
+    scene = draw_scene(designs, textures, sceneries, rng)
     factors = Factors(scene.factors.shape, textures, torch.full_like(designs, -1))
-    return render(scene, designs, finish=texture_everywhere, factors=factors)
+    return render(scene, designs, finish=object_on_grey, factors=factors)
 
 
 def variants(source: DataSource) -> dict[str, ImageSet]:

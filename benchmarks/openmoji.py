@@ -167,14 +167,12 @@ class Layers(NamedTuple):
         foreground: f, (B, 3, H, W) in [0, 1].
         background: b, (B, 3, H, W) in [0, 1].
         ink: Lines of the drawing, (B, 1, H, W) in [0, 1], for sketches.
-        surface: The object's texture, not shaded and everywhere, (B, 3, H, W) in [0, 1].
     """
 
     mask: Tensor
     foreground: Tensor
     background: Tensor
     ink: Tensor
-    surface: Tensor
 
 
 def natural(layers: Layers) -> Tensor:
@@ -387,8 +385,8 @@ def _layers(scene: Scene) -> Layers:
     shading = shaded / mask.clamp_min(1e-9)  # stored multiplied by the mask: no dark fringe
     surface = _crop(_surface_windows(), scene.surface)
     background = _crop(_scenery_windows(), scene.scenery)
-    foreground = surface * shading.mul_(0.65).add_(0.35)  # lines dark, not black
-    return Layers(mask, foreground, background, ink, surface)
+    foreground = surface.mul_(shading.mul_(0.65).add_(0.35))  # lines dark, not black
+    return Layers(mask, foreground, background, ink)
 
 
 def _crop(windows: Tensor, view: View) -> Tensor:
