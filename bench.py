@@ -40,6 +40,7 @@ from benchmarks.leaderboard import (
     append,
     environment,
     leaderboard,
+    markdown,
     read_runs,
     write_leaderboards,
 )
@@ -47,11 +48,12 @@ from benchmarks.predictions import Run, save
 from benchmarks.suite import DataSource, Suite, World
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
+from cgn.quality import quality
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
-from classifiers.fit import fit_cached
-from classifiers.networks import outputs
-from classifiers.recipes import N_COUNTERFACTUALS, Recipe
+from classifiers.fit import fit, fit_cached
+from classifiers.networks import outputs, three_heads
+from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
 RESULTS = Path(__file__).parent / "results"
 EXAMPLES = """\
@@ -117,7 +119,7 @@ def command_line() -> Parser:
     )
     commands = parser.add_subparsers(required=True, metavar="run | list | train")
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
-    commands.add_parser("list", help="show suites and models").set_defaults(command=show_lists)
+    add_list(commands.add_parser("list", help="show suites and models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
     return parser
 
@@ -130,6 +132,15 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     add_data(parser)
+
+
+def add_list(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `list`."""
+    parser.set_defaults(command=show_lists)
+    parser.add_argument(
+        "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -154,9 +165,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=train_cgn)
     parser.add_argument("what", choices=["cgn"])
     parser.add_argument("--suite", required=True, metavar="NAME")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: where `run` finds it"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: where `run` finds it")
     add_data(parser)
     settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
     for config, prefix in ((TrainConfig, ""), (LossWeights, "weight-")):
@@ -221,9 +230,7 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
     else:
         folder = official if options.data == "official" else Path(options.data).expanduser()
         if not folder.is_dir():
-            raise ValueError(
-                f"there is no folder {folder}; name one with --data, or leave it out"
-            )
+            raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
     textures = options.textures if suite.name == "wildlife-mnist" else None
     return DataSource(folder=folder, textures=textures)
 
@@ -387,9 +394,7 @@ def examine(
     write_leaderboards(place.results, [exam.suite])
 
 
-def predicted(
-    exam: Exam, module: nn.Module, name: str, place: Place
-) -> tuple[pd.DataFrame, float]:
+def predicted(exam: Exam, module: nn.Module, name: str, place: Place) -> tuple[pd.DataFrame, float]:
     """Evaluate one module on one suite; predictions and images per second."""
     total = sum(map(len, exam.variants.values()))
     done = 0
@@ -480,9 +485,7 @@ def percent(value: float, low: float, high: float) -> str:
 
 def caption(exam: Exam) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
-    about = (
-        f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source.name} data"
-    )
+    about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source.name} data"
     if exam.source.folder is not None:
         return f"{about} from {exam.source.folder}; --data embedded takes the installed data"
     if not exam.suite.name.endswith("mnist"):
@@ -493,17 +496,14 @@ def caption(exam: Exam) -> str:
     )
 
 
-def show_lists(_: argparse.Namespace) -> None:
-    """Print all suites and models."""
-    suites = Table(
-        "suite", "question", "protocol", "ranked by", "embedded images", title="Suites"
-    )
-    with progress_bars() as bars:
-        for suite in SUITES.values():
-            n_images = sum(map(len, read_exam(suite, DataSource(), bars).variants.values()))
-            suites.add_row(
-                suite.name, suite.asks, suite.protocol, suite.primary, f"{n_images:,}"
-            )
+def show_lists(options: argparse.Namespace) -> None:
+    """Print all suites and models, or the leaderboards in Markdown."""
+    if options.markdown:
+        print(markdown(options.results, list(SUITES.values())))
+        return
+    suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
+    for suite in SUITES.values():
+        suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary)
     models = Table("model", "what it is", "trains on", title="Models")
     for recipe in MODELS.values():
         models.add_row(recipe.name, recipe.about, ", ".join(recipe.trains_on))
@@ -531,6 +531,16 @@ def train_cgn(options: argparse.Namespace) -> None:
             cgn = train(
                 images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
             )
+        with bar(bars, f"{world.name}: quality") as update:
+            judge = fit(
+                FACTOR_CLASSIFIER,
+                {"unbiased": world.unbiased(source)},
+                n_classes=n_classes,
+                seed=config.seed,
+                device=device,
+                progress=update,
+            )
+            scores = quality(cgn, three_heads(judge).heads, seed=config.seed)
     origin = {
         "world": world.name,
         "classes": world.classes,
@@ -538,11 +548,14 @@ def train_cgn(options: argparse.Namespace) -> None:
         "train_sha256": train_sha256,
         "command": shlex.join(["python", "bench.py", *options.given]),
         "seconds": round(time.perf_counter() - started, 1),
+        "quality": scores,
         **environment(device),
     }
     cgn.save(out, {"config": asdict(config)} | origin)
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
+    for name, score in scores.items():
+        print(f"{name:25} {score:7.4f}")
     print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
 
 

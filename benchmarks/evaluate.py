@@ -164,9 +164,7 @@ def _predict(module: nn.Module, images: Tensor, n_classes: int | None) -> Tensor
             f"{n_classes} classes; map its classes to those of the suite first"
         )
     if not logits.isfinite().all():
-        raise ValueError(
-            "the module gives logits that are infinite or NaN: did training diverge?"
-        )
+        raise ValueError("the module gives logits that are infinite or NaN: did training diverge?")
     confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
     return torch.stack([prediction.double(), confidence]).cpu()
 

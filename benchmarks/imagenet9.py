@@ -175,9 +175,7 @@ IN9 = Suite(
         accuracy("mixed_same", chance=CHANCE),
         accuracy("mixed_next", chance=CHANCE),
         paired_difference("mixed_same", "mixed_rand", metric="bg_gap"),
-        accuracy(
-            "mixed_rand", chance=CHANCE, metric="background_decisions", factor="background"
-        ),
+        accuracy("mixed_rand", chance=CHANCE, metric="background_decisions", factor="background"),
         accuracy("only_fg", chance=CHANCE),
         accuracy("no_fg", chance=CHANCE),
         replace(accuracy("only_bg_b", chance=CHANCE), higher_is_better=False),

@@ -119,9 +119,7 @@ def append(rows: Iterable[Row], results: Path) -> int:
     path = results / "runs.csv"
     with FileLock(results / ".runs.lock"):
         runs = read_runs(results)
-        newest = (
-            runs.drop_duplicates(_SLOT, keep="last").set_index(_SLOT)[_RESULT].to_dict("index")
-        )
+        newest = runs.drop_duplicates(_SLOT, keep="last").set_index(_SLOT)[_RESULT].to_dict("index")
         new = [row for row in rows if not _repeats(row, newest)]
         if new:
             old = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
@@ -220,11 +218,46 @@ def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
         for suite in suites:
             if (runs["suite"] == suite.name).any():
                 path = results / f"{suite.name}.csv"
-                _replace(
-                    path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n")
-                )
+                _replace(path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n"))
                 written.append(path)
     return written
+
+
+def markdown(results: Path, suites: Iterable[Suite], source: str = "embedded") -> str:
+    """Compute one table of all suites' primary scores, in Markdown, for a README.
+
+    Args:
+        results: Folder with `runs.csv`.
+        suites: One column each.
+        source: Which data's rows are shown.
+
+    Returns:
+        One row a model, ordered by its mean over the suites; cells are percent with the 95 %
+        interval. Empty if there are no rows.
+    """
+    runs = read_runs(results)
+    texts: dict[str, pd.Series] = {}
+    means: dict[str, pd.Series] = {}
+    for suite in suites:
+        board = leaderboard(runs, suite)
+        board = board[(board["source"] == source) & board["rank"].notna()].set_index("model")
+        keys = [suite.primary, f"{suite.primary}_low", f"{suite.primary}_high"]
+        label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
+        texts[label] = pd.Series(
+            {
+                name: f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+                for name, value, low, high in board[keys].itertuples()
+            },
+            dtype=str,
+        )
+        means[label] = board[suite.primary]
+    order = pd.DataFrame(means).mean(axis=1).sort_values(ascending=False).index
+    if order.empty:
+        return ""
+    cells = pd.DataFrame(texts).loc[order].fillna("-")
+    lines = [["model", *cells.columns], ["---"] * (1 + len(cells.columns))]
+    lines += [[str(name), *row] for name, row in zip(cells.index, cells.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _summary(group: pd.DataFrame, scores: Sequence[Score]) -> dict[str, object]:
@@ -238,9 +271,7 @@ def _summary(group: pd.DataFrame, scores: Sequence[Score]) -> dict[str, object]:
     }
     for score in scores:
         names = (score.key, f"{score.key}_low", f"{score.key}_high")
-        summary |= dict(
-            zip(names, _mean_and_interval(_of_score(group, score), score), strict=True)
-        )
+        summary |= dict(zip(names, _mean_and_interval(_of_score(group, score), score), strict=True))
     return summary
 
 

@@ -165,8 +165,8 @@ def _labels(
 def _finish(
     source: Digits,
     mask: Bytes,
-    foreground: NDArray[np.generic],
-    background: NDArray[np.generic],
+    foreground: Bytes | NDArray[np.float64],
+    background: Bytes | NDArray[np.float64],
     labels: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> ImageSet:
     """Compose parts given on the scale [0, 255], in double precision and thousands at a time.
@@ -288,7 +288,9 @@ def _read_textures(folder: Path) -> Bytes:
             "a folder with the folders object and background"
         )
     try:
-        pictures = [Image.open(p).convert("RGB").resize((150, 150), Image.NEAREST) for p in paths]
+        pictures = [
+            Image.open(p).convert("RGB").resize((150, 150), Image.Resampling.NEAREST) for p in paths
+        ]
     except OSError as error:
         raise ValueError(f"a texture in {folder} cannot be read: {error}") from None
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
@@ -328,7 +330,9 @@ def _suite(name: str, paint: Painter, asks: str) -> Suite:
 
 
 COLORED = _suite(
-    "colored-mnist", colored, "Does it read the digit when its colour no longer tells the class?"
+    "colored-mnist",
+    colored,
+    "Does it read the digit when its colour no longer tells the class?",
 )
 DOUBLE_COLORED = _suite(
     "double-colored-mnist",

@@ -254,9 +254,7 @@ def _of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
     rows = predictions[predictions["variant"] == variant]
     if rows.empty:
         present = ", ".join(sorted(map(str, predictions["variant"].unique()))) or "none"
-        raise ValueError(
-            f"there are no predictions for variant {variant!r}, only for: {present}"
-        )
+        raise ValueError(f"there are no predictions for variant {variant!r}, only for: {present}")
     return rows
 
 

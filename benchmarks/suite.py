@@ -83,4 +83,6 @@ class Suite:
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]
         if len(set(keys)) != len(keys) or self.primary not in keys:
-            raise ValueError(f"suite {self.name}: {self.primary!r} must be one of the scores {keys}")
+            raise ValueError(
+                f"suite {self.name}: {self.primary!r} must be one of the scores {keys}"
+            )

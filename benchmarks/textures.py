@@ -41,9 +41,7 @@ class Texture:
     pattern: Pattern
     palette: str
 
-    def draw(
-        self, rng: np.random.Generator, size_px: int, magnification: float = 1.0
-    ) -> Tensor:
+    def draw(self, rng: np.random.Generator, size_px: int, magnification: float = 1.0) -> Tensor:
         """Draw the texture once, (3, S, S) uint8; the same state gives the same bytes."""
         values = self.pattern(rng, size_px, magnification)
         stops = [stop.split() for stop in self.palette.split(",")]
@@ -133,9 +131,7 @@ def _cell_distances(
 ) -> tuple[Array, Array]:
     """Distances of every pixel to the nearest and second nearest of jittered lattice points."""
     n_side = max(2, round(size / spacing))
-    lattice = np.stack(np.meshgrid(np.arange(n_side), np.arange(n_side)), axis=-1).reshape(
-        -1, 2
-    )
+    lattice = np.stack(np.meshgrid(np.arange(n_side), np.arange(n_side)), axis=-1).reshape(-1, 2)
     offset = np.stack([0.5 * (lattice[:, 1] % 2), np.zeros(len(lattice))], axis=-1)
     shaken = lattice + offset + jitter * rng.uniform(-0.5, 0.5, lattice.shape)
     points = (shaken * (size / n_side)) % size
@@ -180,9 +176,7 @@ def weave(spacing: float) -> Pattern:
 
 COATS = {
     "zebra": Texture(grain(16, 3, 70), "0 f4efe4,.46 ece4d6,.54 221d1a,1 14110f"),
-    "leopard": Texture(
-        spots(17), "0 c08a48,.28 a8743a,.36 241a12,.58 2e2016,.66 d9a862,1 e6bd7c"
-    ),
+    "leopard": Texture(spots(17), "0 c08a48,.28 a8743a,.36 241a12,.58 2e2016,.66 d9a862,1 e6bd7c"),
     "giraffe": Texture(cells(26), "0 f0dfb4,.2 ead6a6,.3 9a5a26,1 7c4218"),
     "tiger": Texture(grain(15, 4, 10), "0 f2ddb8,.2 e89a3c,.58 d9761e,.66 1d1410,1 120c09"),
     "cow": Texture(grain(42), "0 fbf8f2,.53 f3efe8,.56 2a211d,1 1b1512"),
@@ -197,17 +191,13 @@ LANDSCAPES = {
     "sky": Texture(grain(48, 1.8, width=0.7), "0 3f84cc,.45 6ba6e0,.65 e4eef8,1 ffffff"),
     "dunes": Texture(grain(24, 5, 15), "0 a8743c,.5 d8a860,1 f4d9a0"),
     "meadow": Texture(grain(6, 4, 88), "0 2c6420,.5 5c9a34,.93 98c850,.96 f0e048,1 f8f0a0"),
-    "forest": Texture(
-        layered(grain(28), grain(6), 0.4), "0 0c2010,.4 1c4420,.7 38702c,1 6c9440"
-    ),
+    "forest": Texture(layered(grain(28), grain(6), 0.4), "0 0c2010,.4 1c4420,.7 38702c,1 6c9440"),
     "sea": Texture(grain(13, 4, 3), "0 0c3458,.5 1c6090,.8 4898bc,.9 d8ecf4,1 ffffff"),
     "snow": Texture(grain(30, 2, 160), "0 b4c4dc,.5 e0e8f2,1 ffffff"),
     "lava": Texture(veins(26), "0 ffe070,.1 f88c1c,.22 a82410,.35 2c1614,1 1c1210"),
     "dusk": Texture(grain(34, 6, 0, 0.6), "0 3c1c40,.35 98384c,.65 e8783c,1 f8c868"),
     "rock": Texture(layered(cells(20), grain(7), 0.5), "0 38342f,.4 77706a,1 b4aca4"),
-    "autumn": Texture(
-        layered(spots(12), grain(9), 0.5), "0 601c10,.4 b84818,.6 d8882c,1 e8c850"
-    ),
+    "autumn": Texture(layered(spots(12), grain(9), 0.5), "0 601c10,.4 b84818,.6 d8882c,1 e8c850"),
 }
 
 SURFACES = {  # what the objects of OpenMoji-9 are made of
@@ -215,9 +205,7 @@ SURFACES = {  # what the objects of OpenMoji-9 are made of
     "bird": Texture(grain(8, 2.5, 20), "0 1c4884,.4 3c80bc,.7 d8e4e8,1 f0a840"),
     "wheeled vehicle": Texture(weave(9), "0 5c0c10,.3 a81820,.6 d83034,.8 d0d0d4,1 f4f4f6"),
     "reptile": Texture(cells(9, 0.3), "0 1c3014,.25 2c5020,.45 6c9c38,1 acc860"),
-    "carnivore": Texture(
-        grain(12, 3.5, 80), "0 f0d8ac,.25 e0943c,.55 cc7420,.63 241812,1 140e0a"
-    ),
+    "carnivore": Texture(grain(12, 3.5, 80), "0 f0d8ac,.25 e0943c,.55 cc7420,.63 241812,1 140e0a"),
     "insect": Texture(spots(12, 0.6), "0 181410,.45 241c10,.55 d0a818,1 f0d848"),
     "musical instrument": Texture(grain(9, 9, 5, 0.6), "0 401c0c,.4 803c18,.7 b0682c,1 d89850"),
     "primate": Texture(grain(5, 3, 110), "0 1c1412,.5 4c3a30,.85 746054,1 a89080"),

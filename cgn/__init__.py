@@ -1,0 +1,1 @@
+"""Counterfactual Generative Networks: images, mechanisms, training, sampling, quality."""

@@ -146,7 +146,13 @@ def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
     parts = cgn(Factors.tied(labels), generator)
     free = Factors.independent(len(labels), n_classes, generator)._replace(shape=labels)
     mask = parts.mask.expand(-1, 3, -1, -1)
-    blocks = (mask, parts.foreground, parts.background, parts.image(), cgn(free, generator).image())
+    blocks = (
+        mask,
+        parts.foreground,
+        parts.background,
+        parts.image(),
+        cgn(free, generator).image(),
+    )
     grids = [make_grid(block, nrow=n_per_class, padding=1, pad_value=1.0) for block in blocks]
     write_png(torch.cat(grids, dim=2), path)
 

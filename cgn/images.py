@@ -200,10 +200,10 @@ def to_bytes(images: Tensor) -> Tensor:
 
 def concatenate(sets: list[ImageSet]) -> ImageSet:
     """Join sets of equal image size, in order; masks are dropped."""
-    factors = Factors(*(torch.cat(labels) for labels in zip(*(s.factors for s in sets), strict=True)))
-    return ImageSet(
-        torch.cat([s.pixels for s in sets]), factors, torch.cat([s.ids for s in sets])
+    factors = Factors(
+        *(torch.cat(labels) for labels in zip(*(s.factors for s in sets), strict=True))
     )
+    return ImageSet(torch.cat([s.pixels for s in sets]), factors, torch.cat([s.ids for s in sets]))
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
@@ -212,7 +212,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, obj
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:
-        plain = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        plain = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
         save_file(plain, temporary, {"json": json.dumps(metadata)})
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)

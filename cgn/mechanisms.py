@@ -9,6 +9,9 @@ Source:
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -44,10 +47,9 @@ class Mechanism(nn.Module):
         while 8 * 2 ** (len(widths) - 1) < size_px:
             widths.append(max(width // 2 ** (len(widths) - 1), 16))
         self.blocks = nn.ModuleList(
-            UpBlock(before, after, condition, wraps=wraps)
-            for before, after in zip(widths, widths[1:], strict=False)
+            UpBlock(before, after, condition, wraps=wraps) for before, after in pairwise(widths)
         )
-        padding_mode = "circular" if wraps else "zeros"
+        padding_mode: Literal["circular", "zeros"] = "circular" if wraps else "zeros"
         self.last = nn.Conv2d(widths[-1], out_channels, 3, padding=1, padding_mode=padding_mode)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:

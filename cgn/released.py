@@ -86,7 +86,7 @@ def rename(released: dict[str, Tensor]) -> dict[str, Tensor]:
         ValueError: If it is no state dict of the original MNIST CGN.
     """
     parts = {"f_shape": "shape", "f_text1": "texture", "f_text2": "background"}
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in released.items():
         part, _, rest = name.partition(".")
         if name == "label_emb.weight":

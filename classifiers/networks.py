@@ -99,6 +99,17 @@ class InvariantEnsemble(nn.Module):
         return join_heads(self.heads(images))
 
 
+def three_heads(network: nn.Module) -> InvariantEnsemble:
+    """Return the network, which must be an ensemble.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not isinstance(network, InvariantEnsemble):
+        raise ValueError(f"expected an ensemble of three heads, got a {type(network).__name__}")
+    return network
+
+
 def join_heads(heads: Heads) -> Tensor:
     """Weigh the heads' log-probabilities into the ensemble's one answer.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgn.images import Factors
-from classifiers.networks import Heads, InvariantEnsemble, join_heads
+from classifiers.networks import Heads, join_heads, three_heads
 
 Batches = Mapping[str, tuple[Tensor, Factors]]
 Objective = Callable[[nn.Module, Batches], Tensor]
@@ -54,11 +54,28 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
     """
     images, factors = batches["biased"]
     counterfactuals, targets = batches["counterfactual"]
-    if not isinstance(network, InvariantEnsemble):
-        raise ValueError(f"the invariant objective needs three heads, not {type(network).__name__}")
-    heads = network.heads(torch.cat([images, counterfactuals]))
+    heads = three_heads(network).heads(torch.cat([images, counterfactuals]))
     real = Heads(*(logits[: len(images)] for logits in heads))
     loss = cross_entropy(join_heads(real), factors.shape)
     for logits, labels in zip(heads, targets, strict=True):
         loss = loss + cross_entropy(logits[len(images) :], labels)
     return loss
+
+
+def every_factor(network: nn.Module, batches: Batches) -> Tensor:
+    """Cross-entropy of each head with its own factor, unknown labels left out.
+
+    Args:
+        network: An `InvariantEnsemble`.
+        batches: Images whose factors vary on their own, by set.
+
+    Returns:
+        Scalar in [0, inf), in nats: the sum over the factors that are known, the mean over sets.
+    """
+    terms = []
+    for images, factors in batches.values():
+        heads = three_heads(network).heads(images)
+        for logits, labels in zip(heads, factors, strict=True):
+            if (known := labels >= 0).any():
+                terms.append(cross_entropy(logits[known], labels[known]))
+    return torch.stack(terms).sum() / len(batches)
