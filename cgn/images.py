@@ -84,8 +84,10 @@ class ImageSet:
                 f"{tuple(self.pixels.shape)} {self.pixels.dtype}; see `to_bytes`"
             )
         lengths = {len(self.pixels), len(self.ids), *map(len, self.factors)}
+        if self.masks is not None:
+            lengths.add(len(self.masks))
         if len(lengths) != 1:
-            raise ValueError(f"images, ids and labels differ in number: {sorted(lengths)}")
+            raise ValueError(f"images, ids, labels and masks differ in number: {sorted(lengths)}")
 
     def __len__(self) -> int:
         return len(self.pixels)
