@@ -10,7 +10,6 @@ Source:
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +48,7 @@ class Mechanism(nn.Module):
         self.blocks = nn.ModuleList(
             UpBlock(before, after, condition, wraps=wraps) for before, after in pairwise(widths)
         )
-        padding_mode: Literal["circular", "zeros"] = "circular" if wraps else "zeros"
-        self.last = nn.Conv2d(widths[-1], out_channels, 3, padding=1, padding_mode=padding_mode)
+        self.last = nn.Conv2d(widths[-1], out_channels, 1)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Draw one map an image, unbounded.

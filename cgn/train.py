@@ -33,6 +33,7 @@ class LossWeights:
     mask_area: float = 20.0
     mask_edge: float = 10.0
     mask_spread: float = 50.0
+    background: float = 10.0
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Sum the terms by their weights.
@@ -43,7 +44,7 @@ class LossWeights:
         Example:
             >>> LossWeights().total({"style": torch.tensor(1.0)})  # doctest: +ELLIPSIS
             Traceback (most recent call last):
-            ValueError: losses and weights differ in: adversarial, mask_area, mask_edge, ...
+            ValueError: losses and weights differ in: adversarial, background, mask_area, ...
         """
         if odd := {each.name for each in fields(self)} ^ terms.keys():
             raise ValueError(f"losses and weights differ in: {', '.join(sorted(odd))}")
@@ -86,10 +87,10 @@ class TrainConfig:
 
 # What differs from the defaults in each world; a new world starts from the defaults.
 PRESETS = {
-    "colored-mnist": TrainConfig(tile_px=16),
+    "colored-mnist": TrainConfig(steps=1_000, tile_px=16),
     "double-colored-mnist": TrainConfig(tile_px=16),
     "wildlife-mnist": TrainConfig(),
-    "openmoji-9": TrainConfig(area_low=0.12, area_high=0.45, spread_high=0.11),
+    "openmoji-9": TrainConfig(steps=900, area_low=0.12, area_high=0.45, spread_high=0.11),
 }
 
 
@@ -196,6 +197,7 @@ class Training:
             "mask_area": losses.mask_area(parts.mask, self.config.area_low, self.config.area_high),
             "mask_edge": losses.mask_edge(parts.mask),
             "mask_spread": losses.mask_spread(parts.mask, self.config.spread_high),
+            "background": losses.background(parts.background, images, labels),
         }
 
     @torch.no_grad()

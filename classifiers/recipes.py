@@ -35,7 +35,7 @@ class Recipe:
     network: Callable[[int, int], nn.Module] = SmallCNN
     objective: Objective = shape_cross_entropy
     steps: int = 400
-    batch_size: int = 128
+    batch_size: int = 96
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
 
