@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import zlib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -129,7 +130,7 @@ def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Bytes:
         )
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); fetch it anew") from None
     header = 4 + 4 * len(shape)
     expected = header + int(np.prod(shape))
