@@ -181,11 +181,13 @@ def background(drawn: Tensor, images: Tensor, labels: Tensor, border_px: int = 3
         >>> background(torch.full((1, 3, 8, 8), 0.5), images, torch.tensor([0]))
         tensor(0.)
     """
-    border = torch.ones(images.shape[2:], dtype=torch.bool, device=images.device)
-    border[border_px:-border_px, border_px:-border_px] = False
+    top, rest = images.tensor_split([border_px], dim=2)
+    middle, bottom = rest.tensor_split([-border_px], dim=2)
+    sides = torch.cat([middle[..., :border_px], middle[..., -border_px:]], dim=3)
+    border = torch.cat([part.flatten(2) for part in (top, sides, bottom)], dim=2)
     same_class = (labels[:, None] == labels).to(images)
     weights = same_class / same_class.sum(dim=1, keepdim=True)
-    difference = _colours(drawn.flatten(2)) - _colours(images[:, :, border])
+    difference = _colours(drawn.flatten(2)) - _colours(border)
     return (weights @ difference).abs().mean()
 
 
