@@ -44,8 +44,7 @@ def fit(
     Raises:
         ValueError: If a set that the recipe names is missing.
     """
-    if missing := set(recipe.trains_on) - sets.keys():
-        raise ValueError(f"{recipe.name} trains on {', '.join(sorted(missing))}, which is missing")
+    _require(recipe, sets)
     with seeded(seed) as generator:
         own = {name: sets[name] for name in recipe.trains_on}
         size_px = next(iter(own.values())).pixels.shape[-1]
@@ -71,6 +70,12 @@ def fit(
             if progress is not None:
                 progress(step + 1, recipe.steps)
     return network.cpu().eval()  # type: ignore[no-any-return]
+
+
+def _require(recipe: Recipe, sets: Mapping[str, ImageSet]) -> None:
+    """Refuse sets that lack one which the recipe names."""
+    if missing := set(recipe.trains_on) - sets.keys():
+        raise ValueError(f"{recipe.name} trains on {', '.join(sorted(missing))}, which is missing")
 
 
 def batches_on_cuda(batches: Mapping[str, tuple[Tensor, Factors]]) -> bool:
@@ -130,6 +135,7 @@ def fit_cached(
     Raises:
         ValueError: If a set is missing, or a cached file has been damaged.
     """
+    _require(recipe, sets)
     key = _key(recipe, sets, n_classes=n_classes, seed=seed, device=device)
     path = cache / f"{recipe.name}-{key[:24]}.safetensors"
     if path.is_file():
@@ -156,5 +162,7 @@ def _key(
     code = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
     hashes = {name: sets[name].sha256() for name in recipe.trains_on}
     described = (recipe.name, recipe.steps, recipe.batch_size, recipe.learning_rate)
-    parts = [described, recipe.weight_decay, hashes, n_classes, seed, torch.device(device).type]
+    made_of = [f"{x.__module__}.{x.__qualname__}" for x in (recipe.network, recipe.objective)]
+    kind = torch.device(device).type
+    parts = [described, made_of, recipe.weight_decay, hashes, n_classes, seed, kind]
     return hashlib.sha256(json.dumps([*parts, code]).encode()).hexdigest()
