@@ -123,10 +123,7 @@ def test_batches_show_every_image_once_with_its_own_labels(
 def test_the_generator_decides_the_order(counted: ImageSet) -> None:
     orders = [
         torch.cat(
-            [
-                f.shape
-                for _, f in counted.batches(5, generator=torch.Generator().manual_seed(seed))
-            ]
+            [f.shape for _, f in counted.batches(5, generator=torch.Generator().manual_seed(seed))]
         ).tolist()
         for seed in (0, 0, 1)
     ]

@@ -1,0 +1,142 @@
+"""Everything runs forward and backward on the `meta` device.
+
+A tensor that a function makes on the CPU by itself does not mix with those of another device,
+so these tests find, without a GPU, what would fail on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cgn import losses
+from cgn.critic import Critic, EfficientNetFeatures
+from cgn.images import Factors
+from cgn.model import CGN, CGNConfig, binarise, compose
+from cgn.train import TrainConfig, Training
+from classifiers import MODELS
+from classifiers.networks import outputs
+
+SIZES_PX = (32, 64)
+CGNS = {
+    **{
+        f"{size}px": CGNConfig(n_classes=3, image_size_px=size, width=8, tile_px=tile)
+        for size, tile in ((32, 16), (64, 32))
+    },
+    "released": CGNConfig(n_classes=10, image_size_px=32, released=True),
+}
+
+
+def on_meta(*shape: int) -> Tensor:
+    return torch.rand(*shape, device="meta", requires_grad=True)
+
+
+def meta_factors(n: int) -> Factors:
+    return Factors.tied(torch.zeros(n, dtype=torch.int64, device="meta"))
+
+
+def reached(module: nn.Module) -> bool:
+    return all(w.grad is not None for w in module.parameters() if w.requires_grad)
+
+
+@pytest.mark.parametrize("name", CGNS)
+def test_every_cgn_runs_forth_and_back_on_any_device(name: str) -> None:
+    cgn = CGN(CGNS[name]).to("meta")
+    parts = cgn(meta_factors(4), torch.Generator().manual_seed(0))
+    (parts.image().sum() + parts.probability.sum()).backward()
+    size = CGNS[name].image_size_px
+    assert parts.image().shape == (4, 3, size, size)
+    assert parts.image().device.type == "meta"
+    assert reached(cgn)
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_the_critic_runs_forth_and_back_on_any_device(size_px: int) -> None:
+    critic = Critic(3, size_px, width=8).to("meta")
+    images = on_meta(4, 3, size_px, size_px)
+    scores = critic(images, meta_factors(2).shape)
+    scores.sum().backward()
+    assert scores.shape == (2,)
+    assert images.grad is not None
+    assert reached(critic)
+
+
+@pytest.fixture(scope="module")
+def features() -> EfficientNetFeatures:
+    return EfficientNetFeatures()
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_the_style_features_run_forth_and_back_on_any_device(
+    features: EfficientNetFeatures, size_px: int
+) -> None:
+    images = on_meta(2, 3, size_px, size_px)
+    maps = features.to("meta")(images)
+    torch.stack([each.sum() for each in maps]).sum().backward()
+    assert [each.shape[-1] for each in maps] == [size_px // 2, size_px // 4, size_px // 8]
+    assert images.grad is not None
+
+
+LOSSES: dict[str, Callable[[], Tensor]] = {
+    "adversarial": lambda: losses.adversarial(on_meta(4)),
+    "critic_hinge": lambda: losses.critic_hinge(on_meta(4), on_meta(4)),
+    "mask_entropy": lambda: losses.mask_entropy(on_meta(4, 1, 16, 16)),
+    "mask_area": lambda: losses.mask_area(on_meta(4, 1, 16, 16), 0.1, 0.4),
+    "mask_edge": lambda: losses.mask_edge(on_meta(4, 1, 16, 16)),
+    "mask_spread": lambda: losses.mask_spread(on_meta(4, 1, 16, 16), 0.1),
+    "background": lambda: losses.background(
+        on_meta(4, 3, 16, 16), on_meta(4, 3, 16, 16), meta_factors(4).shape
+    ),
+    "gram": lambda: losses.gram(on_meta(4, 3, 8, 8)).sum(),
+    "style": lambda: losses.style([on_meta(4, 3, 8, 8)], [on_meta(4, 3, 8, 8)]),
+    "binarise": lambda: binarise(on_meta(4, 1, 8, 8)).sum(),
+    "compose": lambda: compose(*(on_meta(4, c, 8, 8) for c in (1, 3, 3))).sum(),
+}
+
+
+def test_every_public_loss_is_tested_here() -> None:
+    public = {
+        name
+        for name, function in vars(losses).items()
+        if getattr(function, "__module__", None) == losses.__name__ and not name.startswith("_")
+    }
+    assert public <= LOSSES.keys()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_runs_forth_and_back_on_any_device(name: str) -> None:
+    loss = LOSSES[name]()
+    loss.backward()
+    assert loss.shape == ()
+    assert loss.device.type == "meta"
+
+
+@pytest.mark.parametrize("style_features", ["critic", "efficientnet-lite0"])
+def test_a_training_step_runs_on_any_device(style_features: str) -> None:
+    config = TrainConfig(steps=2, batch_size=4, width=8, style_features=style_features)
+    run = Training(3, 32, config, "meta")
+    terms = run.advance(
+        torch.rand(4, 3, 32, 32, device="meta"),
+        meta_factors(4).shape,
+        torch.Generator().manual_seed(0),
+    )
+    assert {term.device.type for term in terms.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_classifier_and_objective_runs_forth_and_back_on_any_device(
+    name: str, size_px: int
+) -> None:
+    recipe = MODELS[name]
+    network = recipe.network(3, size_px).to("meta")
+    batch = torch.rand(4, 3, size_px, size_px, device="meta"), meta_factors(4)
+    loss = recipe.objective(network, dict.fromkeys(recipe.trains_on, batch))
+    loss.backward()
+    assert loss.shape == ()
+    assert reached(network)
+    for answer in outputs(network).values():
+        assert answer(batch[0]).shape == (4, 3)

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import chi2_contingency
+
+from benchmarks import mnists
+from benchmarks.mnists import (
+    COLORED,
+    DOUBLE_BACKGROUND,
+    DOUBLE_COLORED,
+    DOUBLE_OBJECT,
+    JITTERED,
+    WILDLIFE,
+    Digits,
+    colored,
+    digits,
+    double_colored,
+    enlarge,
+    wildlife,
+)
+from benchmarks.suite import EMBEDDED, DataSource
+from cgn.images import ImageSet
+
+SUITES = {suite.name: suite for suite in (COLORED, DOUBLE_COLORED, WILDLIFE)}
+PAINTERS: dict[str, Callable[..., ImageSet]] = {
+    "colored-mnist": colored,
+    "double-colored-mnist": double_colored,
+    "wildlife-mnist": wildlife,
+}
+every_suite = pytest.mark.parametrize("name", SUITES)
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@cache
+def sets_of(name: str) -> dict[str, ImageSet]:
+    return SUITES[name].variants(EMBEDDED)
+
+
+def some_digits(n: int = 300) -> Digits:
+    every = digits(EMBEDDED, "train")
+    index = np.random.default_rng(0).permutation(len(every.labels))[:n]
+    return Digits(*(part[index] for part in every))
+
+
+@cache
+def painted(name: str, biased: bool) -> ImageSet:
+    return PAINTERS[name](some_digits(), biased=biased, seed=5)
+
+
+def mask_of(images: ImageSet) -> torch.Tensor:
+    assert images.masks is not None
+    return images.masks > 0
+
+
+@every_suite
+def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
+    hashes = [
+        PAINTERS[name](some_digits(50), biased=False, seed=seed).sha256() for seed in (1, 1, 2)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@every_suite
+def test_in_biased_images_every_factor_follows_the_digit(name: str) -> None:
+    for images in (painted(name, True), sets_of(name)["biased"]):
+        shape, texture, background = images.factors
+        assert torch.equal(texture, shape)
+        assert name == "colored-mnist" or torch.equal(background, shape)
+
+
+@every_suite
+def test_in_unbiased_images_no_factor_tells_another(name: str) -> None:
+    factors = sets_of(name)["unbiased"].factors
+    known = factors[:2] if name == "colored-mnist" else factors
+    for one, other in combinations(known, 2):
+        table = (10 * one + other).bincount(minlength=100).view(10, 10).numpy()
+        assert chi2_contingency(table).pvalue > 0.001
+    for labels in known:
+        assert labels.bincount(minlength=10).min() > 60
+
+
+def test_colored_images_have_no_background_label() -> None:
+    for biased in (True, False):
+        assert set(painted("colored-mnist", biased).factors.background.tolist()) == {-1}
+
+
+@every_suite
+def test_no_test_digit_is_trained_on(name: str) -> None:
+    train = set(digits(EMBEDDED, "train").ids.tolist())
+    for images in sets_of(name).values():
+        assert len(images) == 1_000
+        assert train.isdisjoint(images.ids.tolist())
+
+
+def test_every_class_has_400_embedded_digits_for_training_and_100_for_testing() -> None:
+    assert np.bincount(digits(EMBEDDED, "train").labels).tolist() == [400] * 10
+    assert np.bincount(digits(EMBEDDED, "test").labels).tolist() == [100] * 10
+
+
+@every_suite
+def test_a_suites_test_sets_show_the_same_digits_in_other_paint(name: str) -> None:
+    biased, unbiased = sets_of(name)["biased"], sets_of(name)["unbiased"]
+    assert torch.equal(biased.factors.shape, unbiased.factors.shape)
+    assert torch.equal(mask_of(biased), mask_of(unbiased))
+    assert not torch.equal(biased.pixels, unbiased.pixels)
+
+
+@every_suite
+def test_masks_are_the_digits(name: str) -> None:
+    bright = enlarge(some_digits().pixels) > 25.5
+    assert np.array_equal(mask_of(painted(name, False))[:, 0].numpy(), bright)
+
+
+def test_digits_are_enlarged_by_repeating_rows_and_columns() -> None:
+    gray = np.arange(28 * 28).reshape(1, 28, 28).astype(np.uint8)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(gray)[None].float(), size=32)
+    assert np.array_equal(enlarge(gray)[0], expected[0, 0].numpy().astype(np.uint8))
+
+
+def test_colored_digits_lie_on_black() -> None:
+    images = painted("colored-mnist", False)
+    assert images.pixels[~mask_of(images).expand(-1, 3, -1, -1)].max() <= 25
+    corners = images.pixels[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert corners.max() == 0
+
+
+def test_a_colored_digit_is_its_gray_digit_times_one_colour() -> None:
+    images, gray = painted("colored-mnist", True), enlarge(some_digits().pixels)
+    full = torch.from_numpy(gray).double() / 255
+    for pixels, ink in zip(images.pixels[:50].double(), full, strict=False):
+        colour = pixels.flatten(1)[:, ink.argmax()] / ink.max()
+        assert (pixels - colour[:, None, None] * ink).abs().max() <= 1.5
+
+
+def test_colored_digits_jitter_around_their_colour_by_the_published_variance() -> None:
+    source = some_digits(1)
+    many = Digits(*(np.repeat(part, 3_000, axis=0) for part in source))
+    many = many._replace(pixels=np.full_like(many.pixels, 255), labels=many.labels * 0 + 5)
+    colours = colored(many, biased=True, seed=0).pixels[:, :, 16, 16].double()
+    # Green, 30, and the others are clipped: only medians are left in place by clipping.
+    assert (colours.median(dim=0).values - torch.from_numpy(JITTERED[5])).abs().max() < 6
+    within = (colours[:, 0] - JITTERED[5][0]).abs() < 255 * 0.02**0.5
+    assert within.double().mean() == pytest.approx(0.683, abs=0.04)
+
+
+def test_double_colored_images_have_two_colours() -> None:
+    images = painted("double-colored-mnist", False)
+    for pixels, mask in zip(images.pixels, mask_of(images), strict=True):
+        for region in (pixels[:, mask[0]], pixels[:, ~mask[0]]):
+            assert torch.equal(region, region[:, :1].expand_as(region))
+
+
+def test_the_object_colours_are_the_background_colours_shifted_by_six() -> None:
+    for i in range(10):
+        assert DOUBLE_OBJECT[i].tolist() == DOUBLE_BACKGROUND[(i - 6) % 10].tolist()
+
+
+def test_no_biased_double_colored_digit_has_the_colour_of_its_background() -> None:
+    assert (DOUBLE_OBJECT != DOUBLE_BACKGROUND).any(axis=1).all()
+
+
+def test_double_colours_vary_by_one_hundredth() -> None:
+    images = sets_of("double-colored-mnist")["unbiased"]
+    mask = mask_of(images)
+    pixels = images.pixels.double()
+    texture, background = images.factors[1:]
+    places = mask.flatten(1).int().argmax(dim=1)
+    ink = pixels.flatten(2)[torch.arange(len(images)), :, places]
+    behind = pixels[:, :, 0, 0]
+    for colours, palette, labels in (
+        (ink, DOUBLE_OBJECT, texture),
+        (behind, DOUBLE_BACKGROUND, background),
+    ):
+        meant = torch.from_numpy(palette)[labels]
+        inside = (meant > 15) & (meant < 240)  # where nothing is clipped
+        noise = (colours - meant)[inside] / 255
+        assert noise.mean().abs() < 0.002
+        assert noise.std() == pytest.approx(0.01, rel=0.1)
+
+
+@cache
+def colours_of_wildlife() -> tuple[list[set[int]], list[set[int]]]:
+    """The colours, as one number each, of every coat and landscape."""
+    families = mnists._wildlife_textures(None)
+    return tuple(  # type: ignore[return-value]
+        [set(code(torch.from_numpy(texture.copy())).tolist()) for texture in family]
+        for family in families
+    )
+
+
+def code(pixels: torch.Tensor) -> torch.Tensor:
+    red, green, blue = pixels.long().flatten(1)
+    return (red * 256 + green) * 256 + blue
+
+
+def test_wildlife_pixels_come_from_the_textures_of_their_labels() -> None:
+    coats, landscapes = colours_of_wildlife()
+    images = painted("wildlife-mnist", False)
+    for i in range(60):
+        pixels, mask = images.pixels[i], mask_of(images)[i, 0]
+        inside, outside = (set(code(pixels[:, part]).tolist()) for part in (mask, ~mask))
+        assert inside <= coats[int(images.factors.texture[i])]
+        assert outside <= landscapes[int(images.factors.background[i])]
+
+
+def test_wildlife_textures_are_150_pixels_and_a_reflected_border() -> None:
+    for family in mnists._wildlife_textures(None):
+        assert family.shape == (10, 3, 156, 156)
+        assert np.array_equal(family[:, :, 2], family[:, :, 4])
+
+
+def write_idx(folder: Path, n_bytes_less: int = 0, *, zipped: bool = False) -> None:
+    """Write MNIST's two training files in zeros, the images cut short."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lengths in (("images-idx3", (60_000, 28, 28)), ("labels-idx1", (60_000,))):
+        header = bytes([0, 0, 8, len(lengths)]) + np.array(lengths, ">i4").tobytes()
+        data = header + bytes(int(np.prod(lengths)))
+        data = data[: len(data) - n_bytes_less]
+        data = gzip.compress(data, compresslevel=1) if zipped else data
+        (folder / f"train-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(data)
+
+
+@pytest.mark.parametrize(("below", "zipped"), [("MNIST/raw", False), (".", True)])
+def test_official_digits_are_found_with_their_split(
+    below: str, zipped: bool, tmp_path: Path
+) -> None:
+    write_idx(tmp_path / below, zipped=zipped)
+    source = DataSource(folder=tmp_path)
+    test = digits(source, "test")
+    assert test.ids.tolist() == list(range(50_000, 60_000))
+    assert len(digits(source, "train").labels) == 50_000
+    mnists._official.cache_clear()
+
+
+def test_a_truncated_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    write_idx(tmp_path, n_bytes_less=1)
+    message = r"is not MNIST's train-images.*expected 47040016 bytes, got 47040015; fetch it anew"
+    with pytest.raises(ValueError, match=message):
+        digits(DataSource(folder=tmp_path), "test")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no gzip"])
+def test_a_damaged_gzip_file_is_an_error_that_says_what_to_do(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = gzip.compress(np.random.default_rng(0).bytes(1_000))
+    middle = bytes(255 - each for each in whole[12:40])
+    damaged = {
+        "cut": whole[:500],
+        "flipped": whole[:12] + middle + whole[40:],
+        "no gzip": b"<html>",
+    }
+    path.write_bytes(damaged[damage])
+    with pytest.raises(ValueError, match=r"cannot be read .*; fetch it anew"):
+        digits(DataSource(folder=tmp_path), "test")
+
+
+def test_a_folder_without_digits_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no train-images.*leave --data out"):
+        digits(DataSource(folder=tmp_path), "test")
+
+
+def write_textures(folder: Path, n: int = 10) -> Path:
+    """Write plain pictures, brighter from class to class; backgrounds are brighter still."""
+    for kind, base in (("object", 0), ("background", 100)):
+        (folder / kind).mkdir()
+        for i in range(n):
+            picture = Image.new("RGB", (40, 60), (base + 10 * i,) * 3)
+            picture.save(folder / kind / f"{i}.jpg", quality=100)
+    return folder
+
+
+def test_textures_of_a_folder_go_to_the_classes_in_the_order_of_their_names(
+    tmp_path: Path,
+) -> None:
+    images = wildlife(some_digits(40), biased=False, seed=0, textures=write_textures(tmp_path))
+    mask = mask_of(images).expand(-1, 3, -1, -1)
+    meant = torch.where(
+        mask,
+        10 * images.factors.texture.view(-1, 1, 1, 1),
+        100 + 10 * images.factors.background.view(-1, 1, 1, 1),
+    )
+    assert (images.pixels.long() - meant).abs().max() <= 2
+    mnists._wildlife_textures.cache_clear()
+
+
+def test_a_wrong_number_of_textures_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    folder = write_textures(tmp_path, n=9)
+    with pytest.raises(ValueError, match=r"object holds 9 .jpg files, expected 10.*--textures"):
+        wildlife(some_digits(5), biased=False, seed=0, textures=folder)
+
+
+@pytest.mark.parametrize("data", [b"no picture", b""])
+def test_a_texture_that_is_no_picture_is_an_error_that_names_its_folder(
+    data: bytes, tmp_path: Path
+) -> None:
+    folder = write_textures(tmp_path)
+    (folder / "background" / "3.jpg").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a texture in .*background cannot be read"):
+        wildlife(some_digits(5), biased=False, seed=0, textures=folder)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@every_suite
+def test_painting_official_digits_uses_places_in_the_official_files(
+    name: str, split: mnists.Split
+) -> None:
+    folder = SHARED / "mnist"
+    if not folder.is_dir():
+        pytest.skip("MNIST's files are not in ../shared")
+    every = digits(DataSource(folder=folder), split)
+    assert len(every.labels) == {"train": 50_000, "test": 10_000}[split]
+    few = Digits(*(part[:20] for part in every))
+    images = PAINTERS[name](few, biased=True, seed=0)
+    first = {"train": 0, "test": 50_000}[split]
+    assert images.ids.tolist() == list(range(first, first + 20))
+    assert images.factors.shape.tolist() == few.labels.tolist()
+
+
+def test_real_wildlife_textures_can_be_read() -> None:
+    folder = SHARED / "wildlife-textures"
+    if not folder.is_dir():
+        pytest.skip("the wildlife textures are not in ../shared")
+    images = wildlife(some_digits(20), biased=True, seed=0, textures=folder)
+    procedural = wildlife(some_digits(20), biased=True, seed=0)
+    assert torch.equal(mask_of(images), mask_of(procedural))
+    assert images.sha256() != procedural.sha256()
+
+
+@every_suite
+def test_sources_are_told_apart_by_name(name: str) -> None:
+    source = replace(EMBEDDED, textures=Path("x"))
+    assert EMBEDDED.name == "embedded"
+    assert source.name == "embedded+textures"
+    assert SUITES[name].world.image_size_px == 32

@@ -1,0 +1,93 @@
+"""How many images a second training, sampling and evaluation get through.
+
+Measured, never asserted: pytest-benchmark prints seconds, and keeps images per second in each
+benchmark's extra information (`pytest tests/test_throughput.py --benchmark-json FILE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.evaluate import evaluate
+from cgn.counterfactuals import sample
+from cgn.images import Factors, ImageSet
+from cgn.model import CGN, CGNConfig
+from cgn.train import TrainConfig, Training, seeded
+from classifiers import MODELS
+from classifiers.fit import fit
+
+SIZE_PX, N_CLASSES, ROUNDS = 32, 10, 3
+# Recipes that differ in nothing but their images take the same time.
+KINDS = {(recipe.network, recipe.objective): name for name, recipe in reversed(MODELS.items())}
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+
+
+def noise_images(n: int) -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (n, 3, SIZE_PX, SIZE_PX), generator=generator, dtype=torch.uint8)
+    return ImageSet(pixels, Factors.independent(n, N_CLASSES, generator), torch.arange(n))
+
+
+def measure(
+    benchmark: BenchmarkFixture, run: Callable[[], object], n_images: int, device: str
+) -> None:
+    """Time `run` after one unmeasured call, waiting for the device to finish each time."""
+
+    def synchronised() -> None:
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(synchronised, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.extra_info["device"] = device
+    if benchmark.stats is not None:  # as with --benchmark-disable
+        rate = n_images / benchmark.stats.stats.mean
+        benchmark.extra_info["images_per_second"] = rate
+
+
+@every_device
+@pytest.mark.parametrize("style_features", ["critic", "efficientnet-lite0"])
+def test_a_cgn_training_step(benchmark: BenchmarkFixture, device: str, style_features: str) -> None:
+    config = TrainConfig(style_features=style_features)
+    with seeded(0) as generator:
+        run = Training(N_CLASSES, SIZE_PX, config, device)
+        images = noise_images(config.batch_size)
+        labels = torch.arange(config.batch_size // 2).repeat(2) % N_CLASSES
+        real, labels = images.images().to(device), labels.to(device)
+        measure(benchmark, lambda: run.advance(real, labels, generator), config.batch_size, device)
+    assert run.step > 0
+
+
+@every_device
+def test_counterfactual_sampling(benchmark: BenchmarkFixture, device: str) -> None:
+    cgn, n = CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=SIZE_PX)), 500
+    measure(benchmark, lambda: sample(cgn, n, seed=0, device=device), n, device)
+
+
+@every_device
+@pytest.mark.parametrize("name", KINDS.values())
+def test_a_classifier_step(benchmark: BenchmarkFixture, device: str, name: str) -> None:
+    recipe = replace(MODELS[name], steps=2)
+    sets = dict.fromkeys(recipe.trains_on, noise_images(256))
+    n = recipe.steps * recipe.batch_size * len(recipe.trains_on)
+    measure(
+        benchmark,
+        lambda: fit(recipe, sets, n_classes=N_CLASSES, seed=0, device=device),
+        n,
+        device,
+    )
+
+
+@every_device
+@pytest.mark.parametrize("name", KINDS.values())
+def test_an_evaluation_pass(benchmark: BenchmarkFixture, device: str, name: str) -> None:
+    module, images = MODELS[name].network(N_CLASSES, SIZE_PX), noise_images(1_000)
+    measure(
+        benchmark, lambda: evaluate(module, {"test": images}, device=device), len(images), device
+    )

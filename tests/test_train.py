@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import SUITES
+from cgn.images import Factors, ImageSet
+from cgn.model import CGN, weights_sha256
+from cgn.train import PRESETS, LossWeights, TrainConfig, Training, draw_pairs, seeded, train
+
+CONFIG = TrainConfig(steps=4, batch_size=8, width=8, tile_px=16, checkpoint_steps=2)
+N_CLASSES = 3
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (30, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    return ImageSet(pixels, Factors.tied(torch.arange(30) % N_CLASSES), torch.arange(30))
+
+
+def trained(images: ImageSet, config: TrainConfig = CONFIG, **others: Any) -> str:
+    return weights_sha256(train(images, N_CLASSES, config, **others))
+
+
+def stop_after(step: int) -> Callable[[int, int, dict[str, float]], None]:
+    def progress(done: int, steps: int, terms: dict[str, float]) -> None:
+        if done == step:
+            raise InterruptedError
+
+    return progress
+
+
+def test_one_seed_gives_one_cgn_bit_for_bit(images: ImageSet) -> None:
+    assert trained(images) == trained(images)
+
+
+def test_another_seed_gives_another_cgn(images: ImageSet) -> None:
+    assert trained(images) != trained(images, replace(CONFIG, seed=1))
+
+
+def test_training_leaves_the_callers_random_state_alone(images: ImageSet) -> None:
+    before = torch.get_rng_state()
+    trained(images)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_callers_random_state_does_not_reach_the_training(images: ImageSet) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        one = trained(images)
+        torch.manual_seed(2)
+        other = trained(images)
+    assert one == other
+
+
+def test_training_reads_no_label_but_the_class(images: ImageSet) -> None:
+    shape = images.factors.shape
+    blind = replace(images, factors=Factors(shape, shape * 0 - 1, shape * 0 - 1), masks=None)
+    assert trained(blind) == trained(images)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    images: ImageSet, step: int, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "deep" / "run.pt"
+    with pytest.raises(InterruptedError):
+        trained(images, checkpoint=checkpoint, progress=stop_after(step))
+    done: list[int] = []
+    resumed = trained(images, checkpoint=checkpoint, progress=lambda n, *_: done.append(n))
+    assert resumed == trained(images)
+    assert done == ([1, 2, 3, 4] if step == 2 else [3, 4])
+
+
+def test_a_run_that_was_resumed_leaves_the_callers_random_state_alone(
+    images: ImageSet, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedError):
+        trained(images, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
+    before = torch.get_rng_state()
+    trained(images, checkpoint=tmp_path / "run.pt")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_checkpoints_change_no_weight(images: ImageSet, tmp_path: Path) -> None:
+    assert trained(images, checkpoint=tmp_path / "run.pt") == trained(images)
+
+
+def test_checkpoints_leave_no_part_behind(images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedError):
+        trained(images, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CONFIG, seed=1),
+        replace(CONFIG, steps=5),
+        replace(CONFIG, weights=LossWeights(style=9.0)),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(
+    images: ImageSet, other: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedError):
+        trained(images, other, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
+    with pytest.raises(ValueError, match="made with other settings; delete it to start anew"):
+        trained(images, checkpoint=tmp_path / "run.pt")
+
+
+def test_progress_tells_every_step_and_every_loss(images: ImageSet) -> None:
+    told: list[tuple[int, int]] = []
+    names: set[str] = set()
+
+    def progress(done: int, steps: int, terms: dict[str, float]) -> None:
+        told.append((done, steps))
+        names.update(terms)
+
+    trained(images, progress=progress)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert names == {field.name for field in fields(LossWeights)} | {"critic"}
+
+
+def test_the_averaged_weights_are_returned_ready_to_sample(images: ImageSet) -> None:
+    cgn = train(images, N_CLASSES, CONFIG)
+    assert isinstance(cgn, CGN)
+    assert not cgn.training
+    assert (cgn.config.n_classes, cgn.config.image_size_px) == (N_CLASSES, 16)
+    assert all(weight.isfinite().all() for weight in cgn.parameters())
+
+
+@pytest.fixture
+def step() -> tuple[Training, torch.Tensor, torch.Tensor]:
+    """A fresh run, with images and labels for its first step."""
+    with seeded(0):
+        run = Training(N_CLASSES, 16, CONFIG, "cpu")
+    return run, torch.rand(8, 3, 16, 16), torch.tensor([0, 1, 2, 0] * 2)
+
+
+@pytest.mark.parametrize("name", ["cgn", "averaged", "critic"])
+def test_a_step_moves_every_network(
+    step: tuple[Training, torch.Tensor, torch.Tensor], name: str
+) -> None:
+    run, images, labels = step
+    before = weights_sha256(getattr(run, name))
+    run.advance(images, labels, torch.Generator().manual_seed(0))
+    assert weights_sha256(getattr(run, name)) != before
+    assert run.step == 1
+
+
+def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(
+    step: tuple[Training, torch.Tensor, torch.Tensor],
+) -> None:
+    run, images, labels = step
+    parts = run.cgn(Factors.tied(labels), torch.Generator().manual_seed(0))
+    terms = run._generator_losses(parts, parts.image(), images, labels)
+    run.config.weights.total(terms).backward()
+    assert all(weight.grad is None for weight in run.critic.parameters())
+    assert all(weight.requires_grad for weight in run.critic.parameters())
+    reached = {name.split(".")[0] for name, w in run.cgn.named_parameters() if w.grad is not None}
+    assert reached == {"shape", "texture", "background"}
+
+
+def test_the_average_lies_between_the_old_and_the_new_weights(
+    step: tuple[Training, torch.Tensor, torch.Tensor],
+) -> None:
+    run, images, labels = step
+    old = next(run.averaged.shape.parameters()).clone()
+    run.advance(images, labels, torch.Generator().manual_seed(0))
+    new, mean = (next(cgn.shape.parameters()) for cgn in (run.cgn, run.averaged))
+    low, high = torch.minimum(old, new) - 1e-6, torch.maximum(old, new) + 1e-6
+    assert ((low <= mean) & (mean <= high)).all()
+    assert not torch.equal(old, new)
+
+
+def ones(names: list[str]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(1.0) for name in names}
+
+
+NAMES = [field.name for field in fields(LossWeights)]
+
+
+def test_the_total_is_the_weighted_sum() -> None:
+    weights = LossWeights()
+    expected = sum(getattr(weights, name) for name in NAMES)
+    assert weights.total(ones(NAMES)) == pytest.approx(expected)
+    assert weights.total(ones(NAMES) | {"style": torch.tensor(3.0)}) == pytest.approx(
+        expected + 2 * weights.style
+    )
+
+
+def test_a_loss_without_a_weight_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match=r"losses and weights differ in: beauty$"):
+        LossWeights().total(ones([*NAMES, "beauty"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weight_without_a_loss_is_an_error_that_names_it(name: str) -> None:
+    terms = ones(NAMES)
+    del terms[name]
+    with pytest.raises(ValueError, match=rf"losses and weights differ in: {name}$"):
+        LossWeights().total(terms)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "must be positive"),
+        ({"checkpoint_steps": 0}, "must be positive"),
+        ({"batch_size": 7}, "batch_size must be even, got 7"),
+        ({"area_low": 0.5, "area_high": 0.4}, r"areas must rise within \[0, 1\], got 0.5 to 0.4"),
+        ({"style_features": "vgg"}, "must be critic or efficientnet-lite0, got 'vgg'"),
+    ],
+)
+def test_nonsense_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **settings)
+
+
+@pytest.mark.parametrize("world", PRESETS)
+def test_every_preset_belongs_to_a_world_and_fits_its_images(world: str) -> None:
+    worlds = {suite.world.name: suite.world for suite in SUITES.values()}
+    assert world in worlds
+    size_px = worlds[world].image_size_px
+    config = replace(PRESETS[world], width=8)
+    Training(len(worlds[world].classes), size_px, config, "meta")
+
+
+def test_pairs_are_of_one_class_and_every_class_is_drawn() -> None:
+    labels = torch.tensor([2, 0, 1, 1, 0, 2, 2, 2])
+    index = draw_pairs(labels, 200, torch.Generator().manual_seed(0))
+    first, second = labels[index].chunk(2)
+    assert torch.equal(first, second)
+    assert set(index.tolist()) == set(range(8))
+
+
+def test_classes_are_drawn_as_often_as_they_occur() -> None:
+    labels = torch.tensor([0] * 10 + [2] * 30)  # class 1 does not occur
+    drawn = labels[draw_pairs(labels, 8_000, torch.Generator().manual_seed(0))]
+    assert drawn.bincount(minlength=3).tolist()[1] == 0
+    assert (drawn == 2).double().mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_partners_of_a_class_are_drawn_alike() -> None:
+    index = draw_pairs(torch.zeros(5, dtype=torch.int64), 10_000, torch.Generator().manual_seed(0))
+    assert index[5_000:].bincount(minlength=5).min() > 850
