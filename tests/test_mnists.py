@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import chi2_contingency
 
@@ -46,10 +47,14 @@ def sets_of(name: str) -> dict[str, ImageSet]:
     return SUITES[name].variants(EMBEDDED)
 
 
+def chosen(every: Digits, index: NDArray[np.int64]) -> Digits:
+    return Digits(every.pixels[index], every.labels[index], every.ids[index])
+
+
 def some_digits(n: int = 300) -> Digits:
     every = digits(EMBEDDED, "train")
     index = np.random.default_rng(0).permutation(len(every.labels))[:n]
-    return Digits(*(part[index] for part in every))
+    return chosen(every, index)
 
 
 @cache
@@ -143,8 +148,7 @@ def test_a_colored_digit_is_its_gray_digit_times_one_colour() -> None:
 
 
 def test_colored_digits_jitter_around_their_colour_by_the_published_variance() -> None:
-    source = some_digits(1)
-    many = Digits(*(np.repeat(part, 3_000, axis=0) for part in source))
+    many = chosen(some_digits(1), np.zeros(3_000, np.int64))
     many = many._replace(pixels=np.full_like(many.pixels, 255), labels=many.labels * 0 + 5)
     colours = colored(many, biased=True, seed=0).pixels[:, :, 16, 16].double()
     # Green, 30, and the others are clipped: only medians are left in place by clipping.
@@ -200,7 +204,8 @@ def colours_of_wildlife() -> tuple[list[set[int]], list[set[int]]]:
 
 def code(pixels: torch.Tensor) -> torch.Tensor:
     red, green, blue = pixels.long().flatten(1)
-    return (red * 256 + green) * 256 + blue
+    colours: torch.Tensor = (red * 256 + green) * 256 + blue
+    return colours
 
 
 def test_wildlife_pixels_come_from_the_textures_of_their_labels() -> None:
@@ -319,7 +324,7 @@ def test_painting_official_digits_uses_places_in_the_official_files(
         pytest.skip("MNIST's files are not in ../shared")
     every = digits(DataSource(folder=folder), split)
     assert len(every.labels) == {"train": 50_000, "test": 10_000}[split]
-    few = Digits(*(part[:20] for part in every))
+    few = chosen(every, np.arange(20))
     images = PAINTERS[name](few, biased=True, seed=0)
     first = {"train": 0, "test": 50_000}[split]
     assert images.ids.tolist() == list(range(first, first + 20))

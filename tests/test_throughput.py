@@ -44,7 +44,7 @@ def measure(
         if device == "cuda":
             torch.cuda.synchronize()
 
-    benchmark.pedantic(synchronised, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(synchronised, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]
     benchmark.extra_info["device"] = device
     if benchmark.stats is not None:  # as with --benchmark-disable
         rate = n_images / benchmark.stats.stats.mean
