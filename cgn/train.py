@@ -87,9 +87,9 @@ class TrainConfig:
 
 # What differs from the defaults in each world; a new world starts from the defaults.
 PRESETS = {
-    "colored-mnist": TrainConfig(steps=1_000, tile_px=16),
+    "colored-mnist": TrainConfig(steps=800, tile_px=16),
     "double-colored-mnist": TrainConfig(tile_px=16),
-    "wildlife-mnist": TrainConfig(),
+    "wildlife-mnist": TrainConfig(steps=1_300),
     "openmoji-9": TrainConfig(steps=900, area_low=0.12, area_high=0.45, spread_high=0.11),
 }
 

@@ -10,7 +10,7 @@ from torch import nn
 from classifiers.networks import InvariantEnsemble, SmallCNN
 from classifiers.objectives import Objective, every_factor, invariant, shape_cross_entropy
 
-N_COUNTERFACTUALS = 30_000  # images in a counterfactual training set
+N_COUNTERFACTUALS = 20_000  # images in a counterfactual training set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ RECIPES = (
         trains_on=("biased", "counterfactual"),
         network=InvariantEnsemble,
         objective=invariant,
+        steps=300,
     ),
     Recipe(
         name="oracle",
