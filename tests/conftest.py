@@ -29,9 +29,7 @@ def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
 
     def variants(source: DataSource) -> dict[str, ImageSet]:
         if source.folder is not None and not (source.folder / "images.txt").is_file():
-            raise ValueError(
-                f"{source.folder} has no images.txt; point --data at the right folder"
-            )
+            raise ValueError(f"{source.folder} has no images.txt; point --data at the right folder")
         return {"easy": tiny_images(1), "hard": tiny_images(2)}
 
     world = World(

@@ -164,9 +164,7 @@ def test_the_table_shows_percent_and_how_to_get_the_official_data(
     assert "or name their folder with --data" in " ".join(shown.split())
 
 
-def test_official_data_in_the_data_folder_is_taken_unasked(
-    results: Path, tmp_path: Path
-) -> None:
+def test_official_data_in_the_data_folder_is_taken_unasked(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "tiny"
     folder.mkdir(parents=True)
     (folder / "images.txt").touch()
@@ -254,9 +252,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     monkeypatch.setattr(bench, "train", train)
     monkeypatch.setattr(bench, "sheet", lambda cgn, path, *, seed: path.touch())
     out = tmp_path / "new" / "my.safetensors"
-    text = (
-        f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
-    )
+    text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
     assert bench.main(text.split()) == 0
     assert configs == [TrainConfig(steps=7, seed=3, weights=LossWeights(style=0.5))]
     _, metadata = CGN.load(out)

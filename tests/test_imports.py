@@ -41,9 +41,7 @@ def test_a_package_imports_only_what_lies_below_it(path: Path) -> None:
 
 @every_file
 def test_the_library_is_silent(path: Path) -> None:
-    calls = [
-        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-    ]
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert "print" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     assert "rich" not in imported(ast.parse(path.read_text()))
 

@@ -176,9 +176,7 @@ def test_a_score_undefined_for_one_seed_has_no_mean(tmp_path: Path, suite: Suite
 
 def test_pandas_reads_a_leaderboard_without_arguments(tmp_path: Path, suite: Suite) -> None:
     append([ROW, replace(ROW, suite="other")], tmp_path)
-    assert write_leaderboards(tmp_path, [suite, tiny_suite("unseen")]) == [
-        tmp_path / "tiny.csv"
-    ]
+    assert write_leaderboards(tmp_path, [suite, tiny_suite("unseen")]) == [tmp_path / "tiny.csv"]
     ours = pd.read_csv(tmp_path / "tiny.csv")
     assert ours["rank"].tolist() == [1]
     assert list(ours.columns)[:9] == [

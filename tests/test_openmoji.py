@@ -56,9 +56,7 @@ def designs_of(images: ImageSet, name: str) -> torch.Tensor:
 
 
 @every_suite
-def test_test_sets_are_the_same_when_made_again(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_sets_are_the_same_when_made_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagenet9, "N_PER_CLASS", 8)
     monkeypatch.setattr(imagenet_shifts, "N_PER_CLASS", 12)
     monkeypatch.setattr(imagenet_shifts, "N_POOL_PER_CONDITION", 1)
@@ -186,12 +184,7 @@ def test_in9_variants_share_their_foregrounds() -> None:
 def test_a_mixed_image_keeps_the_object_and_changes_what_is_behind(other: str) -> None:
     original, mixed = sets_of("in9")["original"], sets_of("in9")[other]
     difference = (original.pixels.int() - mixed.pixels.int()).abs().double()
-    kept = (
-        (difference[erode(masks_of(original)).expand_as(difference)] == 0)
-        .double()
-        .mean()
-        .item()
-    )
+    kept = (difference[erode(masks_of(original)).expand_as(difference)] == 0).double().mean().item()
     changed = difference[(masks_of(original) == 0).expand_as(difference)].mean().item()
     assert kept > 0.998
     assert changed > 20

@@ -136,9 +136,7 @@ def test_a_truncated_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     save(predictions(), path, RUN)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(
-        ValueError, match=r"a\.parquet is not a whole parquet file .* delete it"
-    ):
+    with pytest.raises(ValueError, match=r"a\.parquet is not a whole parquet file .* delete it"):
         load(path)
 
 
