@@ -21,6 +21,7 @@ from benchmarks.suite import Suite
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
+from classifiers.networks import InvariantEnsemble
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,8 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
 
     monkeypatch.setattr(bench, "train", train)
     monkeypatch.setattr(bench, "sheet", lambda cgn, path, *, seed: path.touch())
+    monkeypatch.setattr(bench, "fit", lambda *_, **__: InvariantEnsemble(3, 32))
+    monkeypatch.setattr(bench, "quality", lambda *_, **__: {"mask_area": 0.25})
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
     assert bench.main(text.split()) == 0
@@ -258,6 +261,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     _, metadata = CGN.load(out)
     assert metadata["command"] == f"python bench.py {text}"
     assert metadata["train_sha256"] == tiny_images(3).sha256()
+    assert metadata["quality"] == {"mask_area": 0.25}
     assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
     assert str(out) in capsys.readouterr().out
 
