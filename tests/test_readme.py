@@ -1,0 +1,35 @@
+"""The README says what the repository does."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks import SUITES
+from benchmarks.leaderboard import markdown
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_leaderboard_in_the_readme_follows_from_the_committed_rows() -> None:
+    begin, end = "<!-- leaderboard: python bench.py list --markdown -->", "<!-- /leaderboard -->"
+    shown = README.split(begin)[1].split(end)[0].strip()
+    assert shown == markdown(ROOT / "results", list(SUITES.values()))
+
+
+def test_the_python_example_scores_a_module_of_ones_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    example = README.split("```python\n")[1].split("```")[0]
+    own = "torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten(), torch.nn.Linear(3, 9))"
+    assert "my_module = ...  #" in example
+    exec("import torch\n" + example.replace("my_module = ...", f"my_module = {own}"), {})
+    assert "mixed_rand" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_committed_leaderboard_reads_without_arguments(name: str) -> None:
+    table = pd.read_csv(ROOT / "results" / f"{name}.csv")
+    assert {"rank", "model", "n", SUITES[name].primary, "protocol", "source"} <= set(table.columns)
+    assert {"erm", "cgn", "cgn-ensemble", "oracle"} <= set(table["model"])
