@@ -328,16 +328,18 @@ def run_world(
             sets["unbiased"] = world.unbiased(source)
     for seed in range(n_seeds):
         if "counterfactual" in kinds:
-            sets["counterfactual"] = counterfactuals(world, sets["biased"], seed, place)
+            sets["counterfactual"] = counterfactuals(world, source, sets["biased"], seed, place)
         for recipe in recipes:
             module, weights = fitted(recipe, sets, len(world.classes), seed, place)
             for exam in exams:
                 examine(exam, module, recipe.name, seed, weights, place)
 
 
-def counterfactuals(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+def counterfactuals(
+    world: World, source: DataSource, biased: ImageSet, seed: int, place: Place
+) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache."""
-    weights = find_weights(world.name, biased.sha256(), own_weights())
+    weights = find_weights(world.name, biased.sha256(), own_weights(), source.name)
     with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
         return sample_cached(
             weights,

@@ -102,7 +102,7 @@ def sample_cached(
     return ImageSet.load(path)
 
 
-def find_weights(world: str, train_sha256: str, own: Path) -> Path:
+def find_weights(world: str, train_sha256: str, own: Path, source: str = "") -> Path:
     """Find the CGN that was trained on just this training set.
 
     Args:
@@ -110,6 +110,8 @@ def find_weights(world: str, train_sha256: str, own: Path) -> Path:
         train_sha256: Hash of its training set: a CGN trained on other data may have seen the
             test images.
         own: Folder with the user's own weights, which go before the shipped ones.
+        source: Name of the data source. For "embedded", shipped weights will do even if another
+            version of a package draws some bytes otherwise: the split is the same.
 
     Returns:
         The weights file.
@@ -121,6 +123,9 @@ def find_weights(world: str, train_sha256: str, own: Path) -> Path:
         for path in sorted(folder.glob(f"{world}*.safetensors")):
             if load_tensors(path)[1].get("train_sha256") == train_sha256:
                 return path
+    shipped = SHIPPED / f"{world}.safetensors"
+    if source == "embedded" and shipped.is_file():
+        return shipped
     raise ValueError(
         f"no CGN has been trained on this data of {world}; train one first: "
         "bench.py train cgn --suite … with the same --data and --textures"

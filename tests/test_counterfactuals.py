@@ -219,3 +219,11 @@ def test_a_png_holds_the_nearest_bytes(tmp_path: Path) -> None:
     with Image.open(tmp_path / "image.png") as picture:
         read = torch.from_numpy(np.array(picture)).movedim(-1, 0)
     assert torch.equal(read, (255 * image).round().to(torch.uint8))
+
+
+def test_shipped_weights_serve_embedded_data_of_other_bytes_and_no_official_data(
+    tmp_path: Path,
+) -> None:
+    assert find_weights("openmoji-9", "other", tmp_path, "embedded").parent.name == "weights"
+    with pytest.raises(ValueError, match="no CGN has been trained"):
+        find_weights("openmoji-9", "other", tmp_path, "official")
