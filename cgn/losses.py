@@ -27,8 +27,7 @@ def adversarial(fake_scores: Tensor) -> Tensor:
         Scalar, any real number; the lower, the more real.
 
     Source:
-        Lim and Ye, 2017. Differs: the original CGN uses least squares, which here let mask and
-        background swap roles more often.
+        Lim and Ye, 2017. Differs: the original CGN uses least squares.
 
     Example:
         >>> adversarial(torch.tensor([1.0, 3.0]))

@@ -80,8 +80,8 @@ class SmallCNN(nn.Module):
 class InvariantEnsemble(nn.Module):
     """One backbone with a head for each factor; deployed as their weighted mean.
 
-    Differs: the original weighs the heads alike. Texture is the easier cue, its head the surer
-    one, so an even mean decides by texture wherever shape and texture disagree.
+    Differs: the original weighs the heads alike; here shape weighs as much as both others, so
+    that neither of them alone can outvote it at equal confidence.
     """
 
     def __init__(self, n_classes: int, image_size_px: int) -> None:
