@@ -14,6 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from cgn.poses import place
+
 
 class Mechanism(nn.Module):
     """A generator of one factor: from noise u and a label y of its own to a map of numbers.
@@ -93,14 +95,68 @@ class UpBlock(nn.Module):
 
 
 class ShapeMechanism(Mechanism):
-    """Draws the mask m: where the object is."""
+    """Draws the mask m: where the object is.
 
-    def __init__(self, n_classes: int, size_px: int, *, width: int, noise_size: int) -> None:
-        super().__init__(n_classes, size_px, 1, width=width, noise_size=noise_size, wraps=False)
+    It draws an outline on a small canvas and places that in the image. The noise of one normal
+    distribution would fall between the kinds of shape that a class has, a bird's and a swan's; so
+    u varies one of K codes that training images of the class were found to have, and the pose is
+    that of one of K training images, chosen on its own.
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Draw the probability that each pixel belongs to the object, (B, 1, H, W) in (0, 1)."""
-        return super().forward(noise, labels).sigmoid()
+    Attributes:
+        size_px: Height and width of the image.
+        codes: Means of u, (C, K, Z), in the beginning 0.
+        deviations: Standard deviations of u, (C, K, Z), in the beginning 1.
+        poses: See `cgn.poses`, (C, K, 3), in the beginning that of a large, central object.
+
+    Source:
+        Norouzi, Fleet and Norouzi, Exemplar VAE, NeurIPS 2020. https://arxiv.org/abs/2004.04795
+    """
+
+    codes: Tensor
+    deviations: Tensor
+    poses: Tensor
+
+    def __init__(
+        self,
+        n_classes: int,
+        size_px: int,
+        *,
+        width: int,
+        noise_size: int,
+        canvas_px: int,
+        n_exemplars: int,
+    ) -> None:
+        super().__init__(n_classes, canvas_px, 1, width=width, noise_size=noise_size, wraps=False)
+        self.size_px = size_px
+        shape = n_classes, n_exemplars, noise_size
+        self.register_buffer("codes", torch.zeros(shape))
+        self.register_buffer("deviations", torch.ones(shape))
+        self.register_buffer("poses", torch.tensor([0.0, 0.0, 0.75]).repeat(*shape[:2], 1))
+
+    def forward(self, noise: Tensor, labels: Tensor, exemplars: Tensor | None = None) -> Tensor:
+        """Draw the probability that each pixel belongs to the object.
+
+        Args:
+            noise: u before it is put in its place, (B, Z), standard normal.
+            labels: y, (B,) int64.
+            exemplars: Which code and which pose, (B, 2) int64 in [0, K); None for the first.
+
+        Returns:
+            (B, 1, H, W) in (0, 1).
+        """
+        if exemplars is None:
+            exemplars = torch.zeros(len(labels), 2, dtype=torch.int64, device=labels.device)
+        code, pose = exemplars.unbind(1)
+        noise = self.codes[labels, code] + self.deviations[labels, code] * noise
+        return self.place(self.outline(noise, labels), self.poses[labels, pose])
+
+    def outline(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Draw outlines on canvases, logits (B, 1, S, S), from u (B, Z) and y (B,) int64."""
+        return super().forward(noise, labels)
+
+    def place(self, outlines: Tensor, poses: Tensor) -> Tensor:
+        """Turn outlines, logits (B, 1, S, S), into probabilities (B, 1, H, W) at poses (B, 3)."""
+        return place(outlines, poses, self.size_px).sigmoid()
 
 
 class TextureMechanism(Mechanism):

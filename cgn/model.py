@@ -98,6 +98,8 @@ class CGNConfig:
     width: int = 24  # channels of the last but one map
     noise_size: int = 32  # numbers in u
     tile_px: int = 32  # size of the texture that is repeated over the image
+    canvas_px: int = 32  # size at which outlines are drawn
+    n_exemplars: int = 256  # codes and poses of each class that shapes are drawn from
     released: bool = False  # the original authors' mechanisms, whose masks are not binary
 
 
@@ -123,18 +125,27 @@ class CGN(nn.Module):
             return
         n_classes, size_px = config.n_classes, config.image_size_px
         size = {"width": config.width, "noise_size": config.noise_size}
-        self.shape = ShapeMechanism(n_classes, size_px, **size)
+        self.shape = ShapeMechanism(
+            n_classes, size_px, **size, canvas_px=config.canvas_px, n_exemplars=config.n_exemplars
+        )
         self.texture = TextureMechanism(n_classes, size_px, **size, tile_px=config.tile_px)
         self.background = TextureMechanism(n_classes, size_px, **size, tile_px=config.tile_px)
 
-    def forward(self, factors: Factors, generator: torch.Generator | None = None) -> Parts:
+    def forward(
+        self,
+        factors: Factors,
+        generator: torch.Generator | None = None,
+        probability: Tensor | None = None,
+    ) -> Parts:
         """Draw one image for each triple of labels.
 
         Args:
             factors: Labels of the three mechanisms, each (B,) int64. Equal labels give images
                 like the training data, independent labels counterfactual images.
-            generator: On the CPU, decides noise and origins, so that the same state gives the
-                same images on any device; None takes PyTorch's global generator.
+            generator: On the CPU, decides noise, exemplars and origins, so that the same state
+                gives the same images on any device; None takes PyTorch's global generator.
+            probability: What the shape mechanism drew, (B, 1, H, W) in [0, 1], if it has drawn
+                already.
 
         Returns:
             The parts of B images; noise is drawn for each mechanism on its own.
@@ -142,7 +153,9 @@ class CGN(nn.Module):
         n, device = len(factors.shape), factors.shape.device
         noise = torch.randn(3, n, self.config.noise_size, generator=generator).to(device)
         origin = torch.randint(self.config.tile_px, (2, n, 2), generator=generator).to(device)
-        probability = self.shape(noise[0], factors.shape)
+        exemplars = torch.randint(self.config.n_exemplars, (n, 2), generator=generator).to(device)
+        if probability is None:
+            probability = self.shape(noise[0], factors.shape, exemplars)
         return Parts(
             probability if self.config.released else binarise(probability),
             self.texture(noise[1], factors.texture, origin[0]),

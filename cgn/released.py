@@ -43,8 +43,11 @@ class ReleasedShape(nn.Module):
             nn.InstanceNorm2d(1),
         )
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Draw masks, (B, 1, 32, 32) in [0.0001, 0.9999], from u (B, 32) and y (B,) int64."""
+    def forward(self, noise: Tensor, labels: Tensor, exemplars: Tensor | None = None) -> Tensor:
+        """Draw masks, (B, 1, 32, 32) in [0.0001, 0.9999], from u (B, 32) and y (B,) int64.
+
+        It has no exemplars; all of its masks come from the noise.
+        """
         maps: Tensor = self.layers(torch.cat([noise, self.embedding(labels)], dim=1))
         return maps.clamp(1e-4, 1 - 1e-4)
 

@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cgn import losses
+from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, EfficientNetFeatures
 from cgn.images import Factors, ImageSet, to_images
-from cgn.model import CGN, CGNConfig, Parts
+from cgn.mechanisms import ShapeMechanism
+from cgn.model import CGN, CGNConfig
+from cgn.poses import measure, normalise
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -30,9 +33,9 @@ class LossWeights:
     adversarial: float = 1.0
     style: float = 0.1
     mask_entropy: float = 0.1
-    mask_area: float = 20.0
-    mask_edge: float = 10.0
-    mask_spread: float = 50.0
+    reconstruction: float = 10.0
+    divergence: float = 0.01
+    foreground: float = 10.0
     background: float = 10.0
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
@@ -44,7 +47,7 @@ class LossWeights:
         Example:
             >>> LossWeights().total({"style": torch.tensor(1.0)})  # doctest: +ELLIPSIS
             Traceback (most recent call last):
-            ValueError: losses and weights differ in: adversarial, background, mask_area, ...
+            ValueError: losses and weights differ in: adversarial, background, divergence, ...
         """
         if odd := {each.name for each in fields(self)} ^ terms.keys():
             raise ValueError(f"losses and weights differ in: {', '.join(sorted(odd))}")
@@ -61,9 +64,6 @@ class TrainConfig:
     critic_learning_rate: float = 1e-3  # the same
     seed: int = 0
     width: int = 24  # channels of generator and critic
-    area_low: float = 0.06  # smallest object, as a share of the image area
-    area_high: float = 0.28  # largest object
-    spread_high: float = 0.09  # most scattered object, see `losses.mask_spread`
     tile_px: int = 32  # size of the textures' tile, which is repeated over the image
     ema_decay: float = 0.995  # of the averaged weights that sampling uses
     style_features: str = "critic"  # or "efficientnet-lite0"
@@ -75,10 +75,6 @@ class TrainConfig:
             raise ValueError("steps, batch_size, width and checkpoint_steps must be positive")
         if self.batch_size % 2:
             raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
-        if not 0 <= self.area_low < self.area_high <= 1:
-            raise ValueError(
-                f"areas must rise within [0, 1], got {self.area_low} to {self.area_high}"
-            )
         if self.style_features not in ("critic", "efficientnet-lite0"):
             raise ValueError(
                 f"style_features must be critic or efficientnet-lite0, got {self.style_features!r}"
@@ -90,7 +86,7 @@ PRESETS = {
     "colored-mnist": TrainConfig(steps=800, tile_px=16),
     "double-colored-mnist": TrainConfig(tile_px=16),
     "wildlife-mnist": TrainConfig(steps=1_300),
-    "openmoji-9": TrainConfig(steps=900, area_low=0.12, area_high=0.45, spread_high=0.11),
+    "openmoji-9": TrainConfig(steps=900),
 }
 
 
@@ -110,11 +106,43 @@ def seeded(seed: int) -> Iterator[torch.Generator]:
         yield torch.Generator().manual_seed(seed)
 
 
+class Batch(NamedTuple):
+    """Real images and what was found in them; or a whole training set.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1], i and i + B/2 of one class; uint8 in a whole set.
+        labels: Their classes, (B,) int64.
+        masks: Where the objects are, (B, 1, H, W) in {0, 1}; bool in a whole set.
+        outlines: The same without pose, (B, 1, S, S) in {0, 1}; bool in a whole set.
+        poses: See `cgn.poses`, (B, 3).
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+    outlines: Tensor
+    poses: Tensor
+
+    def take(self, index: Tensor) -> Batch:
+        """Take some images of a whole set, as numbers."""
+        images, labels, masks, outlines, poses = (each[index] for each in self)
+        return Batch(to_images(images), labels, masks.float(), outlines.float(), poses)
+
+
+def prepare(images: ImageSet, canvas_px: int) -> Batch:
+    """Find the objects of a whole training set, and part their outlines from their poses."""
+    labels = images.factors.shape
+    masks = find_objects(images.pixels, labels)
+    poses = measure(masks)
+    return Batch(images.pixels, labels, masks, normalise(masks, poses, canvas_px), poses)
+
+
 class Training:
     """A training run in progress: networks, optimisers, and what is needed to resume.
 
     Attributes:
         cgn: The generator that learns.
+        encoder: Infers the shape's noise of real images.
         averaged: The running mean of its weights, which is what is kept in the end.
         critic: What it learns against.
         step: Steps done.
@@ -137,23 +165,25 @@ class Training:
         )
         self.cgn = CGN(size).to(self.device)
         self.averaged = copy.deepcopy(self.cgn).requires_grad_(False)
+        self.encoder = ShapeEncoder(
+            n_classes, size.canvas_px, width=config.width, noise_size=size.noise_size
+        ).to(self.device)
         self.critic = Critic(n_classes, image_size_px, config.width).to(self.device)
         self.style: nn.Module | None = None
         if config.style_features == "efficientnet-lite0":
             self.style = EfficientNetFeatures().to(self.device)
-        self.cgn_adam = _adam(self.cgn, config.learning_rate)
-        self.critic_adam = _adam(self.critic, config.critic_learning_rate)
+        self.cgn_adam = _adam([self.cgn, self.encoder], config.learning_rate)
+        self.critic_adam = _adam([self.critic], config.critic_learning_rate)
         self.step = 0
 
-    def advance(
-        self, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def advance(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Take one step of the generator and one of the critic.
 
+        The generated images have the outlines and poses of the real ones, as far as the noise
+        inferred from them says, and the same classes, so that style is compared within a class.
+
         Args:
-            images: Real images, (B, 3, H, W) in [0, 1], i and i + B/2 of one class.
-            labels: Their classes, (B,) int64; the generated images get the same, so that style
-                is compared within a class.
+            batch: Real images.
             generator: Decides the noise.
 
         Returns:
@@ -164,12 +194,11 @@ class Training:
             (self.critic_adam, self.config.critic_learning_rate),
         ):
             adam.param_groups[0]["lr"] = rate * min(1.0, 2 - 2 * self.step / self.config.steps)
-        parts = self.cgn(Factors.tied(labels), generator)
-        fake = parts.image()
-        terms = self._generator_losses(parts, fake, images, labels)
+        fake, terms = self._generate(batch, generator)
         descend(self.cgn_adam, self.config.weights.total(terms))
+        pair_labels = batch.labels[: len(batch.labels) // 2]
         real_scores, fake_scores = (
-            self.critic(batch, labels[: len(labels) // 2]) for batch in (images, fake.detach())
+            self.critic(images, pair_labels) for images in (batch.images, fake.detach())
         )
         terms["critic"] = losses.critic_hinge(real_scores, fake_scores)
         descend(self.critic_adam, terms["critic"])
@@ -177,28 +206,59 @@ class Training:
         self.step += 1
         return {name: term.detach() for name, term in terms.items()}
 
-    def _generator_losses(
-        self, parts: Parts, fake: Tensor, images: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """Compute what the generator minimises."""
+    def _generate(
+        self, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Draw images like those of the batch; them, and what the generator minimises."""
+        shape: ShapeMechanism = self.cgn.shape  # type: ignore[assignment]
+        posterior = self.encoder(batch.outlines, batch.labels)
+        outlines = shape.outline(posterior.sample(generator), batch.labels)
+        probability = shape.place(outlines, batch.poses)
+        parts = self.cgn(Factors.tied(batch.labels), generator, probability)
+        fake = parts.image()
+        inside, outside = batch.masks, 1 - batch.masks
+        return fake, self._appearance(fake, batch) | {
+            "mask_entropy": losses.mask_entropy(probability),
+            "reconstruction": losses.reconstruction(outlines, batch.outlines),
+            "divergence": losses.divergence(*posterior),
+            "foreground": losses.colours(parts.foreground, batch.images, inside, batch.labels),
+            "background": losses.colours(parts.background, batch.images, outside, batch.labels),
+        }
+
+    def _appearance(self, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Compute what the generator minimises in the eyes of the critic."""
         self.critic.requires_grad_(False)
         fake_features = self.critic.features(fake)
-        scores = self.critic.scores(fake_features, labels[: len(labels) // 2])
+        scores = self.critic.scores(fake_features, batch.labels[: len(batch.labels) // 2])
         if self.style is not None:
             fake_features = self.style(fake)
         with torch.no_grad():
-            real_features = (self.style or self.critic.features)(images)
+            real_features = (self.style or self.critic.features)(batch.images)
         self.critic.requires_grad_(True)
         return {
             "adversarial": losses.adversarial(scores),
             # The coarsest maps see whole objects: their statistics would hold shape.
             "style": losses.style(fake_features[:2], real_features[:2]),
-            "mask_entropy": losses.mask_entropy(parts.probability),
-            "mask_area": losses.mask_area(parts.mask, self.config.area_low, self.config.area_high),
-            "mask_edge": losses.mask_edge(parts.mask),
-            "mask_spread": losses.mask_spread(parts.mask, self.config.spread_high),
-            "background": losses.background(parts.background, images, labels),
         }
+
+    @torch.no_grad()
+    def remember(self, images: Batch, generator: torch.Generator) -> None:
+        """Let the shape mechanism draw from codes and poses of training images from now on.
+
+        Args:
+            images: The whole training set.
+            generator: Decides which images; each about as often as any other of its class.
+        """
+        shape: ShapeMechanism = self.averaged.shape  # type: ignore[assignment]
+        for label in images.labels.unique().tolist():
+            of_class = (images.labels == label).nonzero()[:, 0].cpu()
+            turns = -(-shape.codes.shape[1] // len(of_class))
+            order = [torch.randperm(len(of_class), generator=generator) for _ in range(turns)]
+            index = of_class[torch.cat(order)[: shape.codes.shape[1]]].to(self.device)
+            outlines = images.outlines[index].float()
+            mean, deviation = self.encoder(outlines, images.labels[index])
+            shape.codes[label], shape.deviations[label] = mean, deviation
+            shape.poses[label] = images.poses[index]
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -211,7 +271,8 @@ class Training:
 
     def _parts(self) -> tuple[nn.Module | torch.optim.Optimizer, ...]:
         """Return all that learns."""
-        return self.cgn, self.averaged, self.critic, self.cgn_adam, self.critic_adam
+        networks = self.cgn, self.averaged, self.encoder, self.critic
+        return *networks, self.cgn_adam, self.critic_adam
 
     def state(self, generator: torch.Generator) -> dict[str, Any]:
         """Return all that is needed to go on, bit for bit."""
@@ -278,15 +339,16 @@ def train(
         run = Training(n_classes, images.pixels.shape[-1], config, device)
         if checkpoint is not None and checkpoint.is_file():
             run.restore(torch.load(checkpoint, weights_only=True), generator)
-        pixels = images.pixels.to(run.device)
-        labels = images.factors.shape.to(run.device)
+        found = prepare(images, run.cgn.config.canvas_px)
+        found = Batch(*(each.to(run.device) for each in found))
         while run.step < config.steps:
             index = draw_pairs(images.factors.shape, config.batch_size, generator).to(run.device)
-            terms = run.advance(to_images(pixels[index]), labels[index], generator)
+            terms = run.advance(found.take(index), generator)
             if progress is not None:
                 progress(run.step, config.steps, {k: v.item() for k, v in terms.items()})
             if checkpoint is not None and run.step % config.checkpoint_steps == 0:
                 _write_checkpoint(run.state(generator), checkpoint)
+        run.remember(found, generator)
     return run.averaged.cpu().eval()
 
 
@@ -315,9 +377,10 @@ def draw_pairs(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
     return torch.cat([first, by_class[begins[labels[first]] + place]])
 
 
-def _adam(module: nn.Module, learning_rate: float) -> torch.optim.Adam:
+def _adam(modules: list[nn.Module], learning_rate: float) -> torch.optim.Adam:
     """Return the optimiser of GANs: no memory of old directions."""
-    return torch.optim.Adam(module.parameters(), learning_rate, betas=(0.0, 0.99))
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return torch.optim.Adam(parameters, learning_rate, betas=(0.0, 0.99))
 
 
 def _write_checkpoint(state: dict[str, Any], path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import chi2_contingency, chisquare
+from torch import Tensor
 
 from cgn import counterfactuals
 from cgn.counterfactuals import find_weights, sample, sample_cached, sheet, write_png
@@ -21,7 +22,12 @@ CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px
 class Flat(CGN):
     """Draws its labels: foreground and background in plain gray, the mask on the left side."""
 
-    def forward(self, factors: Factors, generator: torch.Generator | None = None) -> Parts:
+    def forward(
+        self,
+        factors: Factors,
+        generator: torch.Generator | None = None,
+        probability: Tensor | None = None,
+    ) -> Parts:
         n, size = len(factors.shape), self.config.image_size_px
         mask = torch.zeros(n, 1, size, size)
         mask[..., : size // 2] = 1

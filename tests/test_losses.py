@@ -1,24 +1,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import fields
 
 import pytest
 import torch
 from torch import Tensor
 
 from cgn import losses
-from cgn.train import LossWeights
-
-# Each loss of the mask with the settings of a training run.
-MASK_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
-    "mask_entropy": losses.mask_entropy,
-    "mask_area": lambda mask: losses.mask_area(mask, 0.1, 0.4),
-    "mask_edge": losses.mask_edge,
-    "mask_spread": lambda mask: losses.mask_spread(mask, 0.05),
-}
-every_mask_loss = pytest.mark.parametrize("name", MASK_LOSSES)
 
 
 def disc(radius: float, size: int = 32) -> Tensor:
@@ -27,62 +15,21 @@ def disc(radius: float, size: int = 32) -> Tensor:
     return (place[:, None] ** 2 + place**2 < radius**2).float()[None, None]
 
 
-def frame(width: int, size: int = 32) -> Tensor:
-    """A band along the border, (1, 1, size, size)."""
-    inner = torch.zeros(1, 1, size, size)
-    inner[..., width:-width, width:-width] = 1
-    return 1 - inner
-
-
 def maps(seed: int, channels: int = 3) -> Tensor:
     return torch.randn(4, channels, 6, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_every_loss_with_a_weight_is_a_function_of_its_name() -> None:
-    assert all(callable(getattr(losses, field.name)) for field in fields(LossWeights))
-
-
-@every_mask_loss
 @pytest.mark.parametrize("mask", [0.0, 0.5, 1.0])
-def test_losses_of_a_plain_mask_have_finite_gradients(name: str, mask: float) -> None:
+def test_the_entropy_of_a_plain_mask_has_a_finite_gradient(mask: float) -> None:
     plain = torch.full((2, 1, 16, 16), mask, requires_grad=True)
-    (gradient,) = torch.autograd.grad(MASK_LOSSES[name](plain), plain)
+    (gradient,) = torch.autograd.grad(losses.mask_entropy(plain), plain)
     assert gradient.isfinite().all()
 
 
-@every_mask_loss
-def test_losses_of_a_binary_mask_have_finite_gradients(name: str) -> None:
-    mask = disc(6).requires_grad_()
-    (gradient,) = torch.autograd.grad(MASK_LOSSES[name](mask), mask)
-    assert gradient.isfinite().all()
-
-
-@every_mask_loss
-def test_losses_of_masks_lie_between_0_and_1(name: str) -> None:
-    for mask in (disc(0), disc(8), disc(40), frame(1), torch.rand(3, 1, 32, 32)):
-        assert 0 <= MASK_LOSSES[name](mask) <= 1
-
-
-@every_mask_loss
-def test_the_loss_of_a_batch_is_the_mean_over_its_masks(name: str) -> None:
-    batch = torch.cat([disc(4), disc(14), frame(3)])
-    alone = torch.stack([MASK_LOSSES[name](mask[None]) for mask in batch])
-    assert MASK_LOSSES[name](batch) == pytest.approx(alone.mean().item(), rel=1e-5)
-
-
-@every_mask_loss
-def test_losses_of_masks_do_not_depend_on_the_orientation(name: str) -> None:
-    mask = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    for turned in (mask.flip(2), mask.flip(3), mask.mT):
-        assert MASK_LOSSES[name](turned) == pytest.approx(MASK_LOSSES[name](mask).item(), rel=1e-4)
-
-
-@every_mask_loss
-def test_a_small_disc_costs_little_and_its_inverse_much(name: str) -> None:
-    compact = disc(8)  # 20 % of the image
-    assert MASK_LOSSES[name](compact) < 0.01
-    if name != "mask_entropy":  # which takes both for equally decided
-        assert MASK_LOSSES[name](1 - compact) > 0.05
+def test_the_entropy_of_a_batch_is_the_mean_over_its_masks() -> None:
+    batch = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    alone = torch.stack([losses.mask_entropy(mask[None]) for mask in batch])
+    assert losses.mask_entropy(batch) == pytest.approx(alone.mean().item(), rel=1e-5)
 
 
 def test_the_entropy_of_a_mask_and_of_its_inverse_are_equal() -> None:
@@ -99,98 +46,69 @@ def test_the_entropy_of_known_probabilities_is_known(probability: float, bits: f
     assert losses.mask_entropy(mask) == pytest.approx(bits, abs=2e-3)
 
 
-@pytest.mark.parametrize(
-    ("area", "cost"), [(0.0, 0.1), (0.05, 0.05), (0.1, 0.0), (0.4, 0.0), (0.5, 0.1), (1.0, 0.6)]
-)
-def test_an_area_costs_its_distance_from_the_interval(area: float, cost: float) -> None:
-    mask = torch.full((2, 1, 5, 4), area)
-    assert losses.mask_area(mask, 0.1, 0.4) == pytest.approx(cost, abs=1e-6)
+def test_an_outline_drawn_with_certainty_costs_nothing_and_its_inverse_much() -> None:
+    outline = disc(8)
+    logits = 40 * (outline - 0.5)
+    assert losses.reconstruction(logits, outline) < 1e-6
+    assert losses.reconstruction(-logits, outline) == pytest.approx(20, rel=1e-3)
 
 
-def test_too_small_and_too_large_areas_do_not_cancel_out() -> None:
-    mask = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
-    assert losses.mask_area(mask, 0.1, 0.4) == pytest.approx((0.1 + 0.6) / 2)
+def test_an_undecided_outline_costs_a_bit_a_pixel() -> None:
+    assert losses.reconstruction(torch.zeros(1, 1, 32, 32), disc(8)) == pytest.approx(math.log(2))
 
 
-@pytest.mark.parametrize("border_px", [1, 2, 5])
-def test_a_frame_of_the_borders_width_covers_all_of_the_border(border_px: int) -> None:
-    assert losses.mask_edge(frame(border_px), border_px) == pytest.approx(1, abs=1e-5)
-    assert losses.mask_edge(1 - frame(border_px), border_px) == pytest.approx(0, abs=1e-5)
+def test_noise_that_was_not_moved_does_not_diverge() -> None:
+    assert losses.divergence(torch.zeros(3, 5), torch.ones(3, 5)) == 0
 
 
-def test_half_a_mask_covers_half_of_the_border() -> None:
-    half = torch.zeros(1, 1, 16, 16)
-    half[..., :8] = 1
-    assert losses.mask_edge(half) == pytest.approx(0.5)
-
-
-def test_a_frame_spreads_more_than_a_disc_of_the_same_area() -> None:
-    wide, compact = frame(2), disc(8.75)
-    assert wide.mean() == pytest.approx(compact.mean().item(), rel=0.05)
-    assert losses.mask_spread(wide, 0) > 4 * losses.mask_spread(compact, 0)
-
-
-def test_the_spread_of_known_masks_is_known() -> None:
-    size = 64
-    full = losses.mask_spread(torch.ones(1, 1, size, size), 0)
-    assert full == pytest.approx(1 / 6, rel=1e-3)
-    radius = 20
-    # The variance of a disc is r^2 / 4 along each of the two axes.
-    assert losses.mask_spread(disc(radius, size), 0) == pytest.approx(
-        radius**2 / size**2 / 2, rel=0.02
-    )
-
-
-def test_the_spread_does_not_depend_on_where_the_object_is() -> None:
-    mask = disc(5)
-    moved = mask.roll((7, -4), dims=(2, 3))
-    assert losses.mask_spread(moved, 0.001) == pytest.approx(
-        losses.mask_spread(mask, 0.001).item(), rel=1e-3
-    )
-
-
-def test_the_spread_does_not_depend_on_the_resolution() -> None:
-    small, large = losses.mask_spread(disc(5, 32), 0), losses.mask_spread(disc(10, 64), 0)
-    assert small == pytest.approx(large.item(), rel=0.03)
-
-
-def test_an_empty_mask_has_no_spread() -> None:
-    assert losses.mask_spread(torch.zeros(2, 1, 16, 16), 0) == 0
+@pytest.mark.parametrize(("mean", "deviation"), [(1.5, 1.0), (0.0, 0.3), (-2.0, 2.5)])
+def test_the_divergence_is_that_of_torch(mean: float, deviation: float) -> None:
+    inferred = torch.distributions.Normal(torch.full((2, 7), mean), deviation)
+    expected = torch.distributions.kl_divergence(inferred, torch.distributions.Normal(0.0, 1.0))
+    found = losses.divergence(torch.full((2, 7), mean), torch.full((2, 7), deviation))
+    assert found == pytest.approx(expected.sum(dim=1).mean().item(), rel=1e-5)
 
 
 def scene(number: int, size: int = 16) -> Tensor:
     return torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(number))
 
 
-def test_backgrounds_cost_nothing_where_colours_are_those_of_the_borders() -> None:
+def test_colours_cost_nothing_where_they_are_those_within_the_masks() -> None:
     flat = torch.rand(4, 3, 1, 1).expand(4, 3, 16, 16)
-    objects = flat.clone()
-    objects[..., 3:-3, 3:-3] = 1
-    assert losses.background(flat, objects, torch.tensor([0, 1, 2, 3])) < 1e-6
+    masks = (torch.rand(4, 1, 16, 16) > 0.5).float()
+    images = masks * flat + (1 - masks) * scene(1)
+    assert losses.colours(flat, images, masks, torch.arange(4)) < 1e-6
+    assert losses.colours(flat, images, 1 - masks, torch.arange(4)) > 0.01
 
 
-def test_a_background_of_the_wrong_brightness_costs_its_distance() -> None:
+def test_a_texture_of_the_wrong_brightness_costs_its_distance() -> None:
     gray, bright = torch.full((2, 3, 16, 16), 0.25), torch.full((2, 3, 16, 16), 0.75)
-    loss = losses.background(bright, gray, torch.tensor([0, 1]))
+    loss = losses.colours(bright, gray, torch.ones(2, 1, 16, 16), torch.tensor([0, 1]))
     assert loss == pytest.approx(0.5 / 2)  # half of the numbers compared are deviations
 
 
-def test_backgrounds_are_compared_as_means_of_a_class() -> None:
-    dark, bright = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+def test_colours_are_compared_as_means_of_a_class() -> None:
+    dark, bright, all_of_it = (
+        torch.zeros(1, 3, 16, 16),
+        torch.ones(1, 3, 16, 16),
+        torch.ones(2, 1, 16, 16),
+    )
     drawn, images = torch.cat([dark, bright]), torch.cat([bright, dark])
-    assert losses.background(drawn, images, torch.tensor([3, 3])) < 1e-6
-    assert losses.background(drawn, images, torch.tensor([0, 1])) == pytest.approx(0.5)
+    assert losses.colours(drawn, images, all_of_it, torch.tensor([3, 3])) < 1e-6
+    assert losses.colours(drawn, images, all_of_it, torch.tensor([0, 1])) == pytest.approx(0.5)
 
 
-def test_an_object_drawn_into_a_background_costs_something() -> None:
+def test_an_object_drawn_into_a_texture_costs_something() -> None:
     gray = torch.full((1, 3, 32, 32), 0.5)
     drawn = gray + 0.5 * disc(8)
-    assert losses.background(drawn, gray, torch.tensor([0])) > 0.1
+    assert losses.colours(drawn, gray, torch.ones(1, 1, 32, 32), torch.tensor([0])) > 0.1
 
 
-def test_the_background_loss_has_a_finite_gradient_at_a_plain_colour() -> None:
+@pytest.mark.parametrize("mask", [0.0, 1.0])
+def test_the_loss_of_colours_has_a_finite_gradient_at_a_plain_colour(mask: float) -> None:
     plain = torch.full((2, 3, 16, 16), 0.5, requires_grad=True)
-    loss = losses.background(plain, scene(0)[:2], torch.tensor([0, 0]))
+    masks = torch.full((2, 1, 16, 16), mask)
+    loss = losses.colours(plain, scene(0)[:2], masks, torch.tensor([0, 0]))
     (gradient,) = torch.autograd.grad(loss, plain)
     assert gradient.isfinite().all()
 

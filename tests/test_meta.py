@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cgn import losses
+from cgn.abduction import ShapeEncoder
 from cgn.critic import Critic, EfficientNetFeatures
 from cgn.images import Factors
 from cgn.model import CGN, CGNConfig, binarise, compose
-from cgn.train import TrainConfig, Training
+from cgn.train import Batch, TrainConfig, Training
 from classifiers import MODELS
 from classifiers.networks import outputs
 
@@ -64,6 +65,16 @@ def test_the_critic_runs_forth_and_back_on_any_device(size_px: int) -> None:
     assert reached(critic)
 
 
+@pytest.mark.parametrize("canvas_px", [16, 32])
+def test_the_encoder_runs_forth_and_back_on_any_device(canvas_px: int) -> None:
+    encoder = ShapeEncoder(3, canvas_px, width=8, noise_size=6).to("meta")
+    posterior = encoder(on_meta(4, 1, canvas_px, canvas_px), meta_factors(4).shape)
+    noise = posterior.sample(torch.Generator().manual_seed(0))
+    noise.sum().backward()
+    assert noise.shape == (4, 6)
+    assert reached(encoder)
+
+
 @pytest.fixture(scope="module")
 def features() -> EfficientNetFeatures:
     return EfficientNetFeatures()
@@ -84,11 +95,10 @@ LOSSES: dict[str, Callable[[], Tensor]] = {
     "adversarial": lambda: losses.adversarial(on_meta(4)),
     "critic_hinge": lambda: losses.critic_hinge(on_meta(4), on_meta(4)),
     "mask_entropy": lambda: losses.mask_entropy(on_meta(4, 1, 16, 16)),
-    "mask_area": lambda: losses.mask_area(on_meta(4, 1, 16, 16), 0.1, 0.4),
-    "mask_edge": lambda: losses.mask_edge(on_meta(4, 1, 16, 16)),
-    "mask_spread": lambda: losses.mask_spread(on_meta(4, 1, 16, 16), 0.1),
-    "background": lambda: losses.background(
-        on_meta(4, 3, 16, 16), on_meta(4, 3, 16, 16), meta_factors(4).shape
+    "reconstruction": lambda: losses.reconstruction(on_meta(4, 1, 8, 8), on_meta(4, 1, 8, 8)),
+    "divergence": lambda: losses.divergence(on_meta(4, 6), on_meta(4, 6)),
+    "colours": lambda: losses.colours(
+        on_meta(4, 3, 16, 16), on_meta(4, 3, 16, 16), on_meta(4, 1, 16, 16), meta_factors(4).shape
     ),
     "gram": lambda: losses.gram(on_meta(4, 3, 8, 8)).sum(),
     "style": lambda: losses.style([on_meta(4, 3, 8, 8)], [on_meta(4, 3, 8, 8)]),
@@ -118,11 +128,14 @@ def test_every_loss_runs_forth_and_back_on_any_device(name: str) -> None:
 def test_a_training_step_runs_on_any_device(style_features: str) -> None:
     config = TrainConfig(steps=2, batch_size=4, width=8, style_features=style_features)
     run = Training(3, 32, config, "meta")
-    terms = run.advance(
-        torch.rand(4, 3, 32, 32, device="meta"),
+    batch = Batch(
+        on_meta(4, 3, 32, 32),
         meta_factors(4).shape,
-        torch.Generator().manual_seed(0),
+        on_meta(4, 1, 32, 32),
+        on_meta(4, 1, 32, 32),
+        on_meta(4, 3),
     )
+    terms = run.advance(batch, torch.Generator().manual_seed(0))
     assert {term.device.type for term in terms.values()} == {"meta"}
 
 

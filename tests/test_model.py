@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cgn.images import Factors, save_tensors
-from cgn.mechanisms import Mechanism, TextureMechanism, roll
+from cgn.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, roll
 from cgn.model import CGN, CGNConfig, Parts, binarise, compose, load_released, weights_sha256
 
 RELEASED = Path(__file__).parents[2] / "shared/data/released-weights/cgn_colored_mnist.pth"
@@ -158,6 +158,53 @@ def test_a_sample_does_not_depend_on_its_batch_neighbours(
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def with_exemplars(cgn: CGN) -> ShapeMechanism:
+    """A shape mechanism whose every code is certain and whose every pose is another."""
+    shape = cgn.shape
+    assert isinstance(shape, ShapeMechanism)
+    n_classes, n_exemplars, _ = shape.codes.shape
+    shape.codes = torch.randn(shape.codes.shape, generator=seed(5))
+    shape.deviations = torch.zeros_like(shape.deviations)
+    shape.poses = torch.rand(n_classes, n_exemplars, 3, generator=seed(6)) / 2 + 0.2
+    return shape
+
+
+def test_a_shape_follows_the_code_and_the_pose_it_is_told(cgn: CGN) -> None:
+    shape, noise = with_exemplars(cgn), torch.randn(3, CONFIG.noise_size, generator=seed(1))
+    labels, exemplars = torch.tensor([0, 2, 2]), torch.tensor([[3, 1], [0, 7], [5, 5]])
+    with torch.no_grad():
+        drawn = shape(noise, labels, exemplars)
+        codes, poses = shape.codes[labels, exemplars[:, 0]], shape.poses[labels, exemplars[:, 1]]
+        assert torch.equal(drawn, shape.place(shape.outline(codes, labels), poses))
+        assert not torch.allclose(drawn, shape(noise, labels, exemplars.flip(1)), atol=1e-3)
+
+
+def test_shapes_without_deviation_come_from_the_exemplars_and_not_from_the_noise(
+    cgn: CGN,
+) -> None:
+    shape, labels = with_exemplars(cgn), torch.zeros(2, dtype=torch.int64)
+    noises = torch.randn(2, 2, CONFIG.noise_size, generator=seed(1))
+    with torch.no_grad():
+        assert torch.equal(shape(noises[0], labels), shape(noises[1], labels))
+
+
+def test_a_cgn_draws_from_many_exemplars_of_a_class(cgn: CGN) -> None:
+    with_exemplars(cgn)
+    with torch.no_grad():
+        drawn = cgn(Factors.tied(torch.zeros(40, dtype=torch.int64)), seed(0))
+    assert len(drawn.mask.flatten(1).unique(dim=0)) > 35
+
+
+def test_a_mask_that_was_drawn_before_is_taken_as_it_is(cgn: CGN) -> None:
+    factors = Factors.tied(torch.zeros(2, dtype=torch.int64))
+    probability = torch.rand(2, 1, 32, 32, generator=seed(0))
+    with torch.no_grad():
+        assert torch.equal(cgn(factors, seed(0), probability).probability, probability)
+        assert torch.equal(
+            cgn(factors, seed(0), probability).foreground, cgn(factors, seed(0)).foreground
+        )
+
+
 def test_a_texture_is_one_tile_repeated(cgn: CGN) -> None:
     tile = CONFIG.tile_px
     for texture in (draw(cgn, 0).foreground, draw(cgn, 0).background):
@@ -206,7 +253,7 @@ def test_a_tile_that_does_not_fill_the_image_is_refused() -> None:
 @pytest.mark.parametrize("size_px", [8, 24])
 def test_sizes_that_no_doubling_reaches_are_refused(size_px: int) -> None:
     with pytest.raises(ValueError, match=f"16, 32, 64, … pixels, got {size_px}"):
-        CGN(CGNConfig(n_classes=2, image_size_px=size_px, tile_px=16))
+        CGN(CGNConfig(n_classes=2, image_size_px=size_px, tile_px=size_px))
 
 
 def test_a_saved_cgn_comes_back_within_half_precision(cgn: CGN, tmp_path: Path) -> None:

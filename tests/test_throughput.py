@@ -17,7 +17,7 @@ from benchmarks.evaluate import evaluate
 from cgn.counterfactuals import sample
 from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig
-from cgn.train import TrainConfig, Training, seeded
+from cgn.train import Batch, TrainConfig, Training, prepare, seeded
 from classifiers import MODELS
 from classifiers.fit import fit
 
@@ -59,8 +59,9 @@ def test_a_cgn_training_step(benchmark: BenchmarkFixture, device: str, style_fea
         run = Training(N_CLASSES, SIZE_PX, config, device)
         images = noise_images(config.batch_size)
         labels = torch.arange(config.batch_size // 2).repeat(2) % N_CLASSES
-        real, labels = images.images().to(device), labels.to(device)
-        measure(benchmark, lambda: run.advance(real, labels, generator), config.batch_size, device)
+        found = prepare(replace(images, factors=Factors.tied(labels)), run.cgn.config.canvas_px)
+        batch = Batch(*(each.to(device) for each in found.take(torch.arange(config.batch_size))))
+        measure(benchmark, lambda: run.advance(batch, generator), config.batch_size, device)
     assert run.step > 0
 
 

@@ -10,8 +10,19 @@ import torch
 
 from benchmarks import SUITES
 from cgn.images import Factors, ImageSet
+from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, weights_sha256
-from cgn.train import PRESETS, LossWeights, TrainConfig, Training, draw_pairs, seeded, train
+from cgn.train import (
+    PRESETS,
+    Batch,
+    LossWeights,
+    TrainConfig,
+    Training,
+    draw_pairs,
+    prepare,
+    seeded,
+    train,
+)
 
 CONFIG = TrainConfig(steps=4, batch_size=8, width=8, tile_px=16, checkpoint_steps=2)
 N_CLASSES = 3
@@ -137,47 +148,84 @@ def test_the_averaged_weights_are_returned_ready_to_sample(images: ImageSet) -> 
 
 
 @pytest.fixture
-def step() -> tuple[Training, torch.Tensor, torch.Tensor]:
-    """A fresh run, with images and labels for its first step."""
+def step(images: ImageSet) -> tuple[Training, Batch]:
+    """A fresh run, with the batch of its first step."""
     with seeded(0):
         run = Training(N_CLASSES, 16, CONFIG, "cpu")
-    return run, torch.rand(8, 3, 16, 16), torch.tensor([0, 1, 2, 0] * 2)
+    index = draw_pairs(images.factors.shape, 8, torch.Generator().manual_seed(0))
+    return run, prepare(images, run.cgn.config.canvas_px).take(index)
 
 
-@pytest.mark.parametrize("name", ["cgn", "averaged", "critic"])
-def test_a_step_moves_every_network(
-    step: tuple[Training, torch.Tensor, torch.Tensor], name: str
-) -> None:
-    run, images, labels = step
+@pytest.mark.parametrize("name", ["cgn", "averaged", "encoder", "critic"])
+def test_a_step_moves_every_network(step: tuple[Training, Batch], name: str) -> None:
+    run, batch = step
     before = weights_sha256(getattr(run, name))
-    run.advance(images, labels, torch.Generator().manual_seed(0))
+    run.advance(batch, torch.Generator().manual_seed(0))
     assert weights_sha256(getattr(run, name)) != before
     assert run.step == 1
 
 
 def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(
-    step: tuple[Training, torch.Tensor, torch.Tensor],
+    step: tuple[Training, Batch],
 ) -> None:
-    run, images, labels = step
-    parts = run.cgn(Factors.tied(labels), torch.Generator().manual_seed(0))
-    terms = run._generator_losses(parts, parts.image(), images, labels)
+    run, batch = step
+    _, terms = run._generate(batch, torch.Generator().manual_seed(0))
     run.config.weights.total(terms).backward()
     assert all(weight.grad is None for weight in run.critic.parameters())
     assert all(weight.requires_grad for weight in run.critic.parameters())
     reached = {name.split(".")[0] for name, w in run.cgn.named_parameters() if w.grad is not None}
     assert reached == {"shape", "texture", "background"}
+    assert all(weight.grad is not None for weight in run.encoder.parameters())
 
 
 def test_the_average_lies_between_the_old_and_the_new_weights(
-    step: tuple[Training, torch.Tensor, torch.Tensor],
+    step: tuple[Training, Batch],
 ) -> None:
-    run, images, labels = step
+    run, batch = step
     old = next(run.averaged.shape.parameters()).clone()
-    run.advance(images, labels, torch.Generator().manual_seed(0))
+    run.advance(batch, torch.Generator().manual_seed(0))
     new, mean = (next(cgn.shape.parameters()) for cgn in (run.cgn, run.averaged))
     low, high = torch.minimum(old, new) - 1e-6, torch.maximum(old, new) + 1e-6
     assert ((low <= mean) & (mean <= high)).all()
     assert not torch.equal(old, new)
+
+
+def squares(sizes_px: list[int]) -> ImageSet:
+    """White squares on black, one a class, each class of another size."""
+    pixels = torch.zeros(len(sizes_px), 3, 32, 32, dtype=torch.uint8)
+    for image, size in zip(pixels, sizes_px, strict=True):
+        image[:, 16 - size // 2 : 16 + size // 2, 16 - size // 2 : 16 + size // 2] = 255
+    labels = torch.arange(len(sizes_px))
+    return ImageSet(pixels, Factors.tied(labels), labels)
+
+
+def test_shapes_are_drawn_at_the_poses_of_training_images_of_their_own_class() -> None:
+    sizes = [8, 14, 20]
+    cgn = train(squares(sizes), N_CLASSES, CONFIG)
+    assert isinstance(cgn.shape, ShapeMechanism)
+    poses = cgn.shape.poses
+    assert poses.shape[:2] == (N_CLASSES, cgn.config.n_exemplars)
+    assert torch.equal(poses[:, :, 2], (torch.tensor(sizes) / 32)[:, None].expand(poses.shape[:2]))
+
+
+def test_every_image_of_a_class_is_remembered_about_as_often(images: ImageSet) -> None:
+    with seeded(0):
+        run = Training(N_CLASSES, 16, CONFIG, "cpu")
+    found = prepare(images, run.cgn.config.canvas_px)
+    found = found._replace(poses=torch.arange(30.0)[:, None].expand(30, 3))
+    run.remember(found, torch.Generator().manual_seed(0))
+    assert isinstance(run.averaged.shape, ShapeMechanism)
+    for label, poses in enumerate(run.averaged.shape.poses):
+        of_class, times = poses[:, 0].unique(return_counts=True)
+        assert torch.equal(of_class.long() % N_CLASSES, torch.full((10,), label))
+        assert times.max() - times.min() <= 1
+
+
+def test_a_class_without_images_keeps_the_shapes_it_was_made_with(images: ImageSet) -> None:
+    cgn = train(images, N_CLASSES + 1, CONFIG)
+    assert isinstance(cgn.shape, ShapeMechanism)
+    assert (cgn.shape.codes[N_CLASSES] == 0).all()
+    assert (cgn.shape.codes[:N_CLASSES] != 0).any(dim=2).all()
 
 
 def ones(names: list[str]) -> dict[str, torch.Tensor]:
@@ -215,7 +263,6 @@ def test_a_weight_without_a_loss_is_an_error_that_names_it(name: str) -> None:
         ({"steps": 0}, "must be positive"),
         ({"checkpoint_steps": 0}, "must be positive"),
         ({"batch_size": 7}, "batch_size must be even, got 7"),
-        ({"area_low": 0.5, "area_high": 0.4}, r"areas must rise within \[0, 1\], got 0.5 to 0.4"),
         ({"style_features": "vgg"}, "must be critic or efficientnet-lite0, got 'vgg'"),
     ],
 )
