@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
 from cgn.model import CGN, weights_sha256
@@ -145,6 +144,8 @@ def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
         seed: Fixes the samples.
         n_per_class: Samples in each block.
     """
+    from torchvision.utils import make_grid  # seconds to import, and only a sheet needs it
+
     generator = torch.Generator().manual_seed(seed)
     n_classes = cgn.config.n_classes
     labels = torch.arange(n_classes).repeat_interleave(n_per_class)
