@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import SUITES
-from benchmarks.evaluate import data_sha256, evaluate, score_suite
+from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
 from benchmarks.leaderboard import (
     Row,
     append,
@@ -378,7 +378,8 @@ def examine(
 ) -> None:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
     rows: list[Row] = []
-    for head, part in outputs(module).items():
+    tables, speed = predicted(exam, module, name, place)
+    for head, predictions in tables.items():
         origin = Run(
             suite=exam.suite.name,
             protocol=exam.suite.protocol,
@@ -388,7 +389,6 @@ def examine(
             weights_sha256=weights,
             seed=seed,
         )
-        predictions, speed = predicted(exam, part, origin.model, place)
         save(predictions, origin.path(place.results), origin)
         found: dict[str, Any] = {
             "images_per_second": round(speed, 1),
@@ -402,8 +402,10 @@ def examine(
     write_leaderboards(place.results, [exam.suite])
 
 
-def predicted(exam: Exam, module: nn.Module, name: str, place: Place) -> tuple[pd.DataFrame, float]:
-    """Evaluate one module on one suite; predictions and images per second."""
+def predicted(
+    exam: Exam, module: nn.Module, name: str, place: Place
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """Evaluate one module on one suite; predictions of each output, and images per second."""
     total = sum(map(len, exam.variants.values()))
     done = 0
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
@@ -413,9 +415,10 @@ def predicted(exam: Exam, module: nn.Module, name: str, place: Place) -> tuple[p
             done += n_images
             update(done, total)
 
-        return evaluate(
+        return evaluate_outputs(
             module,
             exam.variants,
+            outputs,
             device=place.device,
             n_classes=len(exam.suite.world.classes),
             progress=count,

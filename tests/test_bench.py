@@ -85,7 +85,9 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
-    monkeypatch.setattr(bench, "outputs", lambda module: {"": module, "shape": module})
+    monkeypatch.setattr(
+        bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
+    )
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return done

@@ -89,8 +89,7 @@ def test_a_fitted_classifier_gives_finite_logits_in_evaluation_mode(
 ) -> None:
     network = fit(short(name), sets, n_classes=N_CLASSES, seed=0)
     assert not network.training
-    for answer in outputs(network).values():
-        logits = answer(sets["biased"].images())
+    for logits in outputs(network, sets["biased"].images()).values():
         assert logits.shape == (48, N_CLASSES)
         assert logits.isfinite().all()
 
@@ -249,7 +248,7 @@ def test_image_sizes_that_do_not_divide_into_blocks_are_refused(size_px: int) ->
 
 def test_the_heads_are_reachable_by_name_and_are_what_the_ensemble_joins() -> None:
     network, images = ensemble(), coloured(0).images()
-    answers = {name: module(images) for name, module in outputs(network).items()}
+    answers = outputs(network, images)
     assert list(answers) == ["", *Heads._fields]
     joined = join_heads(Heads(*(answers[name] for name in Heads._fields)))
     assert torch.equal(answers[""], joined)
@@ -257,8 +256,17 @@ def test_the_heads_are_reachable_by_name_and_are_what_the_ensemble_joins() -> No
 
 
 def test_a_plain_network_has_one_answer() -> None:
-    network = SmallCNN(N_CLASSES, 16)
-    assert outputs(network) == {"": network}
+    network, images = SmallCNN(N_CLASSES, 16).eval(), coloured(0).images()
+    (answer,) = outputs(network, images).items()
+    assert answer[0] == ""
+    assert torch.equal(answer[1], network(images))
+
+
+def test_all_heads_answer_from_one_pass_through_the_backbone() -> None:
+    network, passes = ensemble(), []
+    network.backbone.register_forward_hook(lambda *_: passes.append(1))
+    outputs(network, coloured(0).images())
+    assert passes == [1]
 
 
 def test_heads_that_agree_are_joined_to_what_they_say() -> None:
