@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import SUITES
-from benchmarks.evaluate import data_sha256, evaluate, score_suite
+from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
 from benchmarks.leaderboard import (
     Row,
     append,
@@ -45,6 +45,7 @@ from benchmarks.leaderboard import (
     write_leaderboards,
 )
 from benchmarks.predictions import Run, save
+from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.suite import DataSource, Suite, World
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
@@ -243,8 +244,13 @@ def official_folder(suite: Suite) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where fitted classifiers and sampled counterfactuals are kept between runs."""
+    """Where images and fitted classifiers are kept between runs."""
     return Path(os.environ.get("CGN_BENCH_CACHE") or user_cache_path("cgn-bench"))
+
+
+def images_folder() -> Path:
+    """Where rendered embedded images are kept."""
+    return cache_folder() / "images"
 
 
 def own_weights() -> Path:
@@ -306,7 +312,7 @@ def run(options: argparse.Namespace) -> None:
 def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
     """Make or read a suite's test images."""
     with bar(bars, f"{suite.name}: test images"):
-        variants = suite.variants(source)
+        variants = variants_cached(suite, source, images_folder())
         return Exam(suite, source, variants, data_sha256(variants))
 
 
@@ -323,9 +329,9 @@ def run_world(
     sets: dict[str, ImageSet] = {}
     with bar(place.bars, f"{world.name}: training images"):
         if kinds & {"biased", "counterfactual"}:
-            sets["biased"] = world.train(source)
+            sets["biased"] = training_cached(world, "train", source, images_folder())
         if "unbiased" in kinds:
-            sets["unbiased"] = world.unbiased(source)
+            sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
     for seed in range(n_seeds):
         if "counterfactual" in kinds:
             sets["counterfactual"] = counterfactuals(world, source, sets["biased"], seed, place)
@@ -372,7 +378,8 @@ def examine(
 ) -> None:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
     rows: list[Row] = []
-    for head, part in outputs(module).items():
+    tables, speed = predicted(exam, module, name, place)
+    for head, predictions in tables.items():
         origin = Run(
             suite=exam.suite.name,
             protocol=exam.suite.protocol,
@@ -382,7 +389,6 @@ def examine(
             weights_sha256=weights,
             seed=seed,
         )
-        predictions, speed = predicted(exam, part, origin.model, place)
         save(predictions, origin.path(place.results), origin)
         found: dict[str, Any] = {
             "images_per_second": round(speed, 1),
@@ -396,8 +402,10 @@ def examine(
     write_leaderboards(place.results, [exam.suite])
 
 
-def predicted(exam: Exam, module: nn.Module, name: str, place: Place) -> tuple[pd.DataFrame, float]:
-    """Evaluate one module on one suite; predictions and images per second."""
+def predicted(
+    exam: Exam, module: nn.Module, name: str, place: Place
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """Evaluate one module on one suite; predictions of each output, and images per second."""
     total = sum(map(len, exam.variants.values()))
     done = 0
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
@@ -407,9 +415,10 @@ def predicted(exam: Exam, module: nn.Module, name: str, place: Place) -> tuple[p
             done += n_images
             update(done, total)
 
-        return evaluate(
+        return evaluate_outputs(
             module,
             exam.variants,
+            outputs,
             device=place.device,
             n_classes=len(exam.suite.world.classes),
             progress=count,
@@ -522,7 +531,7 @@ def train_cgn(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
-            images = world.train(source)
+            images = training_cached(world, "train", source, images_folder())
             train_sha256 = images.sha256()
         # The hash in the name keeps weights for official and embedded data apart.
         default = own_weights() / f"{world.name}-{train_sha256[:8]}.safetensors"
@@ -536,7 +545,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         with bar(bars, f"{world.name}: quality") as update:
             judge = fit(
                 FACTOR_CLASSIFIER,
-                {"unbiased": world.unbiased(source)},
+                {"unbiased": training_cached(world, "unbiased", source, images_folder())},
                 n_classes=n_classes,
                 seed=config.seed,
                 device=device,

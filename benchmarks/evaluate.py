@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from benchmarks.scores import Estimate, Score
 from benchmarks.suite import EMBEDDED, DataSource, Suite
 from cgn.images import ImageSet
+
+Outputs = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
 
 
 def score(
@@ -123,19 +126,72 @@ def evaluate(
         >>> predictions[["variant", "index", "shape"]].values.tolist()
         [['test', 0, 0], ['test', 1, 1]]
     """
+    tables, images_per_second = evaluate_outputs(
+        module,
+        variants,
+        lambda module, images: {"": module(images)},
+        device=device,
+        batch_size=batch_size,
+        n_classes=n_classes,
+        progress=progress,
+    )
+    return tables[""], images_per_second
+
+
+def evaluate_outputs(
+    module: nn.Module,
+    variants: Mapping[str, ImageSet],
+    outputs: Outputs,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 500,
+    n_classes: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """Let a module that gives several answers classify all images of all variants at once.
+
+    Args:
+        module: As for `evaluate`, and so are all other arguments but `outputs`.
+        variants: Image sets by name.
+        outputs: From the module and images (B, 3, H, W) in [0, 1] to logits (B, C) by name.
+        device: Where to run.
+        batch_size: Images a batch.
+        n_classes: If given, all logits must have this C.
+        progress: Called after each batch with the number of images in it.
+
+    Returns:
+        For each output, predictions as from `evaluate`; and images per second for all together.
+
+    Raises:
+        ValueError: If logits are not finite, or not (B, C).
+
+    Example:
+        >>> from cgn.images import Factors
+        >>> black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+        >>> images = ImageSet(black, Factors.tied(torch.tensor([0, 1])), torch.arange(2))
+        >>> def both_signs(module, images):
+        ...     return {"plus": module(images), "minus": -module(images)}
+        >>> module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+        >>> tables, _ = evaluate_outputs(module, {"test": images}, both_signs)
+        >>> {name: len(table) for name, table in tables.items()}
+        {'plus': 2, 'minus': 2}
+    """
     module.to(device)
-    tables = []
+    tables = defaultdict(list)
     started = time.perf_counter()
     with _evaluation_mode(module), torch.inference_mode():
-        for name, images in variants.items():
-            predicted = []
+        for variant, images in variants.items():
+            predicted = defaultdict(list)
             for batch, _ in images.batches(batch_size, device=device):
-                predicted.append(_predict(module, batch, n_classes))
+                for name, logits in _answers(module, batch, outputs).items():
+                    predicted[name].append(_predict(logits, len(batch), n_classes))
                 if progress is not None:
                     progress(len(batch))
-            tables.append(_table(name, images, predicted))
+            for name, parts in predicted.items():
+                tables[name].append(_table(variant, images, parts))
     seconds = time.perf_counter() - started
-    return pd.concat(tables, ignore_index=True), sum(map(len, variants.values())) / seconds
+    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    return joined, sum(map(len, variants.values())) / seconds
 
 
 @contextmanager
@@ -150,14 +206,18 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _predict(module: nn.Module, images: Tensor, n_classes: int | None) -> Tensor:
-    """Classes and confidences of a batch, (2, B) on the CPU."""
+def _answers(module: nn.Module, images: Tensor, outputs: Outputs) -> Mapping[str, Tensor]:
+    """Logits of a batch by name."""
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-        logits = module(images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        return outputs(module, images)
+
+
+def _predict(logits: Tensor, n_images: int, n_classes: int | None) -> Tensor:
+    """Classes and confidences of a batch, (2, B) on the CPU."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n_images:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the module must give logits ({len(images)}, C), it gave {came}")
+        raise ValueError(f"the module must give logits ({n_images}, C), it gave {came}")
     if n_classes is not None and logits.shape[1] != n_classes:
         raise ValueError(
             f"the module gives {logits.shape[1]} logits an image, but the suite has "

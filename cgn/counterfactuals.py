@@ -5,8 +5,6 @@ How the weights come about is not here: see `cgn.train`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -14,8 +12,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
+from cgn.cache import cache_key, open_or_make
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
 from cgn.model import CGN, weights_sha256
 
@@ -91,15 +89,14 @@ def sample_cached(
         ValueError: If the weights cannot be read.
     """
     cgn, _ = CGN.load(weights)
-    code = b"".join(
-        (Path(__file__).parent / name).read_bytes()
-        for name in ("counterfactuals.py", "mechanisms.py", "model.py")
-    )
-    key = json.dumps([weights_sha256(cgn), n, seed, hashlib.sha256(code).hexdigest()])
-    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
-    if not path.is_file():
-        sample(cgn, n, seed=seed, device=device, progress=progress).save(path, {"key": key})
-    return ImageSet.load(path)
+    parts: dict[str, object] = {"weights_sha256": weights_sha256(cgn), "n": n, "seed": seed}
+    names = ("counterfactuals.py", "mechanisms.py", "model.py")
+    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+
+    def make(path: Path) -> None:
+        sample(cgn, n, seed=seed, device=device, progress=progress).save(path, parts)
+
+    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)
 
 
 def find_weights(world: str, train_sha256: str, own: Path, source: str = "") -> Path:
@@ -145,6 +142,8 @@ def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
         seed: Fixes the samples.
         n_per_class: Samples in each block.
     """
+    from torchvision.utils import make_grid  # seconds to import, and only a sheet needs it
+
     generator = torch.Generator().manual_seed(seed)
     n_classes = cgn.config.n_classes
     labels = torch.arange(n_classes).repeat_interleave(n_per_class)

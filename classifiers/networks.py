@@ -131,27 +131,24 @@ def join_heads(heads: Heads) -> Tensor:
     return torch.stack(weighted).sum(dim=0)
 
 
-class Head(nn.Module):
-    """One head of an ensemble as a classifier of its own."""
+def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Return all that a network answers, from one pass through its backbone.
 
-    def __init__(self, ensemble: InvariantEnsemble, name: str) -> None:
-        super().__init__()
-        self.ensemble = ensemble
-        self.name = name
+    Args:
+        network: Any network; only the ensemble has heads.
+        images: Images (B, 3, H, W) in [0, 1].
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the head's logits, (B, C)."""
-        return getattr(self.ensemble.heads(images), self.name)  # type: ignore[no-any-return]
-
-
-def outputs(module: nn.Module) -> dict[str, nn.Module]:
-    """List all that a network can answer: its deployed output, named "", and its heads.
+    Returns:
+        Logits, each (B, C): the deployed output, named "", and those of the heads.
 
     Example:
-        >>> list(outputs(InvariantEnsemble(10, 32)))
+        >>> images = torch.zeros(1, 3, 32, 32)
+        >>> list(outputs(InvariantEnsemble(10, 32).eval(), images))
         ['', 'shape', 'texture', 'background']
-        >>> list(outputs(SmallCNN(10, 32)))
+        >>> list(outputs(SmallCNN(10, 32).eval(), images))
         ['']
     """
-    heads = Heads._fields if isinstance(module, InvariantEnsemble) else ()
-    return {"": module} | {name: Head(module, name) for name in heads}  # type: ignore[arg-type]
+    if not isinstance(network, InvariantEnsemble):
+        return {"": network(images)}
+    heads = network.heads(images)
+    return {"": join_heads(heads)} | heads._asdict()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ import bench
 import benchmarks
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
-from benchmarks.suite import Suite
+from benchmarks.suite import DataSource, Suite
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
@@ -75,6 +76,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("erm"),
         Recipe("cgn", trains_on=("counterfactual",)),
         Recipe("cgn-ensemble", trains_on=("biased", "counterfactual")),
+        Recipe("oracle", trains_on=("unbiased",)),
     ]
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
@@ -83,7 +85,9 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
-    monkeypatch.setattr(bench, "outputs", lambda module: {"": module, "shape": module})
+    monkeypatch.setattr(
+        bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
+    )
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return done
@@ -138,6 +142,20 @@ def test_running_twice_changes_no_file(results: Path) -> None:
     command(results, "--suite all --model erm,cgn")
     before = files(results)
     assert command(results, "--suite all --model erm,cgn") == 0
+    assert files(results) == before
+
+
+def test_a_second_run_opens_the_images_of_the_first(
+    results: Path, suites: dict[str, Suite]
+) -> None:
+    def broken(source: DataSource) -> NoReturn:
+        raise AssertionError("images are drawn again")
+
+    assert command(results, "--suite tiny --model erm,oracle") == 0
+    before = files(results)
+    world = replace(suites["tiny"].world, train=broken, unbiased=broken)
+    suites["tiny"] = replace(suites["tiny"], world=world, variants=broken)
+    assert command(results, "--suite tiny --model erm,oracle") == 0
     assert files(results) == before
 
 

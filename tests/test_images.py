@@ -10,7 +10,9 @@ from cgn.images import (
     Factors,
     ImageSet,
     concatenate,
+    load_sets,
     load_tensors,
+    save_sets,
     save_tensors,
     to_bytes,
     to_images,
@@ -100,6 +102,28 @@ def test_a_file_of_something_else_is_an_error_that_says_what_it_lacks(tmp_path: 
     save_tensors(tmp_path / "x.safetensors", {"weight": torch.ones(2)}, {})
     with pytest.raises(ValueError, match="holds no image set: it lacks 'shape'"):
         ImageSet.load(tmp_path / "x.safetensors")
+
+
+def test_sets_in_one_file_come_back_byte_for_byte_in_their_order(
+    counted: ImageSet, tmp_path: Path
+) -> None:
+    sets = {"z": counted, "a": tiny_images(0), "z2": replace(counted, masks=None)}
+    save_sets(tmp_path / "sets.safetensors", sets)
+    loaded = load_sets(tmp_path / "sets.safetensors")
+    assert list(loaded) == list(sets)
+    assert all(same(loaded[name], sets[name]) for name in sets)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [({}, "does not say which image sets"), ({"sets": ["a"]}, "it lacks 'shape'")],
+)
+def test_a_file_without_the_sets_is_an_error_that_says_so(
+    header: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    save_tensors(tmp_path / "x.safetensors", {"weight": torch.ones(2)}, header)
+    with pytest.raises(ValueError, match=message):
+        load_sets(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("shuffled", [True, False])

@@ -151,5 +151,5 @@ def test_every_classifier_and_objective_runs_forth_and_back_on_any_device(
     loss.backward()
     assert loss.shape == ()
     assert reached(network)
-    for answer in outputs(network).values():
-        assert answer(batch[0]).shape == (4, 3)
+    for logits in outputs(network, batch[0]).values():
+        assert logits.shape == (4, 3)

