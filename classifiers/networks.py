@@ -34,6 +34,8 @@ def backbone(image_size_px: int) -> nn.Sequential:
 
     Blocks of pixels become channels at once, so that every layer costs the same at 32 and at
     64 pixels. Batch norm after the first convolution makes any normalisation before it idle.
+    The last layer sees the whole image with its places kept apart: a mean over them would leave
+    of a shape only its parts.
 
     Args:
         image_size_px: Height and width of the images, a multiple of 16.
@@ -53,14 +55,16 @@ def backbone(image_size_px: int) -> nn.Sequential:
         *_layer(32, 64, stride=2),
         *_layer(64, 64, stride=1),
         *_layer(64, FEATURES, stride=2),
-        nn.AdaptiveAvgPool2d(1),
+        *_layer(FEATURES, FEATURES, stride=1, kernel=4, padding=0),
         nn.Flatten(),
     )
 
 
-def _layer(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
+def _layer(
+    before: int, after: int, stride: int, kernel: int = 3, padding: int = 1
+) -> tuple[nn.Module, ...]:
     """Return convolution, batch norm and ReLU."""
-    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+    convolution = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
     return convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)
 
 
