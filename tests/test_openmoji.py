@@ -139,7 +139,7 @@ def test_an_object_is_told_from_its_background_by_colour_alone() -> None:
         more_inside = n_inside > codes[~inside].bincount(minlength=512)
         found = more_inside[codes]
         overlap = (found & inside).sum() / (found | inside).sum()
-        assert overlap > 0.6, CLASSES[label]
+        assert overlap > 0.75, CLASSES[label]
 
 
 def test_the_light_changes_backgrounds_more_than_objects() -> None:
