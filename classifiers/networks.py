@@ -55,16 +55,15 @@ def backbone(image_size_px: int) -> nn.Sequential:
         *_layer(32, 64, stride=2),
         *_layer(64, 64, stride=1),
         *_layer(64, FEATURES, stride=2),
-        *_layer(FEATURES, FEATURES, stride=1, kernel=4, padding=0),
         nn.Flatten(),
+        nn.Linear(16 * FEATURES, FEATURES),
+        nn.ReLU(inplace=True),
     )
 
 
-def _layer(
-    before: int, after: int, stride: int, kernel: int = 3, padding: int = 1
-) -> tuple[nn.Module, ...]:
+def _layer(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
     """Return convolution, batch norm and ReLU."""
-    convolution = nn.Conv2d(before, after, kernel, stride, padding, bias=False)
+    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
     return convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)
 
 
