@@ -23,7 +23,7 @@ from benchmarks.openmoji import (
     Look,
     designs_in_turn,
     draw_scene,
-    draw_view,
+    draw_scenery,
     natural,
     render,
     render_each,
@@ -156,7 +156,7 @@ def variants(source: DataSource) -> dict[str, ImageSet]:
         "mixed_next": (labels + 1) % len(CLASSES),
     }
     return render_each(scene, ids, own) | {
-        name: render(replace(scene, scenery=draw_view(backgrounds, rng)), ids)
+        name: render(replace(scene, scenery=draw_scenery(backgrounds, rng)), ids)
         for name, backgrounds in others.items()
     }
 

@@ -38,8 +38,8 @@ N_HARD_PER_CLASS = 6  # conditions of each class that the hard set is drawn from
 PROBE_COUNTS = tuple(count // 4 for count in TRAIN_COUNTS)
 RIDGE = 1.0  # penalty on the squared weights of the probe
 SIZES = (  # objects smaller than ever trained on, and of the usual size; both turned further
-    Variation(diameter_px=(34.0, 44.0), rotation_degrees=45.0),
-    Variation(diameter_px=(46.0, 60.0), rotation_degrees=45.0),
+    Variation(diameter_px=(38.0, 48.0), rotation_degrees=45.0),
+    Variation(diameter_px=(52.0, 61.0), rotation_degrees=45.0),
 )
 CHANCE = 1 / len(CLASSES)
 

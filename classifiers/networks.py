@@ -34,6 +34,8 @@ def backbone(image_size_px: int) -> nn.Sequential:
 
     Blocks of pixels become channels at once, so that every layer costs the same at 32 and at
     64 pixels. Batch norm after the first convolution makes any normalisation before it idle.
+    The last layer sees the whole image with its places kept apart: a mean over them would leave
+    of a shape only its parts.
 
     Args:
         image_size_px: Height and width of the images, a multiple of 16.
@@ -53,8 +55,9 @@ def backbone(image_size_px: int) -> nn.Sequential:
         *_layer(32, 64, stride=2),
         *_layer(64, 64, stride=1),
         *_layer(64, FEATURES, stride=2),
-        nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
+        nn.Linear(16 * FEATURES, FEATURES),
+        nn.ReLU(inplace=True),
     )
 
 

@@ -19,6 +19,8 @@ from benchmarks.openmoji import (
     designs_in_turn,
     draw_designs,
     draw_scene,
+    draw_scenery,
+    draw_surface,
     render,
 )
 from benchmarks.suite import EMBEDDED, DataSource
@@ -123,6 +125,29 @@ def test_unbiased_labels_are_independent_and_uniform() -> None:
         expected = n / n_classes**2
         chi_squared = ((table - expected) ** 2 / expected).sum().item()
         assert chi_squared < 120  # of 80 degrees of freedom: exceeded once in 400
+
+
+def test_an_object_is_told_from_its_background_by_colour_alone() -> None:
+    """A histogram of each class's object and background colours finds most of the object."""
+    images, masks = biased(), masks_of(biased())
+    for label in range(len(CLASSES)):
+        own = images.factors.shape == label
+        levels = images.pixels[own].int() // 32
+        codes = levels[:, 0] * 64 + levels[:, 1] * 8 + levels[:, 2]
+        inside = masks[own][:, 0] > 0
+        n_inside = codes[inside].bincount(minlength=512)
+        more_inside = n_inside > codes[~inside].bincount(minlength=512)
+        found = more_inside[codes]
+        overlap = (found & inside).sum() / (found | inside).sum()
+        assert overlap > 0.75, CLASSES[label]
+
+
+def test_the_light_changes_backgrounds_more_than_objects() -> None:
+    labels = torch.zeros(500, dtype=torch.int64)
+    rng = np.random.default_rng(0)
+    scenery, surface = draw_scenery(labels, rng).gain, draw_surface(labels, rng).gain
+    assert scenery.std() > surface.std()
+    assert surface.amin() > 0.5
 
 
 @pytest.mark.parametrize("make", [biased, unbiased])

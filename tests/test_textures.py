@@ -72,6 +72,14 @@ def test_stretched_noise_varies_less_along_its_grain() -> None:
     assert np.abs(np.diff(noise, axis=1)).mean() < 0.5 * np.abs(np.diff(noise, axis=0)).mean()
 
 
+def test_haze_mutes_a_texture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(textures, "GRAIN", 0.0)
+    monkeypatch.setattr(textures, "MIST", 0.4)
+    black = textures.Texture(lambda rng, size, _: np.eye(size), "0 000000,1 ffffff", haze=0.5)
+    image = black.draw(np.random.default_rng(0), 2)
+    assert image[:, 0].tolist() == [[178, 51]] * 3
+
+
 def test_a_palette_colours_its_ends_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(textures, "GRAIN", 0.0)
     steps = textures.Texture(lambda rng, size, _: np.eye(size), "0 102030,1 ff8000")
