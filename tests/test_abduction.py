@@ -74,7 +74,7 @@ def test_digits_are_found_in_biased_images(name: str) -> None:
     assert overlap(found, train.masks > 127) > 0.9
 
 
-def test_finding_objects_reads_no_label_but_the_class_and_is_deterministic() -> None:
+def test_finding_objects_is_deterministic() -> None:
     pixels, labels = painted(blocks(12), [(200, 20), (40, 120)])
     assert torch.equal(find_objects(pixels, labels), find_objects(pixels, labels))
 
