@@ -27,22 +27,16 @@ import torch
 from filelock import FileLock
 from scipy.stats import t as student_t
 
+from benchmarks.predictions import Run
 from benchmarks.scores import CONFIDENCE, Score
 from benchmarks.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One score of one run. Field order is column order.
+class Row(Run):
+    """One score of one run. Field order is column order, those of `Run` first.
 
     Attributes:
-        suite: Name of the suite.
-        protocol: The suite's protocol version.
-        source: Where its data came from, as `DataSource.name`.
-        data_sha256: Hash of all test images and labels.
-        model: Name of the model; a head of it as "model/head".
-        weights_sha256: Hash of its weights.
-        seed: Seed of its training.
         variant: The test variant, or two joined by "-".
         metric: Name of the score.
         value: The score, a fraction.
@@ -57,13 +51,6 @@ class Row:
         time: When, UTC, ISO 8601.
     """
 
-    suite: str
-    protocol: str
-    source: str
-    data_sha256: str
-    model: str
-    weights_sha256: str
-    seed: int
     variant: str
     metric: str
     value: float

@@ -181,10 +181,10 @@ class CGN(nn.Module):
         tensors, metadata = load_tensors(path)
         if "cgn" not in metadata:
             raise ValueError(f"{path} holds no CGN; `bench.py train cgn --help` makes one")
-        model = cls(CGNConfig(**metadata["cgn"]))  # type: ignore[arg-type]
         try:
+            model = cls(CGNConfig(**metadata["cgn"]))  # type: ignore[arg-type]
             model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(f"{path}: weights and config differ: {error}") from None
         return model.eval(), metadata
 

@@ -274,26 +274,27 @@ class Training:
         networks = self.cgn, self.averaged, self.encoder, self.critic
         return *networks, self.cgn_adam, self.critic_adam
 
-    def state(self, generator: torch.Generator) -> dict[str, Any]:
-        """Return all that is needed to go on, bit for bit."""
+    def state(self, generator: torch.Generator, train_sha256: str) -> dict[str, Any]:
+        """Return all that is needed to go on, bit for bit, and the hash of the training set."""
         return {
             "step": self.step,
             "parts": [part.state_dict() for part in self._parts()],
             "generator": generator.get_state(),
             "torch": torch.get_rng_state(),
             "config": asdict(self.config),
+            "train_sha256": train_sha256,
         }
 
-    def restore(self, state: dict[str, Any], generator: torch.Generator) -> None:
+    def restore(self, state: dict[str, Any], generator: torch.Generator, train_sha256: str) -> None:
         """Take up a state.
 
         Raises:
-            ValueError: If it was made under another config.
+            ValueError: If it was made under another config or from other images.
         """
-        if state["config"] != asdict(self.config):
+        if (state["config"], state.get("train_sha256")) != (asdict(self.config), train_sha256):
             raise ValueError(
-                "the checkpoint was made with other settings; delete it to start anew, or repeat "
-                "the settings it was made with"
+                "the checkpoint was made with other settings or other images; delete it to start "
+                "anew, or repeat the command it was made with"
             )
         for part, stored in zip(self._parts(), state["parts"], strict=True):
             part.load_state_dict(stored)
@@ -333,12 +334,13 @@ def train(
         interrupted or not.
 
     Raises:
-        ValueError: If the checkpoint belongs to another config.
+        ValueError: If the checkpoint belongs to another config or other images.
     """
+    train_sha256 = images.sha256()
     with seeded(config.seed) as generator:
         run = Training(n_classes, images.pixels.shape[-1], config, device)
         if checkpoint is not None and checkpoint.is_file():
-            run.restore(torch.load(checkpoint, weights_only=True), generator)
+            run.restore(torch.load(checkpoint, weights_only=True), generator, train_sha256)
         found = prepare(images, run.cgn.config.canvas_px)
         found = Batch(*(each.to(run.device) for each in found))
         while run.step < config.steps:
@@ -347,7 +349,7 @@ def train(
             if progress is not None:
                 progress(run.step, config.steps, {k: v.item() for k, v in terms.items()})
             if checkpoint is not None and run.step % config.checkpoint_steps == 0:
-                _write_checkpoint(run.state(generator), checkpoint)
+                _write_checkpoint(run.state(generator, train_sha256), checkpoint)
         run.remember(found, generator)
     return run.averaged.cpu().eval()
 

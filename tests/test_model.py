@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -294,8 +295,11 @@ def test_a_file_without_a_cgn_is_refused_with_the_command_that_makes_one(tmp_pat
         CGN.load(tmp_path / "x.safetensors")
 
 
-def test_weights_of_another_shape_than_their_config_are_refused(cgn: CGN, tmp_path: Path) -> None:
-    config = {"n_classes": 6, "image_size_px": 32, "width": 8, "noise_size": 6, "tile_px": 16}
+@pytest.mark.parametrize("odd", [{"n_classes": 6}, {"depth": 3}])
+def test_weights_that_differ_from_their_config_are_refused(
+    cgn: CGN, odd: dict[str, int], tmp_path: Path
+) -> None:
+    config = asdict(cgn.config) | odd
     path = tmp_path / "x.safetensors"
     save_tensors(path, cgn.state_dict(), {"cgn": config})
     with pytest.raises(ValueError, match="weights and config differ"):

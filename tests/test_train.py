@@ -122,8 +122,16 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(InterruptedError):
         trained(images, other, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
-    with pytest.raises(ValueError, match="made with other settings; delete it to start anew"):
+    with pytest.raises(ValueError, match="made with other settings or other images; delete it"):
         trained(images, checkpoint=tmp_path / "run.pt")
+
+
+def test_a_checkpoint_of_other_images_is_refused(images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedError):
+        trained(images, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
+    others = replace(images, pixels=255 - images.pixels)
+    with pytest.raises(ValueError, match="other settings or other images; delete it"):
+        trained(others, checkpoint=tmp_path / "run.pt")
 
 
 def test_progress_tells_every_step_and_every_loss(images: ImageSet) -> None:
