@@ -34,6 +34,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import SUITES
+from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
 from benchmarks.leaderboard import (
     Row,
@@ -44,9 +45,10 @@ from benchmarks.leaderboard import (
     read_runs,
     write_leaderboards,
 )
-from benchmarks.predictions import Run, save
+from benchmarks.predictions import Run, load_runs, save
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.suite import DataSource, Suite, World
+from benchmarks.tables import differences_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
 from cgn.quality import quality
@@ -65,6 +67,7 @@ examples:
   bench.py --suite colored-mnist --model cgn --data ~/mnist
                                                     the official digits, not the embedded ones
   bench.py list                                     all suites and models, and what they ask
+  bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
 
@@ -118,9 +121,10 @@ def command_line() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="run | list | train")
+    commands = parser.add_subparsers(required=True, metavar="run | list | compare | train")
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
+    add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
     return parser
 
@@ -141,6 +145,15 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
     )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `compare`."""
+    parser.set_defaults(command=compare_models)
+    parser.add_argument("models", nargs=2, metavar="MODEL", help="as in the leaderboards")
+    parser.add_argument("--suite", default="all", help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--source", default="embedded", help="as in the leaderboards")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
 
@@ -462,36 +475,7 @@ def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
     board = leaderboard(read_runs(results), exam.suite)
     same = (board["source"] == exam.source.name) & (board["data_sha256"] == exam.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
-    title = f"{exam.suite.name}: {exam.suite.asks}"
-    table = Table(
-        "score", *ours["model"], "chance", title=title, caption=caption(exam), min_width=80
-    )
-    for score in exam.suite.scores:
-        cells = [percent(*row) for row in ours[ends(score.key)].itertuples(index=False)]
-        style = "bold" if score.key == exam.suite.primary else None
-        better = "" if score.higher_is_better else " (lower is better)"
-        label = f"{score.variant} {score.metric}{better}"
-        table.add_row(label, *cells, f"{100 * score.chance:.1f}", style=style)
-    table.add_row("interval", *ours["interval"], "")
-    table.add_row("rank", *("" if pd.isna(rank) else str(rank) for rank in ours["rank"]), "")
-    console().print(table)
-
-
-def ends(key: str) -> list[str]:
-    """Columns of a score and its interval in a leaderboard."""
-    return [key, f"{key}_low", f"{key}_high"]
-
-
-def percent(value: float, low: float, high: float) -> str:
-    """Write a score for people: in percent, with its 95 % interval.
-
-    Example:
-        >>> percent(0.5, 0.404, 0.596)
-        '50.0 [40.4, 59.6]'
-    """
-    if pd.isna(value):
-        return "undefined"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    console().print(scores_table(exam.suite, ours, caption(exam)))
 
 
 def caption(exam: Exam) -> str:
@@ -505,6 +489,22 @@ def caption(exam: Exam) -> str:
         f"{about}, installed with the packages; for the official data put MNIST's idx files "
         f"into {official_folder(exam.suite)}, or name their folder with --data"
     )
+
+
+def compare_models(options: argparse.Namespace) -> None:
+    """Compare two models on every suite on which both have predictions, and print what differs."""
+    first, second = options.models
+    found = []
+    for suite in chosen_suites(options.suite):
+        runs = load_runs(options.results, suite, options.source, options.models)
+        if all(runs):
+            found += [(suite, score, compare(score, runs[0], runs[1])) for score in suite.scores]
+    if not found:
+        raise ValueError(
+            f"{options.results} holds no {options.source} predictions of both {first} and {second} "
+            f"on one suite; make them with `bench.py --suite … --model {first},{second}`"
+        )
+    console().print(differences_table(first, second, found))
 
 
 def show_lists(options: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ from scipy.stats import t as student_t
 from benchmarks.predictions import Run
 from benchmarks.scores import CONFIDENCE, Score
 from benchmarks.suite import Suite
+from benchmarks.tables import percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +233,7 @@ def markdown(results: Path, suites: Iterable[Suite], source: str = "embedded") -
         label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
         texts[label] = pd.Series(
             {
-                name: f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+                name: percent(value, low, high)
                 for name, value, low, high in board[keys].itertuples()
             },
             dtype=str,

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from benchmarks.suite import Suite
 
 # Narrow types, for the files lie in git.
 SCHEMA = pa.schema(
@@ -63,9 +66,7 @@ class Run:
             >>> run.path(Path("results")).as_posix()
             'results/predictions/in9/embedded/cgn-ensemble__shape/seed2.parquet'
         """
-        model = self.model.replace("/", "__")
-        folder = results / "predictions" / self.suite / self.source / model
-        return folder / f"seed{self.seed}.parquet"
+        return _folder(results, self.suite, self.source, self.model) / f"seed{self.seed}.parquet"
 
 
 def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
@@ -129,3 +130,37 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
     if header is None or table.schema.names != SCHEMA.names:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
     return table.to_pandas(), Run(**json.loads(header))
+
+
+def load_runs(
+    results: Path, suite: Suite, source: str, models: Sequence[str]
+) -> list[list[pd.DataFrame]]:
+    """Read the predictions of several models on one suite, all on the same images.
+
+    Args:
+        results: The folder with `predictions`.
+        suite: The suite.
+        source: Where its data came from, as `DataSource.name`.
+        models: Their names.
+
+    Returns:
+        For each model a table a seed, as from `load`; none if it has no runs.
+
+    Raises:
+        ValueError: If runs are of another protocol than the suite's, or differ in their data, or
+            a file cannot be read.
+    """
+    folders = [_folder(results, suite.name, source, model) for model in models]
+    found = [[load(path) for path in sorted(folder.glob("seed*.parquet"))] for folder in folders]
+    runs = [run for of_model in found for _, run in of_model]
+    if len({run.data_sha256 for run in runs}) > 1 or {r.protocol for r in runs} - {suite.protocol}:
+        raise ValueError(
+            f"the predictions of {', '.join(models)} on {suite.name} are of different data or "
+            "protocols; run these models again"
+        )
+    return [[table for table, _ in of_model] for of_model in found]
+
+
+def _folder(results: Path, suite: str, source: str, model: str) -> Path:
+    """Where the predictions of a model lie, a file a seed."""
+    return results / "predictions" / suite / source / model.replace("/", "__")

@@ -2,7 +2,8 @@
 
 Predictions are a table, one row an image: variant, id, shape, texture, background, prediction.
 A `Score` reads such a table of one model, one seed and one suite, and gives an `Estimate`.
-Which scores a suite has is not here: each suite names its own.
+Which scores a suite has is not here: each suite names its own. Nor is how two models compare:
+see `benchmarks.comparison`.
 
 Source:
     Shape bias: Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019.
@@ -24,6 +25,7 @@ from scipy.stats import binomtest
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 EXACT_BELOW = 5  # hits or misses; with fewer, Wilson's interval is too short
 
 
@@ -43,7 +45,9 @@ class Score:
     Attributes:
         variant: The test variant it is read from, or the names joined by "-" if from several.
         metric: Its name among the scores of that variant.
-        compute: From predictions to the estimate.
+        count: From predictions to what each cluster of dependent images adds to the score: a
+            table indexed by their common id, with columns hits and images, and if the score is
+            a difference of two shares these two again for the second.
         higher_is_better: Which way is good.
         chance: What guessing gives.
         lowest: The lowest value it can take.
@@ -52,7 +56,7 @@ class Score:
 
     variant: str
     metric: str
-    compute: Callable[[pd.DataFrame], Estimate]
+    count: Callable[[pd.DataFrame], pd.DataFrame]
     higher_is_better: bool = True
     chance: float
     lowest: float = 0.0
@@ -63,13 +67,22 @@ class Score:
         """The score's column in a leaderboard."""
         return f"{self.variant}_{self.metric}"
 
+    def compute(self, predictions: pd.DataFrame) -> Estimate:
+        """Estimate the score from predictions of one model with one seed.
+
+        The interval of a share of images that are all independent is Wilson's, near 0 and 1 the
+        exact one of Clopper and Pearson; otherwise it resamples clusters.
+        """
+        clusters = self.count(predictions).to_numpy()
+        if clusters.shape[1] == 2 and (clusters[:, 1] == 1).all():
+            return proportion(clusters[:, 0] > 0)
+        return bootstrap(clusters)
+
 
 def accuracy(
     variant: str, *, chance: float, metric: str = "accuracy", factor: str = "shape"
 ) -> Score:
     """Share of images whose predicted class is that of one factor.
-
-    The interval is Wilson's, near 0 and 1 the exact one of Clopper and Pearson.
 
     Args:
         variant: The test variant.
@@ -83,18 +96,16 @@ def accuracy(
         labels of the factor are unknown.
 
     Example:
-        >>> seen = pd.DataFrame({"variant": "v", "shape": [0, 1, 2], "prediction": [0, 1, 1]})
+        >>> seen = pd.DataFrame(
+        ...     {"variant": "v", "id": range(3), "shape": [0, 1, 2], "prediction": [0, 1, 1]}
+        ... )
         >>> round(accuracy("v", chance=0.1).compute(seen).value, 2)
         0.67
     """
-
-    def compute(predictions: pd.DataFrame) -> Estimate:
-        return proportion(_hits(predictions, variant, factor))
-
     return Score(
         variant=variant,
         metric=metric,
-        compute=compute,
+        count=lambda predictions: _hits_and_images(predictions, variant, factor),
         higher_is_better=factor == "shape",
         chance=chance,
     )
@@ -130,18 +141,17 @@ def paired_difference(first: str, second: str, *, metric: str) -> Score:
         0.5
     """
 
-    def compute(predictions: pd.DataFrame) -> Estimate:
-        tables = [_hits_and_images(predictions, variant) for variant in (first, second)]
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        tables = [_hits_and_images(predictions, variant, "shape") for variant in (first, second)]
         shared = pd.concat(tables, axis=1, join="inner")
         if shared.empty:
             raise ValueError(f"variants {first!r} and {second!r} share no id: nothing to pair")
-        n = int(shared["images"].to_numpy().sum())
-        return bootstrap(shared.to_numpy(), _difference_of_shares, n=n)
+        return shared
 
     return Score(
         variant=f"{first}-{second}",
         metric=metric,
-        compute=compute,
+        count=count,
         higher_is_better=False,
         chance=0.0,
         lowest=-1.0,
@@ -173,16 +183,15 @@ def shape_bias(variant: str) -> Score:
         0.67
     """
 
-    def compute(predictions: pd.DataFrame) -> Estimate:
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
         rows = _of_variant(predictions, variant)
         conflict = rows[rows["shape"] != rows["texture"]]
-        decisions = pd.DataFrame(
-            {cue: conflict["prediction"] == conflict[cue] for cue in ("shape", "texture")}
-        )
-        clusters = decisions.astype(int).groupby(conflict["id"]).sum()
-        return bootstrap(clusters.to_numpy(), _shape_share, n=int(clusters.to_numpy().sum()))
+        by_shape = conflict["prediction"] == conflict["shape"]
+        by_texture = conflict["prediction"] == conflict["texture"]
+        decisions = pd.DataFrame({"hits": by_shape, "images": by_shape | by_texture}).astype(int)
+        return decisions.groupby(conflict["id"]).sum()
 
-    return Score(variant=variant, metric="shape_bias", compute=compute, chance=0.5)
+    return Score(variant=variant, metric="shape_bias", count=count, chance=0.5)
 
 
 def proportion(hits: NDArray[np.bool_]) -> Estimate:
@@ -210,43 +219,69 @@ def proportion(hits: NDArray[np.bool_]) -> Estimate:
     return Estimate(n_hits / n, float(interval.low), float(interval.high), n)
 
 
-def bootstrap(
-    clusters: NDArray[np.int64],
-    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    *,
-    n: int,
-    seed: int = 0,
-) -> Estimate:
-    """Percentile interval of a statistic of sums, resampling whole clusters.
+def bootstrap(clusters: NDArray[np.int64], *, seed: int = 0) -> Estimate:
+    """Percentile interval of a share, or of a difference of two, resampling whole clusters.
+
+    Args:
+        clusters: Hits and images of each cluster, (clusters, 2) int64; with those of the second
+            share (clusters, 4).
+        seed: Decides the resamples; the same seed gives the same interval.
+
+    Returns:
+        The share of all clusters and its 95 % interval; NaN where it is undefined. If all
+        clusters are alike, the interval has no width.
+
+    Example:
+        >>> estimate = bootstrap(np.array([[1, 1]] * 50 + [[0, 1]] * 50))
+        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
+        (0.5, 0.4, 0.6, 100)
+    """
+    n = int(clusters[:, 1::2].sum())
+    value = float(shares(clusters.sum(axis=0)))
+    if not np.isfinite(value):
+        return Estimate(np.nan, np.nan, np.nan, n)
+    resampled = shares(resample(clusters, np.random.default_rng(seed)))
+    low, high = np.nanquantile(resampled, TAILS)
+    return Estimate(value, float(low), float(high), n)
+
+
+def resample(clusters: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw clusters with replacement, and sum them, many times.
 
     Clusters with equal counts are interchangeable, so how often each *kind* of cluster is drawn
     follows one multinomial: exact, and its cost does not grow with the number of clusters.
 
     Args:
         clusters: What each cluster adds to each sum, (clusters, sums) int64.
-        statistic: From sums (..., sums) to values (...); NaN where undefined.
-        n: Number of images, passed on to the estimate.
-        seed: Decides the resamples; the same seed gives the same interval.
+        generator: Decides what is drawn.
 
     Returns:
-        The statistic of all clusters and its 95 % interval; NaN where it is undefined. If all
-        clusters are alike, the interval has no width.
+        Sums, (RESAMPLES, sums).
+    """
+    kinds, times = np.unique(clusters, axis=0, return_counts=True)
+    sums = np.empty((RESAMPLES, clusters.shape[1]))
+    for start in range(0, RESAMPLES, 1_000):  # all at once, many kinds would fill the memory
+        drawn = generator.multinomial(len(clusters), times / len(clusters), size=1_000)
+        sums[start : start + 1_000] = drawn.astype(float) @ kinds
+    return sums
+
+
+def shares(sums: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide hits by images; of two shares, take the second from the first.
+
+    Args:
+        sums: (..., 2) hits and images, or (..., 4) with those of the second share.
+
+    Returns:
+        (...), NaN without images.
 
     Example:
-        >>> coins = np.array([[1, 1]] * 50 + [[0, 1]] * 50)  # heads, throws
-        >>> estimate = bootstrap(coins, lambda sums: sums[..., 0] / sums[..., 1], n=100)
-        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2)
-        (0.5, 0.4, 0.6)
+        >>> shares(np.array([[1, 2, 1, 4], [1, 2, 0, 0]]))
+        array([0.25,  nan])
     """
-    value = float(statistic(clusters.sum(axis=0)))
-    if not np.isfinite(value):
-        return Estimate(np.nan, np.nan, np.nan, n)
-    kinds, counts = np.unique(clusters, axis=0, return_counts=True)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(clusters), counts / len(clusters), size=RESAMPLES)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(statistic(drawn @ kinds), [tail, 1 - tail])
-    return Estimate(value, float(low), float(high), n)
+    hits, images = sums[..., 0::2], sums[..., 1::2]
+    parts = np.where(images > 0, hits / np.maximum(images, 1), np.nan)
+    return np.asarray(parts[..., 0] - parts[..., 1:].sum(axis=-1))
 
 
 def _of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
@@ -267,19 +302,8 @@ def _hits(predictions: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bo
     return np.asarray(rows["prediction"].to_numpy() == labels)
 
 
-def _hits_and_images(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
+def _hits_and_images(predictions: pd.DataFrame, variant: str, factor: str) -> pd.DataFrame:
     """Hits and images of each id, a table indexed by id."""
-    hits = _hits(predictions, variant, "shape").astype(int)
+    hits = _hits(predictions, variant, factor).astype(int)
     ids = _of_variant(predictions, variant)["id"].to_numpy()
     return pd.DataFrame({"hits": hits, "images": 1}, index=ids).groupby(level=0).sum()
-
-
-def _difference_of_shares(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-    """From (..., 4) hits, images, hits, images to the difference of the shares."""
-    return np.asarray(sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3])
-
-
-def _shape_share(sums: NDArray[np.int64]) -> NDArray[np.float64]:
-    """From (..., 2) shape and texture decisions to the share of shape; NaN without any."""
-    total = sums.sum(axis=-1)
-    return np.where(total > 0, sums[..., 0] / np.maximum(total, 1), np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from benchmarks.suite import DataSource, Suite, World
 from cgn.images import Factors, ImageSet
 
 N_CLASSES = 3
+GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden"
 
 
 def tiny_images(seed: int, n: int = 40) -> ImageSet:
@@ -71,3 +73,24 @@ def seen() -> Callable[..., pd.DataFrame]:
         return table
 
     return make
+
+
+def golden(network: str) -> pd.DataFrame:
+    """Published decisions of a network on the 1,280 cue-conflict images."""
+    path = GOLDEN / f"cue-conflict_{network}.csv"
+    if not path.is_file():
+        pytest.skip(f"the published decisions are not here: {path}")
+    table = pd.read_csv(path)
+    names = table["imagename"].str.extract(r"_(\w+?)\d+-([a-z]+)\d+\.png$")
+    shape = names[0].str.rsplit("_", n=1).str[-1]
+    classes = sorted(set(shape) | set(names[1]) | set(table["object_response"]))
+    labels = {name: label for label, name in enumerate(classes)}
+    return pd.DataFrame(
+        {
+            "variant": "cue-conflict",
+            "id": table["imagename"].str.extract(r"_([a-z]+\d+-[a-z]+\d+)\.png$")[0],
+            "shape": shape.map(labels),
+            "texture": names[1].map(labels),
+            "prediction": table["object_response"].map(labels),
+        }
+    )

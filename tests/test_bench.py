@@ -329,3 +329,25 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
         bench.main(["--help"])
     assert left.value.code == 0
     assert "bench.py --suite in9 --model cgn-ensemble" in capsys.readouterr().out
+
+
+def test_compare_tests_every_score_of_every_suite_both_models_ran_on(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite all --model erm --seeds 2") == 0
+    assert command(results, "--suite tiny --model oracle --seeds 2") == 0
+    before = files(results)
+    capsys.readouterr()
+    assert bench.main(["compare", "oracle", "erm", "--results", str(results)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("cannot be told apart") == 3  # the stand-ins are alike
+    assert "other-mnist" not in printed
+    assert files(results) == before
+
+
+def test_compare_of_models_that_never_ran_names_the_command_that_runs_them(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite tiny --model erm") == 0
+    assert bench.main(["compare", "erm", "oracle", "--results", str(results)]) == 2
+    assert "--model erm,oracle" in capsys.readouterr().err

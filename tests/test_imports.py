@@ -21,16 +21,21 @@ every_file = pytest.mark.parametrize(
 )
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Names of the top packages that a module imports, anywhere in it."""
+def imported_modules(tree: ast.AST) -> set[str]:
+    """Names of the modules that a module imports, anywhere in it."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the arrows"
-            names.add((node.module or "").split(".")[0])
+            names.add(node.module or "")
     return names
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Names of the top packages that a module imports, anywhere in it."""
+    return {name.split(".")[0] for name in imported_modules(tree)}
 
 
 @every_file
@@ -43,7 +48,9 @@ def test_a_package_imports_only_what_lies_below_it(path: Path) -> None:
 def test_the_library_is_silent(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert "print" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
-    assert "rich" not in imported(ast.parse(path.read_text()))
+    # A table of rich's is laid out, but nobody sees it before it is printed.
+    modules = imported_modules(ast.parse(path.read_text())) - {"rich.table"}
+    assert not [name for name in modules if name.split(".")[0] == "rich"]
 
 
 def test_the_command_line_joins_all_three() -> None:

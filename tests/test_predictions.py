@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ from conftest import tiny_images
 from torch import Tensor, nn
 
 from benchmarks.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
-from benchmarks.predictions import SCHEMA, Run, load, save
+from benchmarks.predictions import SCHEMA, Run, load, load_runs, save
 from benchmarks.suite import Suite
 
 RUN = Run(
@@ -167,3 +168,24 @@ def test_a_foreign_file_is_no_predictions(tmp_path: Path) -> None:
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         load(tmp_path / "x.parquet")
+
+
+def test_runs_of_several_models_come_back_by_model_and_seed(tmp_path: Path, suite: Suite) -> None:
+    table = predictions()
+    for model, seed in (("a", 0), ("a", 1), ("b", 0)):
+        run = replace(RUN, model=model, seed=seed)
+        save(table.assign(prediction=seed), run.path(tmp_path), run)
+    first, second, absent = load_runs(tmp_path, suite, "embedded", ["a", "b", "c"])
+    assert [set(each["prediction"]) for each in first] == [{0}, {1}]
+    assert (len(second), absent) == (1, [])
+
+
+@pytest.mark.parametrize("odd", [{"data_sha256": "other"}, {"protocol": "2"}])
+def test_runs_on_other_data_or_protocols_are_not_mixed(
+    tmp_path: Path, suite: Suite, odd: dict[str, str]
+) -> None:
+    runs = [replace(RUN, model="a"), replace(RUN, model="b", **odd)]  # type: ignore[arg-type]
+    for run in runs:
+        save(predictions(), run.path(tmp_path), run)
+    with pytest.raises(ValueError, match="of a, b on tiny are of different data or protocols"):
+        load_runs(tmp_path, suite, "embedded", ["a", "b"])

@@ -2,38 +2,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import golden
 
 from benchmarks.scores import accuracy, bootstrap, paired_difference, proportion, shape_bias
 
-GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden"
-
 Seen = Callable[..., pd.DataFrame]
-
-
-def golden(network: str) -> pd.DataFrame:
-    """Published decisions of a network on the 1,280 cue-conflict images."""
-    path = GOLDEN / f"cue-conflict_{network}.csv"
-    if not path.is_file():
-        pytest.skip(f"the published decisions are not here: {path}")
-    table = pd.read_csv(path)
-    names = table["imagename"].str.extract(r"_(\w+?)\d+-([a-z]+)\d+\.png$")
-    shape = names[0].str.rsplit("_", n=1).str[-1]
-    classes = sorted(set(shape) | set(names[1]) | set(table["object_response"]))
-    labels = {name: label for label, name in enumerate(classes)}
-    return pd.DataFrame(
-        {
-            "variant": "cue-conflict",
-            "id": range(len(table)),
-            "shape": shape.map(labels),
-            "texture": names[1].map(labels),
-            "prediction": table["object_response"].map(labels),
-        }
-    )
+ACCURACY = accuracy("v", chance=0.1)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +75,14 @@ def test_an_accuracy_has_the_textbook_interval(
 ) -> None:
     estimate = proportion(np.arange(n) < n_hits)
     assert estimate[1:3] == pytest.approx((low, high), abs=1e-4)
+
+
+def test_an_accuracy_over_few_objects_is_as_uncertain_as_they_are_few(seen: Seen) -> None:
+    columns = {"shape": [0] * 400, "prediction": [0, 1] * 200}
+    alone = ACCURACY.compute(seen(**columns))
+    alike = ACCURACY.compute(seen(**columns, id=np.tile(np.arange(4), 100)))
+    assert alone[::3] == alike[::3] == (0.5, 400)
+    assert alike.high - alike.low > 5 * (alone.high - alone.low)
 
 
 def test_no_images_give_nan_and_not_zero() -> None:
@@ -173,7 +159,7 @@ def test_the_bootstrap_resamples_clusters_and_not_images(seen: Seen) -> None:
 def test_the_bootstrap_agrees_with_wilson_on_an_accuracy() -> None:
     hits = np.arange(1000) < 300
     clusters = np.stack([hits, np.ones(1000)], axis=1).astype(int)
-    ours = bootstrap(clusters, lambda sums: sums[..., 0] / sums[..., 1], n=1000)
+    ours = bootstrap(clusters)
     assert ours[:3] == pytest.approx(proportion(hits)[:3], abs=0.002)
 
 

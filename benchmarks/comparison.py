@@ -1,0 +1,178 @@
+"""Two models on the same images: what differs, and whether chance alone could do it.
+
+Computed from stored predictions; no model is needed. Single scores are not here: see
+`benchmarks.scores`.
+
+Source:
+    McNemar, Note on the sampling error of the difference between correlated proportions,
+    Psychometrika 1947.
+    Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 1979.
+    Davison and Hinkley, Bootstrap Methods and their Application, 1997 (resampling on two levels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
+
+from benchmarks.scores import CONFIDENCE, RESAMPLES, TAILS, Score, resample, shares
+
+POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
+
+
+class Difference(NamedTuple):
+    """How much higher the first model scores than the second.
+
+    Attributes:
+        first: Score of the first model, the mean over its seeds.
+        second: The same of the second.
+        value: first - second.
+        low: Lower end of the difference's 95 % interval.
+        high: Upper end of it.
+        p_value: How likely a difference at least as large is between models that are equal.
+        detectable: The smallest true difference that would be found here in 4 cases of 5.
+        n: Images that count for the score, in one run of the first model.
+    """
+
+    first: float
+    second: float
+    value: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float
+    n: int
+
+
+def compare(
+    score: Score,
+    first: Sequence[pd.DataFrame],
+    second: Sequence[pd.DataFrame],
+    *,
+    seed: int = 0,
+) -> Difference:
+    """Compare two models by one score on the same images.
+
+    Images are drawn anew for all runs together, so that what is hard about one of them cancels,
+    and, where a model has several seeds, its seeds are drawn anew as well. An accuracy of one
+    seed each, over independent images, is tested by McNemar's exact test; everything else by
+    the bootstrap itself.
+
+    Args:
+        score: Of the suite.
+        first: Predictions of the first model, a table a seed.
+        second: The same of the second.
+        seed: Decides the resamples.
+
+    Returns:
+        The difference; NaN where a score is undefined.
+
+    Raises:
+        ValueError: If a model has no runs, or the runs are not on the same images.
+    """
+    if not first or not second:
+        raise ValueError("each model needs the predictions of at least one run")
+    counts = [score.count(table) for table in (*first, *second)]
+    if any(not each.index.equals(counts[0].index) for each in counts):
+        raise ValueError("the runs are not on the same images: there is nothing to pair")
+    clusters = np.stack([each.to_numpy() for each in counts], axis=1)  # (clusters, runs, sums)
+    n = int(clusters[:, 0, 1::2].sum())
+    runs = shares(clusters.sum(axis=0))
+    one, other = float(runs[: len(first)].mean()), float(runs[len(first) :].mean())
+    if not np.isfinite(one - other):
+        return Difference(one, other, np.nan, np.nan, np.nan, np.nan, np.nan, n)
+    generator = np.random.default_rng(seed)
+    drawn = resample(clusters.reshape(len(clusters), -1), generator)
+    drawn_runs = shares(drawn.reshape(RESAMPLES, *clusters.shape[1:]))
+    differences = _over_seeds(drawn_runs[:, : len(first)], generator) - _over_seeds(
+        drawn_runs[:, len(first) :], generator
+    )
+    low, high = np.nanquantile(differences, TAILS)
+    single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
+    p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
+    spread = np.nanstd(differences)
+    detectable = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
+    return Difference(
+        one, other, one - other, float(low), float(high), p_value, float(detectable), n
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for being the smallest of several.
+
+    Args:
+        p_values: Of all comparisons of a family, in [0, 1]; NaN counts as none.
+
+    Returns:
+        Corrected p-values in the same order: below 0.05, the comparison stands, and the chance
+        that any comparison of the family stands wrongly is at most 5 %.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, dtype=float)
+    order = np.argsort(values)  # NaN last
+    n_left = np.isfinite(values).sum() - np.arange(len(values))
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(np.minimum(1, values[order] * n_left))
+    return [float(value) for value in corrected]
+
+
+def verdict(
+    score: Score, first: str, second: str, difference: Difference, corrected_p_value: float
+) -> str:
+    """Say in words what a comparison found.
+
+    Args:
+        score: What was compared; it knows whether higher is better.
+        first: Name of the first model.
+        second: Name of the second.
+        difference: From `compare`.
+        corrected_p_value: From `holm`.
+
+    Example:
+        >>> from benchmarks.scores import shape_bias
+        >>> found = Difference(0.5, 0.52, -0.02, -0.06, 0.02, 0.4, 0.06, 100)
+        >>> verdict(shape_bias("conflict"), "a", "b", found, 0.8)
+        'cannot be told apart'
+        >>> verdict(shape_bias("conflict"), "a", "b", found, 0.01)
+        'b better'
+    """
+    if np.isnan(corrected_p_value):
+        return "undefined"
+    if corrected_p_value >= 1 - CONFIDENCE:
+        return "cannot be told apart"
+    return f"{first if (difference.value > 0) == score.higher_is_better else second} better"
+
+
+def _over_seeds(values: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a model's seeds anew in each resample, (R, seeds), and average them, (R,)."""
+    n = values.shape[1]
+    mean = values.mean(axis=1)
+    if n == 1:
+        return np.asarray(mean)
+    weights = generator.multinomial(n, [1 / n] * n, size=len(values)) / n
+    # The spread of a few values drawn with replacement falls short by (n - 1) / n.
+    return np.asarray(mean + np.sqrt(n / (n - 1)) * ((weights * values).sum(axis=1) - mean))
+
+
+def _mcnemar(hits: NDArray[np.int64]) -> float:
+    """Exact two-sided test, given hits of two models on the same images, (images, 2)."""
+    only_first = int((hits[:, 0] > hits[:, 1]).sum())
+    only_second = int((hits[:, 1] > hits[:, 0]).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def _bootstrap_p_value(differences: NDArray[np.float64]) -> float:
+    """Two-sided: twice the share of resamples on the rarer side of 0, never quite 0."""
+    differences = differences[np.isfinite(differences)]
+    rarer = min((differences <= 0).sum(), (differences >= 0).sum())
+    return float(min(1.0, 2 * (rarer + 1) / (len(differences) + 1)))

@@ -1,0 +1,101 @@
+"""Tables for the terminal: scores of models, and what differs between two.
+
+Nothing is printed here, and no number is computed: see `benchmarks.leaderboard` and
+`benchmarks.comparison`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.table import Table
+
+from benchmarks.comparison import Difference, holm, verdict
+from benchmarks.scores import Score
+from benchmarks.suite import Suite
+
+
+def percent(value: float, low: float, high: float) -> str:
+    """Write a score for people: in percent, with its 95 % interval.
+
+    Example:
+        >>> percent(0.5, 0.404, 0.596)
+        '50.0 [40.4, 59.6]'
+    """
+    if pd.isna(value):
+        return "undefined"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
+    """Lay out one suite's scores, a column a model.
+
+    Args:
+        suite: The suite.
+        board: Rows of its leaderboard, from `benchmarks.leaderboard.leaderboard`.
+        caption: What the numbers are and where they come from.
+    """
+    table = Table(
+        "score",
+        *board["model"],
+        "chance",
+        title=f"{suite.name}: {suite.asks}",
+        caption=caption,
+        min_width=80,
+    )
+    for score in suite.scores:
+        ends = [score.key, f"{score.key}_low", f"{score.key}_high"]
+        cells = [percent(*row) for row in board[ends].itertuples(index=False)]
+        style = "bold" if score.key == suite.primary else None
+        table.add_row(_label(score), *cells, f"{100 * score.chance:.1f}", style=style)
+    table.add_row("interval", *board["interval"], "")
+    table.add_row("rank", *("" if pd.isna(rank) else str(rank) for rank in board["rank"]), "")
+    return table
+
+
+def differences_table(
+    first: str, second: str, found: Sequence[tuple[Suite, Score, Difference]]
+) -> Table:
+    """Lay out all differences between two models, p-values corrected for their number.
+
+    Args:
+        first: Name of the first model.
+        second: Name of the second.
+        found: Every comparison that was made: leaving some out would falsify the correction.
+    """
+    table = Table(
+        "suite",
+        "score",
+        first,
+        second,
+        "difference",
+        "p (Holm)",
+        "detectable",
+        "n",
+        "verdict",
+        title=f"{first} against {second}",
+        caption="percent and points with 95 % interval, images and seeds resampled; detectable: "
+        "the smallest difference that would be found in 4 cases of 5",
+        min_width=80,
+    )
+    corrected = holm([difference.p_value for *_, difference in found])
+    for (suite, score, difference), p_value in zip(found, corrected, strict=True):
+        table.add_row(
+            suite.name,
+            _label(score),
+            f"{100 * difference.first:.1f}",
+            f"{100 * difference.second:.1f}",
+            percent(difference.value, difference.low, difference.high),
+            "" if pd.isna(p_value) else f"{p_value:.2g}",
+            f"{100 * difference.detectable:.1f}",
+            str(difference.n),
+            verdict(score, first, second, difference, p_value),
+            style="bold" if score.key == suite.primary else None,
+        )
+    return table
+
+
+def _label(score: Score) -> str:
+    """Name a score, and say so if lower is better."""
+    return f"{score.variant} {score.metric}{'' if score.higher_is_better else ' (lower is better)'}"
