@@ -36,6 +36,7 @@ from torch import nn
 from benchmarks import SUITES
 from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
+from benchmarks.gate import check, check_history, check_regression, earlier, summary
 from benchmarks.leaderboard import (
     Row,
     append,
@@ -47,7 +48,7 @@ from benchmarks.leaderboard import (
 )
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.rendered import training_cached, variants_cached
-from benchmarks.suite import DataSource, Suite, World
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from benchmarks.tables import differences_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
@@ -68,6 +69,7 @@ examples:
                                                     the official digits, not the embedded ones
   bench.py list                                     all suites and models, and what they ask
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
+  bench.py check --against main                     does any row no longer hold, or is worse?
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
 
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: As on the command line; None takes those of this process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 if interrupted.
+        The exit code: 0, 1 if results do not hold, 2 for bad input, 130 if interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0].startswith("--") and given[0] != "--help":
@@ -103,14 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = command_line().parse_args(given or ["--help"])
         options.given = given
-        options.command(options)
+        return options.command(options) or 0
     except (ValueError, OSError) as error:
         print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
-    return 0
 
 
 def command_line() -> Parser:
@@ -121,9 +122,10 @@ def command_line() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="run | list | compare | train")
+    commands = parser.add_subparsers(required=True, metavar="run | list | check | compare | train")
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
+    add_check(commands.add_parser("check", help="find rows of results that do not hold"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
     return parser
@@ -146,6 +148,18 @@ def add_list(parser: argparse.ArgumentParser) -> None:
         "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `check`."""
+    parser.set_defaults(command=check_results)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="a git revision; rows that were there must still be, and no score may be worse",
+    )
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
@@ -505,6 +519,28 @@ def compare_models(options: argparse.Namespace) -> None:
             f"on one suite; make them with `bench.py --suite … --model {first},{second}`"
         )
     console().print(differences_table(first, second, found))
+
+
+def check_results(options: argparse.Namespace) -> int:
+    """Find rows that do not hold; 1 if there are any."""
+    results: Path = options.results
+    present = [suite for suite in SUITES.values() if (results / f"{suite.name}.csv").exists()]
+    with progress_bars() as bars:
+        exams = [read_exam(suite, EMBEDDED, bars) for suite in present]
+        hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
+        with bar(bars, "rows and predictions") as update:
+            problems = check(results, SUITES, hashes, update)
+        if options.against:
+            with earlier(results, options.against) as before, bar(bars, "history") as update:
+                problems += check_history(before, results)
+                problems += check_regression(before, results, SUITES, update)
+    for problem in problems:
+        print(problem)
+    if options.summary:
+        table = markdown(results, list(SUITES.values()))
+        options.summary.write_text(summary(problems, table), encoding="utf-8")
+    print(f"problems: {len(problems)}" if problems else "all rows hold")
+    return int(bool(problems))
 
 
 def show_lists(options: argparse.Namespace) -> None:

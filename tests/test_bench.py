@@ -351,3 +351,26 @@ def test_compare_of_models_that_never_ran_names_the_command_that_runs_them(
     assert command(results, "--suite tiny --model erm") == 0
     assert bench.main(["compare", "erm", "oracle", "--results", str(results)]) == 2
     assert "--model erm,oracle" in capsys.readouterr().err
+
+
+def test_check_ends_with_one_if_a_row_does_not_hold_and_writes_a_summary(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite tiny --model erm") == 0
+    assert bench.main(["check", "--results", str(results)]) in (0, 1)  # 1 in a changed checkout
+    rows = (results / "runs.csv").read_text().splitlines()
+    (results / "runs.csv").write_text("\n".join([*rows, rows[-1]]) + "\n")
+    capsys.readouterr()
+    summary = tmp_path / "summary.md"
+    assert bench.main(["check", "--results", str(results), "--summary", str(summary)]) == 1
+    assert "gap: doubled" in capsys.readouterr().out
+    assert "gap: doubled" in summary.read_text()
+    assert "| erm |" in summary.read_text()
+
+
+def test_check_against_an_unknown_revision_is_one_clear_line(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite tiny --model erm") == 0
+    assert bench.main(["check", "--results", str(results), "--against", "nowhere"]) == 2
+    assert "at 'nowhere'" in capsys.readouterr().err

@@ -1,0 +1,269 @@
+"""The regression gate: whether committed results still hold, row by row.
+
+Nothing is scored anew here: rows, leaderboards and predictions are held against each other,
+against the test images that the code draws, and against an earlier state of the folder.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.comparison import Difference, compare, holm
+from benchmarks.evaluate import score_suite
+from benchmarks.leaderboard import leaderboard, read_runs
+from benchmarks.predictions import Run, load
+from benchmarks.scores import CONFIDENCE, Score
+from benchmarks.suite import Suite
+
+Progress = Callable[[int, int], None]
+_RUN = [*Run.__dataclass_fields__]
+_SLOT = ["suite", "protocol", "source", "model", "seed"]
+_PROVENANCE = ["data_sha256", "weights_sha256", "device", "torch", "python", "commit", "time"]
+
+
+def check(
+    results: Path,
+    suites: Mapping[str, Suite],
+    data_sha256: Mapping[str, str],
+    progress: Progress = lambda done, total: None,
+) -> list[str]:
+    """Find what does not hold in a folder of results.
+
+    Args:
+        results: The folder of `runs.csv`.
+        suites: All suites by name.
+        data_sha256: Hash of each suite's embedded test images, as the code draws them now.
+        progress: Called after each run with runs done and runs in all.
+
+    Returns:
+        One line a problem, naming the row or the file; none if all is well: each row is there
+        once, with its provenance; each leaderboard follows from the rows; each row's score
+        follows from its predictions; the test images are those that the rows were made on.
+    """
+    runs = read_runs(results)
+    newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
+    protocols = newest["suite"].map({name: suite.protocol for name, suite in suites.items()})
+    current = newest[newest["protocol"] == protocols]
+    problems = [
+        *_doubled(runs),
+        *_without_provenance(runs),
+        *_of_other_images(current, data_sha256),
+    ]
+    for name in sorted(set(runs["suite"]) - set(suites)):
+        problems.append(f"runs.csv has rows of {name!r}, which is no suite")
+    for suite in suites.values():
+        problems += _stale(results, runs, suite)
+    of_runs = [rows for _, rows in current.groupby(_SLOT)]
+    for done, rows in enumerate(of_runs, start=1):
+        problems += _unfounded(results, suites[rows["suite"].iloc[0]], rows)
+        progress(done, len(of_runs))
+    return problems
+
+
+def check_history(before: Path, now: Path) -> list[str]:
+    """Find rows that were there before and are not there now, or not in their place.
+
+    Args:
+        before: An earlier state of the folder of `runs.csv`.
+        now: The folder.
+
+    Returns:
+        One line a problem. Rows are only ever appended, so what was there must still stand at
+        the beginning of the file, byte for byte.
+    """
+    old, new = (_lines(folder) for folder in (before, now))
+    if new[: len(old)] == old:
+        return []
+    lost = Counter(old) - Counter(new)
+    if not lost:
+        place = next(i for i, (a, b) in enumerate(zip_longest(old, new)) if a != b)
+        first = _named(old[place])
+        return [f"runs.csv line {place + 1}: rows changed their order, from {first} on"]
+    return [f"runs.csv: a row vanished or was changed: {_named(line)}" for line in lost]
+
+
+def check_regression(
+    before: Path, now: Path, suites: Mapping[str, Suite], progress: Progress = lambda _, __: None
+) -> list[str]:
+    """Find scores that are significantly worse than they were, on the same test images.
+
+    Args:
+        before: An earlier state of the folder of results.
+        now: The folder.
+        suites: All suites by name.
+        progress: Called after each model with models done and models in all.
+
+    Returns:
+        One line a score, for those whose paired difference stands after Holm's correction for
+        all that was compared.
+    """
+    models = sorted(
+        {path.parent.relative_to(before) for path in before.glob("predictions/*/*/*/*.parquet")}
+    )
+    found: list[tuple[str, Score, Difference]] = []
+    for done, model in enumerate(models, start=1):
+        old, new = (_predictions(folder / model) for folder in (before, now))
+        suite = suites.get(model.parts[1])
+        if suite is not None and new and _comparable(old, new):
+            tables = [[table for table, _ in runs] for runs in (new, old)]
+            name = " ".join(model.parts[1:])
+            found += [(name, score, compare(score, *tables)) for score in suite.scores]
+        progress(done, len(models))
+    corrected = holm([difference.p_value for *_, difference in found])
+    return [
+        f"{name} {score.key}: worse than before, {100 * difference.second:.1f} to "
+        f"{100 * difference.first:.1f} % (p {p_value:.2g})"
+        for (name, score, difference), p_value in zip(found, corrected, strict=True)
+        if p_value < 1 - CONFIDENCE and (difference.value < 0) == score.higher_is_better
+    ]
+
+
+@contextmanager
+def earlier(results: Path, revision: str) -> Iterator[Path]:
+    """Unpack the folder of results as it was at a revision of the repository it lies in.
+
+    Args:
+        results: The folder.
+        revision: Anything that git understands.
+
+    Yields:
+        A folder that is gone afterwards.
+
+    Raises:
+        ValueError: If git knows no such revision, or the folder was not in it.
+    """
+    archive = subprocess.run(
+        ["git", "-C", str(results), "archive", "--format=tar", revision, "."], capture_output=True
+    )
+    if archive.returncode:
+        reason = archive.stderr.decode(errors="replace").strip()
+        raise ValueError(f"git has no {results} at {revision!r}: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+            tar.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def summary(problems: Sequence[str], leaderboards: str) -> str:
+    """Write what was found in Markdown, for a pull request.
+
+    Args:
+        problems: From the checks.
+        leaderboards: A table, from `benchmarks.leaderboard.markdown`.
+    """
+    found = [f"- {problem}" for problem in problems] or ["All rows hold."]
+    title = f"Benchmark: {len(problems)} problem{'s' * (len(problems) != 1)}"
+    return "\n".join([f"### {title}", "", *found, "", leaderboards, ""])
+
+
+def _doubled(runs: pd.DataFrame) -> Iterator[str]:
+    """Rows that say again what the newest row before them said."""
+    said = [*_RUN, "variant", "metric", "value", "low", "high", "n"]
+    slot = [*_SLOT, "variant", "metric"]
+    before = runs.groupby(slot, sort=False)[said].shift()
+    same = ((runs[said] == before) | (runs[said].isna() & before.isna())).all(axis=1)
+    for row in _records(runs[same]):
+        yield f"{_row(row)}: doubled"
+
+
+def _without_provenance(runs: pd.DataFrame) -> Iterator[str]:
+    """Rows that do not say where they come from."""
+    for row in _records(runs):
+        if lacking := [name for name in _PROVENANCE if not row[name]]:
+            yield f"{_row(row)}: lacks {', '.join(lacking)}"
+        elif row["commit"].endswith("-dirty"):
+            yield f"{_row(row)}: made with changes that are in no commit"
+
+
+def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> Iterator[str]:
+    """Embedded rows on other test images than those drawn now."""
+    embedded = current[current["source"] == "embedded"]
+    for name, rows in embedded.groupby("suite"):
+        odd = rows[rows["data_sha256"] != data_sha256.get(str(name), "")]
+        for row in _records(odd.drop_duplicates(_SLOT)):
+            yield (
+                f"{_row(row)}: the suite's test images are others now; give its protocol a new "
+                "version, or run the model again"
+            )
+
+
+def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:
+    """A leaderboard that is not what the rows give."""
+    path = results / f"{suite.name}.csv"
+    expected = leaderboard(runs, suite).to_csv(index=False, lineterminator="\n").splitlines()
+    there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not there and len(expected) == 1:
+        return
+    for number, (is_, ought) in enumerate(zip_longest(there, expected), start=1):
+        if is_ != ought:
+            yield f"{path.name} line {number} does not follow from runs.csv: {_named(is_ or ought)}"
+            return
+
+
+def _unfounded(results: Path, suite: Suite, rows: pd.DataFrame) -> Iterator[str]:
+    """Rows of one run whose scores do not follow from its predictions."""
+    first = _records(rows)[0]
+    run = Run(**{name: first[name] for name in _RUN})
+    try:
+        predictions, stored = load(run.path(results))
+        estimates = score_suite(suite, predictions)
+    except ValueError as error:
+        yield f"{_row(first)}: {error}"
+        return
+    if odd := [name for name in _RUN if getattr(stored, name) != first[name]]:
+        yield f"{_row(first)}: its predictions are of another {', '.join(odd)}"
+        return
+    found = {(score.variant, score.metric): each for score, each in estimates.items()}
+    for row in _records(rows):
+        estimate = found.pop((row["variant"], row["metric"]), None)
+        said = [row[name] for name in ("value", "low", "high", "n")]
+        if estimate is None or not np.allclose(said, estimate, rtol=1e-9, equal_nan=True):
+            yield f"{_row(row)}: does not follow from its predictions"
+    for variant, metric in found:
+        yield f"{_row(first)}: lacks the row of {variant} {metric}"
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries."""
+    return [{str(name): cell for name, cell in row.items()} for row in rows.to_dict("records")]
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    """Name a row."""
+    slot = " ".join(str(row[name]) for name in ("suite", "source", "model"))
+    return f"{slot} seed {row['seed']} {row['variant']} {row['metric']}"
+
+
+def _lines(folder: Path) -> list[str]:
+    """Lines of `runs.csv`."""
+    path = folder / "runs.csv"
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _named(line: str | None) -> str:
+    """Shorten a line of a table to what tells which it is."""
+    return ",".join((line or "").split(",")[:9])
+
+
+def _predictions(folder: Path) -> list[tuple[pd.DataFrame, Run]]:
+    """Predictions of all seeds of a model."""
+    return [load(path) for path in sorted(folder.glob("seed*.parquet"))]
+
+
+def _comparable(old: list[tuple[pd.DataFrame, Run]], new: list[tuple[pd.DataFrame, Run]]) -> bool:
+    """Whether predictions are on the same images and not the very same."""
+    kinds = {(run.protocol, run.data_sha256) for _, run in (*old, *new)}
+    same = [run for _, run in old] == [run for _, run in new]
+    return len(kinds) == 1 and not same

@@ -1,0 +1,243 @@
+"""Each way in which results can stop to hold is tried out, and found."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import tiny_suite
+from test_predictions import FirstRow
+
+from benchmarks.evaluate import data_sha256, evaluate, score_suite
+from benchmarks.gate import check, check_history, check_regression, earlier, summary
+from benchmarks.leaderboard import Row, append, environment, write_leaderboards
+from benchmarks.predictions import Run, load, save
+from benchmarks.suite import EMBEDDED, Suite
+
+SUITES = {"tiny": tiny_suite("tiny")}
+HASHES = {"tiny": data_sha256(SUITES["tiny"].variants(EMBEDDED))}
+PREDICTIONS = evaluate(FirstRow(), SUITES["tiny"].variants(EMBEDDED))[0]
+
+
+def run_model(
+    results: Path,
+    predictions: pd.DataFrame = PREDICTIONS,
+    *,
+    seed: int = 0,
+    suite: Suite = SUITES["tiny"],
+    weights: str = "w",
+) -> None:
+    """Do what a run leaves behind: predictions, rows and a leaderboard."""
+    run = Run(
+        suite=suite.name,
+        protocol=suite.protocol,
+        source="embedded",
+        data_sha256=HASHES["tiny"],
+        model="erm",
+        weights_sha256=weights,
+        seed=seed,
+    )
+    save(predictions, run.path(results), run)
+    found = environment("cpu") | {"commit": "c0"}
+    rows = [
+        Row(
+            **asdict(run),
+            variant=score.variant,
+            metric=score.metric,
+            **estimate._asdict(),
+            images_per_second=1.0,
+            **found,  # type: ignore[arg-type]
+        )
+        for score, estimate in score_suite(suite, predictions).items()
+    ]
+    append(rows, results)
+    write_leaderboards(results, [suite])
+
+
+def worse(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Miss two images of three."""
+    missed = predictions["index"] % 3 > 0
+    return predictions.assign(prediction=predictions["shape"].where(~missed, 3))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    run_model(folder, seed=0)
+    run_model(folder, seed=1)
+    return folder
+
+
+@pytest.fixture
+def before(results: Path, tmp_path: Path) -> Path:
+    shutil.copytree(results, tmp_path / "before")
+    return tmp_path / "before"
+
+
+def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Change the lines of a file."""
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def found(results: Path) -> str:
+    return "\n".join(check(results, SUITES, HASHES))
+
+
+def test_what_runs_leave_behind_holds(results: Path, before: Path) -> None:
+    assert check(results, SUITES, HASHES) == []
+    assert check_history(before, results) == []
+    assert check_regression(before, results, SUITES) == []
+
+
+def test_an_empty_folder_holds(tmp_path: Path) -> None:
+    assert check(tmp_path, SUITES, {}) == []
+
+
+def test_rows_that_were_appended_hold(results: Path, before: Path) -> None:
+    run_model(results, seed=2)
+    assert check(results, SUITES, HASHES) + check_history(before, results) == []
+
+
+def test_a_deleted_row_is_missed(results: Path, before: Path) -> None:
+    edit(results / "runs.csv", lambda lines: lines[:2] + lines[3:])
+    assert "tiny embedded erm seed 0 easy accuracy: lacks the row of hard accuracy" in found(
+        results
+    )
+    (problem,) = check_history(before, results)
+    assert problem.startswith("runs.csv: a row vanished or was changed: tiny,1,embedded")
+    assert problem.endswith("hard,accuracy")
+
+
+def test_a_doubled_row_is_named(results: Path) -> None:
+    edit(results / "runs.csv", lambda lines: [*lines[:3], lines[2], *lines[3:]])
+    assert "tiny embedded erm seed 0 hard accuracy: doubled" in found(results)
+
+
+def test_an_edited_value_is_named(results: Path, before: Path) -> None:
+    first = (results / "runs.csv").read_text().splitlines()[1].split(",")
+    place = list(pd.read_csv(before / "runs.csv").columns).index("value")
+    edited = [*first[:place], "0.123", *first[place + 1 :]]
+    edit(results / "runs.csv", lambda lines: [lines[0], ",".join(edited), *lines[2:]])
+    assert "seed 0 easy accuracy: does not follow from its predictions" in found(results)
+    assert "tiny.csv line 2 does not follow from runs.csv" in found(results)
+    assert len(check_history(before, results)) == 1
+
+
+def test_rows_in_another_order_are_found(results: Path, before: Path) -> None:
+    edit(results / "runs.csv", lambda lines: [lines[0], lines[2], lines[1], *lines[3:]])
+    (problem,) = check_history(before, results)
+    assert problem.startswith("runs.csv line 2: rows changed their order, from tiny,1,embedded")
+
+
+def test_a_stale_leaderboard_is_found(results: Path) -> None:
+    edit(results / "tiny.csv", lambda lines: [lines[0], lines[1].replace("erm", "mine")])
+    assert "tiny.csv line 2 does not follow from runs.csv" in found(results)
+    (results / "tiny.csv").unlink()
+    assert "tiny.csv line 1 does not follow from runs.csv" in found(results)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "said"),
+    [
+        ("commit", "", "lacks commit"),
+        ("torch", "", "lacks torch"),
+        ("commit", "c0-dirty", "made with changes that are in no commit"),
+    ],
+)
+def test_a_row_without_provenance_is_named(results: Path, name: str, cell: str, said: str) -> None:
+    table = pd.read_csv(results / "runs.csv", dtype=str)
+    table.loc[0, name] = cell
+    table.to_csv(results / "runs.csv", index=False)
+    assert f"tiny embedded erm seed 0 easy accuracy: {said}" in found(results)
+
+
+def test_changed_test_images_ask_for_a_new_version_of_the_protocol(results: Path) -> None:
+    problems = check(results, SUITES, {"tiny": "another hash"})
+    assert len(problems) == 2  # one a seed
+    assert all("give its protocol a new version" in problem for problem in problems)
+
+
+def test_rows_of_an_older_protocol_need_not_hold_any_more(results: Path) -> None:
+    newer = {"tiny": replace(SUITES["tiny"], protocol="2")}
+    write_leaderboards(results, newer.values())
+    assert check(results, newer, {"tiny": "another hash"}) == []
+
+
+def test_rows_of_an_unknown_suite_are_named(results: Path) -> None:
+    assert "runs.csv has rows of 'tiny', which is no suite" in check(results, {}, {})
+
+
+def test_predictions_that_are_gone_or_of_another_run_are_named(results: Path) -> None:
+    path = next(results.rglob("seed0.parquet"))
+    table, run = load(path)
+    save(table, path, replace(run, weights_sha256="others"))
+    assert "its predictions are of another weights_sha256" in found(results)
+    path.unlink()
+    assert "there is no file" in found(results)
+
+
+def test_worse_weights_are_found_and_the_score_is_named(results: Path, before: Path) -> None:
+    for seed in (0, 1):
+        run_model(results, worse(PREDICTIONS), seed=seed, weights="worse")
+    assert check(results, SUITES, HASHES) == []
+    problems = check_regression(before, results, SUITES)
+    assert [problem.split(":")[0] for problem in problems] == [
+        "tiny embedded erm easy_accuracy",
+        "tiny embedded erm hard_accuracy",
+    ]
+
+
+def test_better_weights_and_a_few_other_answers_are_no_regression(
+    results: Path, before: Path
+) -> None:
+    changed = PREDICTIONS.copy()
+    changed.loc[[3, 50], "prediction"] = (changed.loc[[3, 50], "shape"] + 1) % 3
+    for seed in (0, 1):
+        run_model(results, changed, seed=seed, weights="other")
+    assert check_regression(before, results, SUITES) == []
+    for seed in (0, 1):
+        run_model(before, worse(PREDICTIONS), seed=seed, weights="worse")
+    assert check_regression(before, results, SUITES) == []
+
+
+def test_predictions_on_other_images_are_not_compared(results: Path, before: Path) -> None:
+    for path in results.rglob("*.parquet"):
+        table, run = load(path)
+        save(worse(table), path, replace(run, data_sha256="other images"))
+    assert check_regression(before, results, SUITES) == []
+
+
+def test_an_earlier_state_comes_out_of_git_and_an_unknown_one_is_refused(results: Path) -> None:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", results, *identity, *arguments], check=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "rows")
+    run_model(results, seed=2)
+    with earlier(results, "HEAD") as there:
+        assert len(list(there.rglob("*.parquet"))) == 2
+        assert check_history(there, results) == []
+    assert not there.exists()
+    with (
+        pytest.raises(ValueError, match=r"git has no .* at 'nowhere'"),
+        earlier(results, "nowhere"),
+    ):
+        pass
+
+
+def test_the_summary_lists_problems_and_leaderboards() -> None:
+    assert summary(["row x: doubled"], "| model |").splitlines() == [
+        "### Benchmark: 1 problem",
+        "",
+        "- row x: doubled",
+        "",
+        "| model |",
+    ]
+    assert "All rows hold." in summary([], "")
