@@ -1,12 +1,16 @@
 """The README says what the repository does."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from benchmarks import SUITES
 from benchmarks.leaderboard import markdown
+from cgn.images import Factors, load_tensors
+from cgn.train import PRESETS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,6 +20,27 @@ def test_the_leaderboard_in_the_readme_follows_from_the_committed_rows() -> None
     begin, end = "<!-- leaderboard: python bench.py list --markdown -->", "<!-- /leaderboard -->"
     shown = README.split(begin)[1].split(end)[0].strip()
     assert shown == markdown(ROOT / "results", list(SUITES.values()))
+
+
+def test_the_table_of_cgns_in_the_readme_follows_from_their_files() -> None:
+    for world in {suite.world for suite in SUITES.values()}:
+        about = load_tensors(ROOT / "cgn/weights" / f"{world.name}.safetensors")[1]
+        quality: Any = about["quality"]
+        config: Any = about["config"]
+        cells = [world.name, f"{config['steps']:,}", f"{about['seconds']:,.0f}"]
+        cells += [f"{100 * quality[f'{factor}_effectiveness']:.1f}" for factor in Factors._fields]
+        if world.name == "colored-mnist":
+            cells[-1] = "-"  # its background is always black
+        assert f"| {' | '.join(cells)} |" in README
+        assert config == asdict(PRESETS[world.name]), (
+            "the README says: trained by just that command"
+        )
+
+
+def test_the_examples_for_the_results_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "results/README.md").read_text(encoding="utf-8")
+    exec(text.split("```python\n")[1].split("```")[0], {})
 
 
 def test_the_python_example_scores_a_module_of_ones_own(
