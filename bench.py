@@ -48,10 +48,12 @@ from benchmarks.leaderboard import (
 )
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.rendered import training_cached, variants_cached
+from benchmarks.report import write_report
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from benchmarks.tables import differences_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
+from cgn.model import CGN
 from cgn.quality import quality
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
@@ -70,6 +72,7 @@ examples:
   bench.py list                                     all suites and models, and what they ask
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
   bench.py check --against main                     does any row no longer hold, or is worse?
+  bench.py report --out report.html                 everything on one page, with pictures
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
 
@@ -122,10 +125,11 @@ def command_line() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="run | list | check | compare | train")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
     add_check(commands.add_parser("check", help="find rows of results that do not hold"))
+    add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
     return parser
@@ -160,6 +164,15 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         help="a git revision; rows that were there must still be, and no score may be worse",
     )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `report`."""
+    parser.set_defaults(command=report)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: report.html in the folder of results"
+    )
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
@@ -541,6 +554,23 @@ def check_results(options: argparse.Namespace) -> int:
         options.summary.write_text(summary(problems, table), encoding="utf-8")
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write all results as one HTML page."""
+    suites = list(SUITES.values())
+    out: Path = options.out or options.results / "report.html"
+    check_writable(out.parent, "--out")
+    with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
+        images = {suite.name: read_exam(suite, EMBEDDED, bars).variants for suite in suites}
+        sheets = {}
+        for world in {suite.world.name for suite in suites}:
+            cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded"))
+            picture = Path(folder) / f"{world}.png"
+            sheet(cgn, picture)
+            sheets[world] = picture.read_bytes()
+    write_report(out, options.results, suites, images, sheets)
+    print(f"wrote {out}")
 
 
 def show_lists(options: argparse.Namespace) -> None:

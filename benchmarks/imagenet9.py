@@ -182,4 +182,5 @@ IN9 = Suite(
         replace(accuracy("only_bg_t", chance=CHANCE), higher_is_better=False),
     ),
     primary="mixed_rand_accuracy",
+    standard="original_accuracy",
 )

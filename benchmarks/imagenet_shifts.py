@@ -176,6 +176,7 @@ IMAGENET_A = Suite(
     variants=hard_variants,
     scores=(accuracy("hard", chance=CHANCE), accuracy("clean", chance=CHANCE)),
     primary="hard_accuracy",
+    standard="clean_accuracy",
 )
 
 IMAGENET_SKETCH = Suite(

@@ -327,6 +327,7 @@ def _suite(name: str, paint: Painter, asks: str) -> Suite:
             accuracy("biased", chance=0.1),
         ),
         primary="unbiased_accuracy",
+        standard="biased_accuracy",
     )
 
 

@@ -70,6 +70,8 @@ class Suite:
         variants: The test sets by name; the same source gives the same bytes everywhere.
         scores: What is computed from the predictions.
         primary: Key of the score that ranks the leaderboard.
+        standard: Key of the score on ordinary images, which the primary one is held against;
+            None if the suite has none.
     """
 
     name: str
@@ -79,10 +81,12 @@ class Suite:
     variants: Callable[[DataSource], dict[str, ImageSet]]
     scores: tuple[Score, ...]
     primary: str
+    standard: str | None = None
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]
-        if len(set(keys)) != len(keys) or self.primary not in keys:
+        named = {self.primary} | ({self.standard} - {None})
+        if len(set(keys)) != len(keys) or not named <= set(keys):
             raise ValueError(
-                f"suite {self.name}: {self.primary!r} must be one of the scores {keys}"
+                f"suite {self.name}: {sorted(map(str, named))} must be among its scores {keys}"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.comparison import Difference, holm, verdict
 from benchmarks.scores import Score
@@ -37,8 +37,7 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
         caption: What the numbers are and where they come from.
     """
     table = Table(
-        "score",
-        *board["model"],
+        *(Column(name, overflow="fold") for name in ("score", *board["model"])),
         "chance",
         title=f"{suite.name}: {suite.asks}",
         caption=caption,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
+from benchmarks.evaluate import data_sha256, score_suite
+from benchmarks.leaderboard import Row, append, environment, write_leaderboards
+from benchmarks.predictions import Run, save
 from benchmarks.scores import accuracy, paired_difference
-from benchmarks.suite import DataSource, Suite, World
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from cgn.images import Factors, ImageSet
 
 N_CLASSES = 3
@@ -54,6 +58,45 @@ def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
         ),
         primary="hard_accuracy",
     )
+
+
+TINY_SHA256 = data_sha256(tiny_suite().variants(EMBEDDED))
+
+
+def run_model(
+    results: Path,
+    predictions: pd.DataFrame,
+    *,
+    model: str = "erm",
+    seed: int = 0,
+    weights: str = "w",
+) -> None:
+    """Leave behind what a run on the tiny suite does: predictions, rows and a leaderboard."""
+    suite = tiny_suite()
+    run = Run(
+        suite=suite.name,
+        protocol=suite.protocol,
+        source="embedded",
+        data_sha256=TINY_SHA256,
+        model=model,
+        weights_sha256=weights,
+        seed=seed,
+    )
+    save(predictions, run.path(results), run)
+    found = environment("cpu") | {"commit": "c0"}
+    rows = [
+        Row(
+            **asdict(run),
+            variant=score.variant,
+            metric=score.metric,
+            **estimate._asdict(),
+            images_per_second=1.0,
+            **found,  # type: ignore[arg-type]
+        )
+        for score, estimate in score_suite(suite, predictions).items()
+    ]
+    append(rows, results)
+    write_leaderboards(results, [suite])
 
 
 @pytest.fixture

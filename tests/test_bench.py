@@ -374,3 +374,16 @@ def test_check_against_an_unknown_revision_is_one_clear_line(
     assert command(results, "--suite tiny --model erm") == 0
     assert bench.main(["check", "--results", str(results), "--against", "nowhere"]) == 2
     assert "at 'nowhere'" in capsys.readouterr().err
+
+
+def test_report_writes_one_page_beside_the_results(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
+    CGN(config).save(tmp_path / "cgn.safetensors", {})
+    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    assert command(results, "--suite tiny --model erm,oracle --seeds 2") == 0
+    assert bench.main(["report", "--results", str(results)]) == 0
+    page = (results / "report.html").read_text()
+    assert 'data-model="oracle"' in page
+    assert "Samples of the CGN of tiny-world" in page

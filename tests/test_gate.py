@@ -5,58 +5,23 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import tiny_suite
+from conftest import TINY_SHA256, run_model, tiny_suite
 from test_predictions import FirstRow
 
-from benchmarks.evaluate import data_sha256, evaluate, score_suite
+from benchmarks.evaluate import evaluate
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
-from benchmarks.leaderboard import Row, append, environment, write_leaderboards
-from benchmarks.predictions import Run, load, save
-from benchmarks.suite import EMBEDDED, Suite
+from benchmarks.leaderboard import write_leaderboards
+from benchmarks.predictions import load, save
+from benchmarks.suite import EMBEDDED
 
 SUITES = {"tiny": tiny_suite("tiny")}
-HASHES = {"tiny": data_sha256(SUITES["tiny"].variants(EMBEDDED))}
+HASHES = {"tiny": TINY_SHA256}
 PREDICTIONS = evaluate(FirstRow(), SUITES["tiny"].variants(EMBEDDED))[0]
-
-
-def run_model(
-    results: Path,
-    predictions: pd.DataFrame = PREDICTIONS,
-    *,
-    seed: int = 0,
-    suite: Suite = SUITES["tiny"],
-    weights: str = "w",
-) -> None:
-    """Do what a run leaves behind: predictions, rows and a leaderboard."""
-    run = Run(
-        suite=suite.name,
-        protocol=suite.protocol,
-        source="embedded",
-        data_sha256=HASHES["tiny"],
-        model="erm",
-        weights_sha256=weights,
-        seed=seed,
-    )
-    save(predictions, run.path(results), run)
-    found = environment("cpu") | {"commit": "c0"}
-    rows = [
-        Row(
-            **asdict(run),
-            variant=score.variant,
-            metric=score.metric,
-            **estimate._asdict(),
-            images_per_second=1.0,
-            **found,  # type: ignore[arg-type]
-        )
-        for score, estimate in score_suite(suite, predictions).items()
-    ]
-    append(rows, results)
-    write_leaderboards(results, [suite])
 
 
 def worse(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +33,8 @@ def worse(predictions: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     folder = tmp_path / "results"
-    run_model(folder, seed=0)
-    run_model(folder, seed=1)
+    run_model(folder, PREDICTIONS, seed=0)
+    run_model(folder, PREDICTIONS, seed=1)
     return folder
 
 
@@ -99,7 +64,7 @@ def test_an_empty_folder_holds(tmp_path: Path) -> None:
 
 
 def test_rows_that_were_appended_hold(results: Path, before: Path) -> None:
-    run_model(results, seed=2)
+    run_model(results, PREDICTIONS, seed=2)
     assert check(results, SUITES, HASHES) + check_history(before, results) == []
 
 
@@ -220,7 +185,7 @@ def test_an_earlier_state_comes_out_of_git_and_an_unknown_one_is_refused(results
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message", "rows")
-    run_model(results, seed=2)
+    run_model(results, PREDICTIONS, seed=2)
     with earlier(results, "HEAD") as there:
         assert len(list(there.rglob("*.parquet"))) == 2
         assert check_history(there, results) == []
