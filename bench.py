@@ -33,7 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn
 
-from benchmarks import SUITES
+from benchmarks import ATTRIBUTIONS, SUITES
 from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
@@ -48,7 +48,6 @@ from benchmarks.leaderboard import (
 )
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.rendered import training_cached, variants_cached
-from benchmarks.report import write_report
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from benchmarks.tables import differences_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
@@ -69,6 +68,8 @@ examples:
                                                     three suites, two models, means over seeds
   bench.py --suite colored-mnist --model cgn --data ~/mnist
                                                     the official digits, not the embedded ones
+  bench.py --suite attribution-openmoji-9 --model cgn,erm
+                                                    which factor, changed alone, moves them?
   bench.py list                                     all suites and models, and what they ask
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
   bench.py check --against main                     does any row no longer hold, or is worse?
@@ -138,7 +139,7 @@ def command_line() -> Parser:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run`."""
     parser.set_defaults(command=run)
-    parser.add_argument("--suite", required=True, help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--suite", required=True, help="all, mnists, attributions, or NAME[,NAME]")
     parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
@@ -179,7 +180,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `compare`."""
     parser.set_defaults(command=compare_models)
     parser.add_argument("models", nargs=2, metavar="MODEL", help="as in the leaderboards")
-    parser.add_argument("--suite", default="all", help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--suite", default="all", help="all, mnists, attributions, or NAME[,NAME]")
     parser.add_argument("--source", default="embedded", help="as in the leaderboards")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
@@ -251,8 +252,22 @@ def chosen(
 
 def chosen_suites(text: str) -> list[Suite]:
     """Look suites up; `mnists` are those that are called so."""
-    mnists = [name for name in SUITES if name.endswith("mnist")]
-    return chosen(text, SUITES, "suite", {"all": list(SUITES), "mnists": mnists})
+    groups = {
+        "all": list(SUITES),
+        "mnists": [name for name in SUITES if name.endswith("mnist")],
+        "attributions": list(ATTRIBUTIONS),
+    }
+    return chosen(text, known_suites(), "suite", groups)
+
+
+def known_suites() -> dict[str, Suite]:
+    """Everything that can be run: the seven suites, and what moves a model in each world."""
+    return SUITES | ATTRIBUTIONS
+
+
+def suites_with_rows(results: Path) -> list[Suite]:
+    """Suites that have a leaderboard."""
+    return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
 
 
 def chosen_device(name: str) -> torch.device:
@@ -272,7 +287,7 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         folder = official if options.data == "official" else Path(options.data).expanduser()
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
-    textures = options.textures if suite.name == "wildlife-mnist" else None
+    textures = options.textures if suite.world.name == "wildlife-mnist" else None
     return DataSource(folder=folder, textures=textures)
 
 
@@ -333,7 +348,7 @@ def run(options: argparse.Namespace) -> None:
     """Score models on suites, keep the results, show them."""
     suites = chosen_suites(options.suite)
     recipes = chosen(options.model, MODELS, "model", {"all": list(MODELS)})
-    if options.textures and "wildlife-mnist" not in {suite.name for suite in suites}:
+    if options.textures and "wildlife-mnist" not in {suite.world.name for suite in suites}:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
     device = chosen_device(options.device)
     sources = [chosen_source(suite, options) for suite in suites]
@@ -537,16 +552,15 @@ def compare_models(options: argparse.Namespace) -> None:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    present = [suite for suite in SUITES.values() if (results / f"{suite.name}.csv").exists()]
     with progress_bars() as bars:
-        exams = [read_exam(suite, EMBEDDED, bars) for suite in present]
+        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites_with_rows(results)]
         hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
         with bar(bars, "rows and predictions") as update:
-            problems = check(results, SUITES, hashes, update)
+            problems = check(results, known_suites(), hashes, update)
         if options.against:
             with earlier(results, options.against) as before, bar(bars, "history") as update:
                 problems += check_history(before, results)
-                problems += check_regression(before, results, SUITES, update)
+                problems += check_regression(before, results, known_suites(), update)
     for problem in problems:
         print(problem)
     if options.summary:
@@ -558,7 +572,7 @@ def check_results(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> None:
     """Write all results as one HTML page."""
-    suites = list(SUITES.values())
+    suites = suites_with_rows(options.results)
     out: Path = options.out or options.results / "report.html"
     check_writable(out.parent, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
@@ -569,6 +583,9 @@ def report(options: argparse.Namespace) -> None:
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
+    # A second to import, and only the report needs it.
+    from benchmarks.report import write_report
+
     write_report(out, options.results, suites, images, sheets)
     print(f"wrote {out}")
 
@@ -579,7 +596,7 @@ def show_lists(options: argparse.Namespace) -> None:
         print(markdown(options.results, list(SUITES.values())))
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
-    for suite in SUITES.values():
+    for suite in known_suites().values():
         suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary)
     models = Table("model", "what it is", "trains on", title="Models")
     for recipe in MODELS.values():

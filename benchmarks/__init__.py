@@ -1,5 +1,6 @@
 """Suites, their data and protocols, predictions, scores and leaderboards."""
 
+from benchmarks.attribution import ATTRIBUTIONS as ATTRIBUTIONS
 from benchmarks.cue_conflict import CUE_CONFLICT
 from benchmarks.imagenet9 import IN9
 from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH

@@ -124,6 +124,36 @@ def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
     return _both(draw, height=3.6)
 
 
+def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
+    """Draw how much each factor moves each model, with intervals, a group of bars a model.
+
+    Args:
+        board: Ranked rows of a leaderboard.
+        effects: For each factor, the key of its effect.
+    """
+
+    def draw(axes: Axes) -> None:
+        rows = board[::-1]
+        height = 0.8 / len(effects)
+        for place, (factor, key) in enumerate(effects.items()):
+            values, low, high = (100 * rows[name] for name in (key, f"{key}_low", f"{key}_high"))
+            axes.barh(
+                np.arange(len(rows)) + 0.4 - height * (place + 0.5),
+                values,
+                xerr=[values - low, high - values],
+                height=height,
+                color=COLOURS[factor],
+                ecolor=COLOURS["neither"],
+                capsize=2,
+                label=factor,
+            )
+        axes.set_yticks(np.arange(len(rows)), list(rows["model"]))
+        axes.set_xlabel("average causal effect on decisions, points")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
+
+    return _both(draw, height=1.1 + 0.6 * len(board))
+
+
 def _both(draw: Callable[[Axes], None], height: float) -> Svg:
     """Draw twice: black on nothing, and white on nothing."""
     light, dark = (_svg(draw, height, ink) for ink in ("#1a1a1a", "#e8e8e8"))

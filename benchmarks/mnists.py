@@ -13,6 +13,7 @@ import functools
 import gzip
 import zlib
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +32,9 @@ from cgn.model import compose
 
 Split = Literal["train", "test"]
 Bytes = NDArray[np.uint8]
+# What is added to the labels of textures and of backgrounds, modulo 10: an intervention on one of
+# them that leaves all else as it is.
+Shift = tuple[NDArray[np.int64] | int, NDArray[np.int64] | int]
 
 SIZE_PX = 32
 DIGITS = tuple("0123456789")
@@ -154,13 +158,11 @@ def enlarge(gray: Bytes) -> Bytes:
 
 
 def _labels(
-    labels: NDArray[np.int64], biased: bool, rng: np.random.Generator
+    labels: NDArray[np.int64], biased: bool, shift: Shift, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give texture and background labels: the digit's in biased data, else free."""
-    if biased:
-        return labels, labels
-    texture, background = rng.integers(10, size=(2, len(labels)))
-    return texture, background
+    """Give texture and background labels: the digit's in biased data, else free; then shifted."""
+    texture, background = (labels, labels) if biased else rng.integers(10, size=(2, len(labels)))
+    return (texture + shift[0]) % len(DIGITS), (background + shift[1]) % len(DIGITS)
 
 
 def _finish(
@@ -186,7 +188,14 @@ def _finish(
     return ImageSet(pixels, factors, torch.from_numpy(source.ids), true_mask)
 
 
-def colored(source: Digits, *, biased: bool, seed: int, textures: Path | None = None) -> ImageSet:
+def colored(
+    source: Digits,
+    *,
+    biased: bool,
+    seed: int,
+    textures: Path | None = None,
+    shift: Shift = (0, 0),
+) -> ImageSet:
     """Paint gray digits in one jittered colour each, on black.
 
     Args:
@@ -194,6 +203,7 @@ def colored(source: Digits, *, biased: bool, seed: int, textures: Path | None = 
         biased: Whether the colour follows the digit, or is uniform.
         seed: Fixes colours and jitter.
         textures: Not used here.
+        shift: Added to the labels of textures and backgrounds, modulo 10.
 
     Returns:
         Images of 32 x 32 pixels; their background is black and has the label -1.
@@ -202,7 +212,7 @@ def colored(source: Digits, *, biased: bool, seed: int, textures: Path | None = 
         Kim et al., variance 0.02.
     """
     rng = np.random.default_rng(seed)
-    texture, _ = _labels(source.labels, biased, rng)
+    texture, _ = _labels(source.labels, biased, shift, rng)
     jitter = rng.normal(0, JITTER_VARIANCE**0.5, size=(len(texture), 3))
     colour = (JITTERED[texture] + 255 * jitter)[:, :, None, None]
     black, unknown = np.zeros((len(texture), 3, 1, 1)), np.full_like(texture, -1)
@@ -210,7 +220,12 @@ def colored(source: Digits, *, biased: bool, seed: int, textures: Path | None = 
 
 
 def double_colored(
-    source: Digits, *, biased: bool, seed: int, textures: Path | None = None
+    source: Digits,
+    *,
+    biased: bool,
+    seed: int,
+    textures: Path | None = None,
+    shift: Shift = (0, 0),
 ) -> ImageSet:
     """Paint binary digits in one palette colour on another, both with a little noise.
 
@@ -219,20 +234,28 @@ def double_colored(
         biased: Whether both colours follow the digit, or are uniform and independent.
         seed: Fixes colours and noise.
         textures: Not used here.
+        shift: Added to the labels of textures and backgrounds, modulo 10.
 
     Source:
         The authors' code. Differs: colours are clipped to [0, 1] and rounded to bytes, where the
         original keeps noise beyond white and black.
     """
     rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, biased, rng)
+    texture, behind = _labels(source.labels, biased, shift, rng)
     noise = 255 * rng.normal(0, DOUBLE_SIGMA, size=(2, len(texture), 3))
     foreground = (DOUBLE_OBJECT[texture] + noise[0])[:, :, None, None]
     background = (DOUBLE_BACKGROUND[behind] + noise[1])[:, :, None, None]
     return _finish(source, _binary(source), foreground, background, (texture, behind))
 
 
-def wildlife(source: Digits, *, biased: bool, seed: int, textures: Path | None = None) -> ImageSet:
+def wildlife(
+    source: Digits,
+    *,
+    biased: bool,
+    seed: int,
+    textures: Path | None = None,
+    shift: Shift = (0, 0),
+) -> ImageSet:
     """Cut binary digits out of animal coats and lay them on landscapes.
 
     Args:
@@ -241,6 +264,7 @@ def wildlife(source: Digits, *, biased: bool, seed: int, textures: Path | None =
         seed: Fixes textures and where they are cut.
         textures: A folder with ten `object/*.jpg` and ten `background/*.jpg`, sorted by name;
             None for procedural ones.
+        shift: Added to the labels of textures and backgrounds, modulo 10.
 
     Source:
         The authors' code: textures of 150 x 150 pixels with a reflected border of 3.
@@ -249,7 +273,7 @@ def wildlife(source: Digits, *, biased: bool, seed: int, textures: Path | None =
         ValueError: If the folder does not hold ten readable pictures of each kind.
     """
     rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, biased, rng)
+    texture, behind = _labels(source.labels, biased, shift, rng)
     coat, landscape = _wildlife_textures(textures)
     foreground = _crops(coat, texture, rng)
     background = _crops(landscape, behind, rng)
@@ -298,6 +322,33 @@ def _read_textures(folder: Path) -> Bytes:
 
 
 Painter = Callable[..., ImageSet]
+
+
+def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
+    """Paint test digits with independent labels, and again with one of them changed at a time.
+
+    Args:
+        paint: `colored`, `double_colored` or `wildlife`.
+        source: Where the digits come from.
+
+    Returns:
+        `base`, `do_shape`, `do_texture` and `do_background`, in one order and with the same ids:
+        colours, crops and noise are those of `base`.
+    """
+    test = digits(source, "test")
+    n = len(test.labels)
+    by_class = np.argsort(test.labels, kind="stable")
+    other = np.empty(n, dtype=np.int64)
+    other[by_class] = np.roll(by_class, n // 2)  # half the set away is another class
+    others = Digits(test.pixels[other], test.labels[other], test.ids)
+    by = np.random.default_rng(5).integers(1, len(DIGITS), size=(2, n))
+    common = partial(paint, biased=False, seed=6, textures=source.textures)
+    return {
+        "base": common(test),
+        "do_shape": common(others),
+        "do_texture": common(test, shift=(by[0], 0)),
+        "do_background": common(test, shift=(0, by[1])),
+    }
 
 
 def _suite(name: str, paint: Painter, asks: str) -> Suite:

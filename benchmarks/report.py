@@ -16,11 +16,11 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from benchmarks.figures import cue_shares, cues_figure, robustness_figure
+from benchmarks.figures import cue_shares, cues_figure, effects_figure, robustness_figure
 from benchmarks.leaderboard import leaderboard, read_runs
 from benchmarks.predictions import load_runs
 from benchmarks.suite import Suite
-from benchmarks.tables import percent
+from benchmarks.tables import chance, percent
 from cgn.images import ImageSet
 
 N_DISPUTED = 12  # images of a suite that are shown
@@ -114,7 +114,7 @@ def _board(suite: Suite, source: object, rows: pd.DataFrame) -> dict[str, Any]:
             (score.key.replace("_", " "), "" if score.higher_is_better else "lower is better")
             for score in ordered
         ],
-        "chance": [f"{100 * score.chance:.1f}" for score in ordered],
+        "chance": [chance(score) for score in ordered],
         "rows": lines,
     }
 
@@ -125,6 +125,20 @@ def _figures(
     """Draw which cue the models follow, and robust against standard accuracy."""
     found = []
     shares = {}
+    effects = {
+        score.variant.removeprefix("do_"): score.key
+        for score in suite.scores
+        if score.metric == "effect"
+    }
+    if effects and len(board):
+        figure = effects_figure(board, effects)
+        said = "; ".join(
+            f"{row['model']}: "
+            + ", ".join(f"{factor} {100 * row[key]:.0f} %" for factor, key in effects.items())
+            for _, row in board.iterrows()
+        )
+        title = "Causal effect of each factor on decisions"
+        return [{"title": title, "alt": said} | _pictures(figure.light, figure.dark)]
     for name, tables in seeds.items():
         means = pd.DataFrame([cue_shares(table, variant) for table in tables]).mean()
         shares[name] = {str(cue): float(share) for cue, share in means.items()}

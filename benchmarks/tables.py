@@ -28,6 +28,11 @@ def percent(value: float, low: float, high: float) -> str:
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def chance(score: Score) -> str:
+    """Write what guessing gives, in percent."""
+    return "-" if pd.isna(score.chance) else f"{100 * score.chance:.1f}"
+
+
 def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
     """Lay out one suite's scores, a column a model.
 
@@ -47,7 +52,7 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
         ends = [score.key, f"{score.key}_low", f"{score.key}_high"]
         cells = [percent(*row) for row in board[ends].itertuples(index=False)]
         style = "bold" if score.key == suite.primary else None
-        table.add_row(_label(score), *cells, f"{100 * score.chance:.1f}", style=style)
+        table.add_row(_label(score), *cells, chance(score), style=style)
     table.add_row("interval", *board["interval"], "")
     table.add_row("rank", *("" if pd.isna(rank) else str(rank) for rank in board["rank"]), "")
     return table
