@@ -120,14 +120,3 @@ def test_holm_gives_the_textbook_values(given: list[float], corrected: list[floa
 
 def test_holm_does_not_count_what_is_undefined() -> None:
     assert holm([math.nan, 0.04]) == pytest.approx([math.nan, 0.04], nan_ok=True)
-
-
-def test_the_interval_of_a_difference_covers_the_truth_in_95_of_100_draws(seen: Seen) -> None:
-    generator = np.random.default_rng(0)
-    covered = []
-    for seed in range(400):
-        common = generator.random(200)
-        hits = [common + 0.2 * generator.random(200) < bar for bar in (0.8, 0.7)]
-        found = compare(ACCURACY, *([with_hits(seen, each)] for each in hits), seed=seed)
-        covered.append(found.low <= 0.1 <= found.high)
-    assert 0.92 <= np.mean(covered) <= 0.98

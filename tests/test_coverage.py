@@ -1,0 +1,85 @@
+"""Each kind of interval covers the truth in about 95 of 100 experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+import benchmarks.comparison
+import benchmarks.scores
+from benchmarks.comparison import compare
+from benchmarks.scores import Score, bootstrap, proportion
+
+N_EXPERIMENTS = 2_000
+Bits = NDArray[np.bool_]
+# Low end, high end, truth.
+Experiment = Callable[[np.random.Generator], tuple[float, float, float]]
+
+COUNTED = Score(variant="v", metric="accuracy", count=lambda table: table, chance=0.1)
+
+
+def counted(*hits: Bits) -> NDArray[np.int64]:
+    """Hits and images of objects with one image in each variant, (objects, 2 * variants)."""
+    return np.stack([column for hit in hits for column in (hit, np.ones_like(hit))], axis=1) * 1
+
+
+def alike(generator: np.random.Generator, n: int) -> tuple[Bits, Bits]:
+    """Two sets of answers to the same images, right in 70 and in 60 %, that err together."""
+    common = generator.random(n)
+    first, second = (common + 0.2 * generator.random(n) < bar for bar in (0.8, 0.7))
+    return first, second
+
+
+def of_independent_images(generator: np.random.Generator) -> tuple[float, float, float]:
+    estimate = proportion(generator.random(200) < 0.3)
+    return estimate.low, estimate.high, 0.3
+
+
+def of_objects_with_several_images(generator: np.random.Generator) -> tuple[float, float, float]:
+    ease = generator.random(100)
+    hits = generator.binomial(5, ease)
+    estimate = bootstrap(np.stack([hits, np.full(100, 5)], axis=1))
+    return estimate.low, estimate.high, 0.5
+
+
+def of_a_shape_bias(generator: np.random.Generator) -> tuple[float, float, float]:
+    answer = generator.choice(3, size=400, p=[0.15, 0.45, 0.4])  # shape, texture, neither
+    estimate = bootstrap(np.stack([answer == 0, answer < 2], axis=1) * 1)
+    return estimate.low, estimate.high, 0.25
+
+
+def of_a_gap(generator: np.random.Generator) -> tuple[float, float, float]:
+    estimate = bootstrap(counted(*alike(generator, 300)))
+    return estimate.low, estimate.high, 0.1
+
+
+def of_a_difference_between_models(generator: np.random.Generator) -> tuple[float, float, float]:
+    tables = (
+        [pd.DataFrame(counted(hits), columns=["hits", "images"])] for hits in alike(generator, 200)
+    )
+    found = compare(COUNTED, *tables, seed=int(generator.integers(1 << 30)))
+    return found.low, found.high, 0.1
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        of_independent_images,
+        of_objects_with_several_images,
+        of_a_shape_bias,
+        of_a_gap,
+        of_a_difference_between_models,
+    ],
+)
+def test_an_interval_covers_the_truth_in_93_to_97_of_100_experiments(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (benchmarks.scores, benchmarks.comparison):
+        monkeypatch.setattr(module, "RESAMPLES", 1_000)  # ten times as fast, and enough for this
+    generator = np.random.default_rng(0)
+    low, high, truth = np.array([experiment(generator) for _ in range(N_EXPERIMENTS)]).T
+    assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.97
