@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -8,6 +11,7 @@ import torch
 
 from benchmarks import imagenet9, imagenet_shifts, openmoji
 from benchmarks.cue_conflict import CUE_CONFLICT, N_PER_PAIR
+from benchmarks.evaluate import data_sha256
 from benchmarks.imagenet9 import ID_STRIDE, IN9, box_of, tile_over
 from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH, draw_conditions
 from benchmarks.openmoji import (
@@ -28,6 +32,7 @@ from cgn.images import ImageSet
 
 SUITES = {suite.name: suite for suite in (IN9, CUE_CONFLICT, IMAGENET_A, IMAGENET_SKETCH)}
 every_suite = pytest.mark.parametrize("name", SUITES)
+ROOT = Path(__file__).parents[1]
 UNSEEN = torch.tensor([design.unseen for design in ALL_DESIGNS])
 
 
@@ -66,6 +71,24 @@ def test_test_sets_are_the_same_when_made_again(name: str, monkeypatch: pytest.M
     first, second = (SUITES[name].variants(EMBEDDED) for _ in range(2))
     hashes = [{k: v.sha256() for k, v in made.items()} for made in (first, second)]
     assert hashes[0] == hashes[1]
+
+
+def test_the_bytes_need_no_vector_instructions_and_no_number_of_threads() -> None:
+    code = (
+        "import torch; from benchmarks import SUITES as s; from benchmarks.suite import EMBEDDED;"
+        "from benchmarks.evaluate import data_sha256; torch.set_num_threads(2);"
+        "print(data_sha256(s['cue-conflict'].variants(EMBEDDED)))"
+    )
+    plain = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=plain,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == data_sha256(sets_of("cue-conflict"))
 
 
 def test_glyphs_are_the_same_when_drawn_again() -> None:
