@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks import SUITES
+from benchmarks import ATTRIBUTIONS, SUITES
 from benchmarks.leaderboard import markdown
+from benchmarks.tables import percent
 from cgn.images import Factors, load_tensors
 from cgn.train import PRESETS
 
@@ -37,6 +38,17 @@ def test_the_table_of_cgns_in_the_readme_follows_from_their_files() -> None:
         )
 
 
+@pytest.mark.parametrize("model", ["erm", "cgn", "cgn-ensemble", "oracle"])
+def test_the_figures_for_full_mnist_follow_from_the_committed_rows(model: str) -> None:
+    cells = []
+    for name in ("colored-mnist", "double-colored-mnist", "wildlife-mnist"):
+        board = pd.read_csv(ROOT / "results" / f"{name}.csv")
+        official = board[board["source"].str.startswith("official")].set_index("model")
+        ends = [f"unbiased_accuracy{end}" for end in ("", "_low", "_high")]
+        cells.append(percent(*official.loc[model, ends]))
+    assert f"(`{model}`) | {' | '.join(cells)} |" in README
+
+
 def test_the_examples_for_the_results_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     text = (ROOT / "results/README.md").read_text(encoding="utf-8")
@@ -53,8 +65,9 @@ def test_the_python_example_scores_a_module_of_ones_own(
     assert "mixed_rand" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", [*SUITES, *ATTRIBUTIONS])
 def test_every_committed_leaderboard_reads_without_arguments(name: str) -> None:
     table = pd.read_csv(ROOT / "results" / f"{name}.csv")
-    assert {"rank", "model", "n", SUITES[name].primary, "protocol", "source"} <= set(table.columns)
+    primary = (SUITES | ATTRIBUTIONS)[name].primary
+    assert {"rank", "model", "n", primary, "protocol", "source"} <= set(table.columns)
     assert {"erm", "cgn", "cgn-ensemble", "oracle"} <= set(table["model"])
