@@ -164,8 +164,10 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     Returns:
         Columns protocol, source, data_sha256, rank, model, seeds, n, then for the primary
         score its key, key_low, key_high and interval, then these three for each other score.
-        Heads of a model ("model/head") are listed for diagnosis, without a rank; data sources
-        and different test images never share a ranking.
+        The rank is one more than the number of models whose whole interval of the primary score
+        is better, so models whose intervals overlap may share one. Heads of a model
+        ("model/head") are listed for diagnosis, without a rank; data sources and different test
+        images never share a ranking.
     """
     ours = runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)]
     newest = ours.drop_duplicates(_SLOT, keep="last")
@@ -181,13 +183,25 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(records)
     ranked = table[~table["model"].str.contains("/", regex=False)]
-    table["rank"] = (
-        ranked.groupby(same_images)[suite.primary]
-        .rank(method="min", ascending=not primary.higher_is_better, na_option="bottom")
-        .astype("Int64")
-    )
-    order = ["protocol", "source", "data_sha256", "rank", "model"]
-    return table.sort_values(order, ignore_index=True)[columns]
+    ranks = [_ranks(rows, primary) for _, rows in ranked.groupby(same_images)]
+    table["rank"] = pd.concat(ranks) if ranks else pd.NA
+    table["rank"] = table["rank"].astype("Int64")
+    worse = table[suite.primary] * (-1 if primary.higher_is_better else 1)
+    order = [*same_images, "rank", "worse", "model"]
+    return table.assign(worse=worse).sort_values(order, ignore_index=True)[columns]
+
+
+def _ranks(rows: pd.DataFrame, primary: Score) -> pd.Series:
+    """Rank models on the same images: one more than those whose whole interval is better.
+
+    An undefined score comes last.
+    """
+    ends = rows[[f"{primary.key}_low", f"{primary.key}_high"]].to_numpy(float)
+    low, high = ends.T if primary.higher_is_better else -ends.T[::-1]
+    better = (low[None, :] > high[:, None]).sum(axis=1)
+    undefined = np.isnan(low)
+    better[undefined] = (~undefined).sum()
+    return pd.Series(1 + better, index=rows.index)
 
 
 def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:

@@ -129,11 +129,12 @@ def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) ->
 def test_the_primary_score_ranks_and_heads_are_listed_unranked(
     tmp_path: Path, suite: Suite
 ) -> None:
+    high = {"value": 0.8, "low": 0.7, "high": 0.9}
     rows = [
         ROW,
-        replace(ROW, model="cgn-ensemble", value=0.8),
-        replace(ROW, model="cgn-ensemble/shape", value=0.9),
-        replace(ROW, model="oracle", value=0.8),
+        replace(ROW, model="cgn-ensemble", **high),  # type: ignore[arg-type]
+        replace(ROW, model="cgn-ensemble/shape", value=0.9, low=0.85, high=0.95),
+        replace(ROW, model="oracle", **high),  # type: ignore[arg-type]
     ]
     ours = table(tmp_path, suite, *rows)
     assert ours["model"].tolist() == ["cgn-ensemble", "oracle", "erm", "cgn-ensemble/shape"]
@@ -141,11 +142,26 @@ def test_the_primary_score_ranks_and_heads_are_listed_unranked(
     assert ours["rank"].isna().tolist() == [False, False, False, True]
 
 
+def test_models_share_a_rank_unless_one_interval_lies_wholly_above_the_other(
+    tmp_path: Path, suite: Suite
+) -> None:
+    values = {"a": (0.8, 0.75, 0.85), "b": (0.7, 0.6, 0.78), "c": (0.6, 0.55, 0.7)}
+    rows = [
+        replace(ROW, model=model, value=value, low=low, high=high)
+        for model, (value, low, high) in values.items()
+    ]
+    undefined = replace(ROW, model="d", value=np.nan, low=np.nan, high=np.nan)
+    ours = table(tmp_path, suite, undefined, *rows)
+    assert ours["model"].tolist() == ["a", "b", "c", "d"]
+    assert ours["rank"].tolist() == [1, 1, 2, 4]
+
+
 def test_where_lower_is_better_the_lowest_comes_first(tmp_path: Path, suite: Suite) -> None:
     suite = replace(suite, primary="easy-hard_gap")
-    gap = replace(ROW, variant="easy-hard", metric="gap", value=0.1)
-    ours = table(tmp_path, suite, gap, replace(gap, model="cgn", value=0.02))
+    gap = replace(ROW, variant="easy-hard", metric="gap", value=0.1, low=0.05, high=0.15)
+    ours = table(tmp_path, suite, gap, replace(gap, model="cgn", value=0.02, low=0.0, high=0.04))
     assert ours["model"].tolist() == ["cgn", "erm"]
+    assert ours["rank"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("change", [{"source": "official"}, {"data_sha256": "d1"}])
