@@ -47,9 +47,10 @@ from benchmarks.leaderboard import (
     write_leaderboards,
 )
 from benchmarks.predictions import Run, load_runs, save
+from benchmarks.published import beside
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
-from benchmarks.tables import differences_table, scores_table
+from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
 from cgn.model import CGN
@@ -72,6 +73,7 @@ examples:
                                                     which factor, changed alone, moves them?
   bench.py list                                     all suites and models, and what they ask
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
+  bench.py reproduce mnists                         what others published, beside our rows
   bench.py check --against main                     does any row no longer hold, or is worse?
   bench.py report --out report.html                 everything on one page, with pictures
   bench.py train cgn --suite in9 --out my.safetensors
@@ -130,6 +132,7 @@ def command_line() -> Parser:
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
     add_check(commands.add_parser("check", help="find rows of results that do not hold"))
+    add_reproduce(commands.add_parser("reproduce", help="show published scores beside ours"))
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
@@ -165,6 +168,13 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         help="a git revision; rows that were there must still be, and no score may be worse",
     )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
+
+
+def add_reproduce(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `reproduce`."""
+    parser.set_defaults(command=reproduce)
+    parser.add_argument("suite", help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -568,6 +578,18 @@ def check_results(options: argparse.Namespace) -> int:
         options.summary.write_text(summary(problems, table), encoding="utf-8")
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    """Print published scores beside the rows that are there."""
+    found = False
+    for suite in chosen_suites(options.suite):
+        rows = beside(suite, leaderboard(read_runs(options.results), suite))
+        if len(rows):
+            found = True
+            console().print(published_table(suite, rows))
+    if not found:
+        raise ValueError(f"nothing published is on record for {options.suite}; try mnists")
 
 
 def report(options: argparse.Namespace) -> None:

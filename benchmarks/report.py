@@ -19,6 +19,7 @@ from PIL import Image
 from benchmarks.figures import cue_shares, cues_figure, effects_figure, robustness_figure
 from benchmarks.leaderboard import leaderboard, read_runs
 from benchmarks.predictions import load_runs
+from benchmarks.published import beside
 from benchmarks.suite import Suite
 from benchmarks.tables import chance, percent
 from cgn.images import ImageSet
@@ -87,6 +88,7 @@ def _suite(
         "asks": suite.asks,
         "protocol": suite.protocol,
         "boards": boards,
+        "published": _published(suite, board),
         "figures": _figures(suite, embedded, seeds, variant),
         "disputed": _disputed(suite, first, variant, images[variant]) if first else [],
     }
@@ -117,6 +119,21 @@ def _board(suite: Suite, source: object, rows: pd.DataFrame) -> dict[str, Any]:
         "chance": [chance(score) for score in ordered],
         "rows": lines,
     }
+
+
+def _published(suite: Suite, board: pd.DataFrame) -> list[dict[str, str]]:
+    """Published scores beside ours, if any of ours is there."""
+    rows = beside(suite, board)
+    if rows.empty or rows["here"].isna().all():
+        return []
+    words = rows[["model", "kind", "source", "measured", "verdict"]].astype(str)
+    intervals = {
+        "value": rows[["value", "low", "high"]],
+        "here": rows[["here", "here_low", "here_high"]].dropna(),
+    }
+    for name, ends in intervals.items():
+        words[name] = pd.Series([percent(*row) for row in ends.to_numpy()], ends.index, dtype=str)
+    return words.fillna("").to_dict("records")  # type: ignore[return-value]
 
 
 def _figures(

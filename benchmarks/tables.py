@@ -100,6 +100,41 @@ def differences_table(
     return table
 
 
+def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
+    """Lay out published scores beside ours.
+
+    Args:
+        suite: The suite.
+        rows: From `benchmarks.published.beside`.
+    """
+    table = Table(
+        "trained on, as published",
+        "kind",
+        "published",
+        "model here",
+        "here",
+        "verdict",
+        title=f"{suite.name}: {suite.primary.replace('_', ' ')}",
+        caption="percent with 95 % interval; verdict: whether the mean here is inside the "
+        "published value's interval over its images, else how far beyond",
+        min_width=80,
+    )
+    for row in rows.to_dict("records"):
+        here = percent(row["here"], row["here_low"], row["here_high"])
+        here = "-" if pd.isna(row["here"]) else here
+        table.add_row(
+            str(row["model"]),
+            str(row["kind"]),
+            percent(row["value"], row["low"], row["high"]),
+            str(row["measured"]) or "-",
+            "-"
+            if pd.isna(row["here"])
+            else percent(row["here"], row["here_low"], row["here_high"]),
+            str(row["verdict"]),
+        )
+    return table
+
+
 def _label(score: Score) -> str:
     """Name a score, and say so if lower is better."""
     return f"{score.variant} {score.metric}{'' if score.higher_is_better else ' (lower is better)'}"

@@ -387,3 +387,10 @@ def test_report_writes_one_page_beside_the_results(
     page = (results / "report.html").read_text()
     assert 'data-model="oracle"' in page
     assert "Samples of the CGN of tiny-world" in page
+
+
+def test_reproduce_prints_nothing_published_for_suites_nobody_else_ran(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["reproduce", "tiny", "--results", str(results)]) == 2
+    assert "nothing published is on record for tiny" in capsys.readouterr().err
