@@ -163,8 +163,8 @@ def _both(draw: Callable[[Axes], None], height: float) -> Svg:
 def _svg(draw: Callable[[Axes], None], height: float, ink: str) -> str:
     """Draw once; the same figure gives the same text."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    style: dict[Any, Any] = dict.fromkeys(inked, ink)
-    with mpl.rc_context(style | {"svg.hashsalt": "cgn-bench", "svg.fonttype": "none", "font.size": 10}):
+    style: dict[Any, Any] = dict.fromkeys(inked, ink) | {"font.size": 10}
+    with mpl.rc_context(style | {"svg.hashsalt": "cgn-bench", "svg.fonttype": "none"}):
         figure = Figure(figsize=(6.4, height), layout="constrained")
         axes = figure.subplots()
         axes.spines[["top", "right"]].set_visible(False)
