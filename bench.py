@@ -600,7 +600,7 @@ def report(options: argparse.Namespace) -> None:
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {suite.name: read_exam(suite, EMBEDDED, bars).variants for suite in suites}
         sheets = {}
-        for world in {suite.world.name for suite in suites}:
+        for world in dict.fromkeys(suite.world.name for suite in suites):
             cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded"))
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)
