@@ -562,6 +562,8 @@ def compare_models(options: argparse.Namespace) -> None:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
+    if read_runs(results).empty:
+        raise ValueError(f"{results} holds no rows to check; name a folder with --results")
     with progress_bars() as bars:
         exams = [read_exam(suite, EMBEDDED, bars) for suite in suites_with_rows(results)]
         hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
@@ -605,7 +607,7 @@ def report(options: argparse.Namespace) -> None:
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
-    # A second to import, and only the report needs it.
+    # Half a second to import, and only the report needs it.
     from benchmarks.report import write_report
 
     write_report(out, options.results, suites, images, sheets)
