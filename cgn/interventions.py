@@ -1,0 +1,186 @@
+"""Counterfactuals of real images: what this very image would be with another surface.
+
+Sampling answers what images under an intervention look like; abduction, action and prediction
+answer what one given image would have been. How objects are found is not here: see
+`cgn.abduction`; how a CGN is sampled, `cgn.counterfactuals`.
+
+Source:
+    Pearl, Causality, Cambridge University Press 2009 (abduction, action, prediction).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cgn.abduction import find_objects
+from cgn.cache import cache_key, open_or_make
+from cgn.counterfactuals import BATCH_SIZE
+from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_bytes
+from cgn.model import CGN, compose, weights_sha256
+
+
+@torch.inference_mode()
+def act(
+    cgn: CGN,
+    images: ImageSet,
+    masks: Tensor,
+    factors: Factors,
+    *,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Give real images another surface or background, and leave everything else of them alone.
+
+    A factor whose new label is that of the image's class stays as it is, pixel by pixel; the
+    mechanisms draw the others. If none changes, the image comes back.
+
+    Args:
+        cgn: Its mechanisms draw what is new.
+        images: Real images, whose factors all follow the class.
+        masks: Where their objects are, (N, 1, H, W) bool, from `cgn.abduction.find_objects`.
+        factors: What to make of them, each (N,) int64; the shape's must be that of the images.
+        generator: On the CPU, decides the noise of what is new.
+        device: Where the mechanisms run.
+        progress: Called with images done and images in all.
+
+    Returns:
+        The counterfactuals, with the ids of the images and the masks that were found.
+
+    Raises:
+        ValueError: If a shape is to change: the image does not show what lies behind its object.
+
+    Source:
+        Pearl, 2009. The original CGN only samples.
+    """
+    labels = images.factors.shape
+    if not factors.shape.equal(labels):
+        raise ValueError("the shape of a real image stays; only texture and background can change")
+    n = len(images)
+    pixels = torch.empty_like(images.pixels)
+    cgn = cgn.to(device).eval()
+    for start in range(0, n, BATCH_SIZE):
+        span = slice(start, min(start + BATCH_SIZE, n))
+        new = factors.map(lambda each, s=span: each[s].to(device))  # type: ignore[misc]
+        real, mask = images.images(span).to(device), masks[span].to(device).float()
+        drawn = cgn(new, generator, mask)
+        foreground, background = (
+            torch.where((label == new.shape)[:, None, None, None], real, part)
+            for label, part in (
+                (new.texture, drawn.foreground),
+                (new.background, drawn.background),
+            )
+        )
+        pixels[span] = to_bytes(compose(mask, foreground, background)).cpu()
+        if progress is not None:
+            progress(span.stop, n)
+    return ImageSet(pixels, factors, images.ids, masks.to(torch.uint8) * 255)
+
+
+def abduct(
+    cgn: CGN,
+    images: ImageSet,
+    masks: Tensor,
+    n: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Make counterfactuals of real images: their shapes, with any surface and any background.
+
+    Args:
+        cgn: Its mechanisms draw what is new.
+        images: Real images, whose factors all follow the class.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        n: Number of counterfactuals; each image is used about as often as any other.
+        seed: Fixes images, labels and noise.
+        device: Where the mechanisms run.
+        progress: Called with images done and images in all.
+
+    Returns:
+        The counterfactuals; texture and background labels are uniform and independent.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    turns = -(-n // len(images))
+    order = [torch.randperm(len(images), generator=generator) for _ in range(turns)]
+    index = torch.cat(order)[:n]
+    free = Factors.independent(n, cgn.config.n_classes, generator)
+    factors = free._replace(shape=images.factors.shape[index])
+    return act(
+        cgn,
+        images.select(index),
+        masks[index],
+        factors,
+        generator=generator,
+        device=device,
+        progress=progress,
+    )
+
+
+def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
+    """Find the objects of a training set once: later calls open the file.
+
+    Args:
+        images: The set.
+        cache: Folder for the masks; the file's name is a hash of all that went in.
+
+    Returns:
+        As from `find_objects`, (N, 1, H, W) bool.
+    """
+    parts: dict[str, object] = {"train_sha256": images.sha256()}
+    key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
+
+    def make(path: Path) -> None:
+        masks = find_objects(images.pixels, images.factors.shape)
+        save_tensors(path, {"masks": masks}, parts)
+
+    return open_or_make(
+        cache / f"masks-{key}.safetensors", lambda path: load_tensors(path)[0]["masks"], make
+    )
+
+
+def abduct_cached(
+    weights: Path,
+    images: ImageSet,
+    n: int,
+    *,
+    seed: int,
+    cache: Path,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Make counterfactuals of real images once and keep them: later calls open the file.
+
+    Args:
+        weights: A file written by `CGN.save`.
+        images: Real images, whose factors all follow the class.
+        n: Number of counterfactuals.
+        seed: Fixes them.
+        cache: Folder for masks and counterfactuals.
+        device: Where the mechanisms run, if they have to.
+        progress: Called with images done and images in all.
+
+    Raises:
+        ValueError: If the weights cannot be read.
+    """
+    cgn, _ = CGN.load(weights)
+    parts: dict[str, object] = {
+        "weights_sha256": weights_sha256(cgn),
+        "train_sha256": images.sha256(),
+        "n": n,
+        "seed": seed,
+    }
+    names = ("abduction.py", "interventions.py", "mechanisms.py", "model.py")
+    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+
+    def make(path: Path) -> None:
+        masks = find_objects_cached(images, cache)
+        made = abduct(cgn, images, masks, n, seed=seed, device=device, progress=progress)
+        made.save(path, parts)
+
+    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cgn import interventions
+from cgn.images import Factors, ImageSet
+from cgn.interventions import abduct, abduct_cached, act, find_objects_cached
+from cgn.model import CGN, CGNConfig
+
+CONFIG = CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, n_exemplars=2)
+OBJECT = (slice(None), slice(None), slice(10, 20), slice(8, 24))
+
+
+@pytest.fixture(scope="module")
+def cgn() -> CGN:
+    torch.manual_seed(0)
+    return CGN(CONFIG).eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    """Bright rectangles on dark ground, a colour a class, with a little noise."""
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(12) % 3
+    pixels = torch.randint(30, (12, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    pixels[torch.arange(12), labels, 10:20, 8:24] += 200
+    return ImageSet(pixels, Factors.tied(labels), torch.arange(100, 112))
+
+
+@pytest.fixture(scope="module")
+def masks(images: ImageSet) -> Tensor:
+    found = torch.zeros(len(images), 1, 32, 32, dtype=torch.bool)
+    found[OBJECT] = True
+    return found
+
+
+def do(cgn: CGN, images: ImageSet, masks: Tensor, factors: Factors, seed: int = 0) -> ImageSet:
+    generator = torch.Generator().manual_seed(seed)
+    return act(cgn, images, masks, factors, generator=generator)
+
+
+def test_an_image_on_which_nobody_acts_comes_back_byte_for_byte(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    assert do(cgn, images, masks, images.factors).pixels.equal(images.pixels)
+
+
+@pytest.mark.parametrize("factor", ["texture", "background"])
+def test_acting_on_one_factor_leaves_the_pixels_of_the_other_alone(
+    cgn: CGN, images: ImageSet, masks: Tensor, factor: str
+) -> None:
+    other = (images.factors.shape + 1) % 3
+    made = do(cgn, images, masks, images.factors._replace(**{factor: other}))
+    acted_on = masks if factor == "texture" else ~masks
+    changed = (made.pixels != images.pixels).any(dim=1, keepdim=True)
+    assert not (changed & ~acted_on).any()
+    assert (changed & acted_on).sum() > 0.9 * acted_on.sum()
+
+
+def test_a_new_surface_is_drawn_for_the_label_it_was_asked_for(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    labels = images.factors.shape
+    one, two = (
+        do(cgn, images, masks, images.factors._replace(texture=(labels + by) % 3)) for by in (1, 2)
+    )
+    assert not one.pixels[OBJECT].equal(two.pixels[OBJECT])
+
+
+def test_the_shape_of_a_real_image_cannot_be_changed(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    wrong = images.factors._replace(shape=(images.factors.shape + 1) % 3)
+    with pytest.raises(ValueError, match="the shape of a real image stays"):
+        do(cgn, images, masks, wrong)
+
+
+def test_counterfactuals_keep_shape_mask_and_id_of_their_image(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    masks = masks.clone()
+    masks[:, :, 0, 0] = torch.arange(12)[:, None] % 2 == 1
+    made = abduct(cgn, images, masks, 12, seed=0)
+    index = made.ids - 100
+    assert sorted(index.tolist()) == list(range(12))
+    assert made.factors.shape.equal(images.factors.shape[index])
+    assert made.masks is not None
+    assert (made.masks > 0).equal(masks[index])
+
+
+def test_more_counterfactuals_than_images_use_each_image_as_often(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    made = abduct(cgn, images, masks, 36, seed=0)
+    assert (made.ids.bincount()[100:] == 3).all()
+
+
+def test_texture_and_background_labels_are_free_of_the_shape_and_of_each_other(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    factors = abduct(cgn, images, masks, 900, seed=0).factors
+    for first, second in (
+        (factors.shape, factors.texture),
+        (factors.shape, factors.background),
+        (factors.texture, factors.background),
+    ):
+        assert ((3 * first + second).bincount(minlength=9) > 70).all()
+
+
+def test_one_seed_gives_the_same_counterfactuals_and_another_seed_others(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    hashes = [abduct(cgn, images, masks, 12, seed=seed).sha256() for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_another(
+    cgn: CGN, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = []
+    real = interventions.find_objects
+
+    def counted(pixels: Tensor, labels: Tensor) -> Tensor:
+        searches.append(len(pixels))
+        return real(pixels, labels)
+
+    monkeypatch.setattr(interventions, "find_objects", counted)
+    weights = tmp_path / "cgn.safetensors"
+    cgn.save(weights, {})
+
+    def made(images: ImageSet, seed: int) -> str:
+        return abduct_cached(weights, images, 24, seed=seed, cache=tmp_path / "cache").sha256()
+
+    first = made(images, 0)
+    assert made(images, 0) == first != made(images, 1)
+    assert searches == [12]
+    fewer = images.select(slice(9))
+    assert made(fewer, 0) != first
+    assert searches == [12, 9]
+    assert find_objects_cached(images, tmp_path / "cache").equal(
+        real(images.pixels, images.factors.shape)
+    )
