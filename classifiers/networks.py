@@ -50,8 +50,8 @@ def backbone(image_size_px: int) -> nn.Sequential:
     """Build the convolutions that all our classifiers share.
 
     Blocks of pixels become channels at once, so that every layer costs the same at 32 and at
-    64 pixels. The last layer sees the whole image with its places kept apart: a mean over them would leave
-    of a shape only its parts.
+    64 pixels. The last layer sees the whole image with its places kept apart: a mean over them
+    would leave of a shape only its parts.
 
     Args:
         image_size_px: Height and width of the images, a multiple of 16.

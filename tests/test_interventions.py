@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cgn import interventions
+from cgn.abduction import find_objects
 from cgn.images import Factors, ImageSet
 from cgn.interventions import abduct, abduct_cached, act, find_objects_cached
 from cgn.model import CGN, CGNConfig
@@ -122,11 +123,10 @@ def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_anot
     cgn: CGN, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searches = []
-    real = interventions.find_objects
 
     def counted(pixels: Tensor, labels: Tensor) -> Tensor:
         searches.append(len(pixels))
-        return real(pixels, labels)
+        return find_objects(pixels, labels)
 
     monkeypatch.setattr(interventions, "find_objects", counted)
     weights = tmp_path / "cgn.safetensors"
@@ -142,5 +142,5 @@ def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_anot
     assert made(fewer, 0) != first
     assert searches == [12, 9]
     assert find_objects_cached(images, tmp_path / "cache").equal(
-        real(images.pixels, images.factors.shape)
+        find_objects(images.pixels, images.factors.shape)
     )
