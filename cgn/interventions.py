@@ -11,6 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,12 +37,12 @@ def act(
 ) -> ImageSet:
     """Give real images another surface or background, and leave everything else of them alone.
 
-    A factor whose new label is that of the image's class stays as it is, pixel by pixel; the
-    mechanisms draw the others. If none changes, the image comes back.
+    A factor whose label does not change stays as it is, pixel by pixel; the mechanisms draw the
+    others. If none changes, the image comes back.
 
     Args:
         cgn: Its mechanisms draw what is new.
-        images: Real images, whose factors all follow the class.
+        images: Real images, and the labels that their factors have now.
         masks: Where their objects are, (N, 1, H, W) bool, from `cgn.abduction.find_objects`.
         factors: What to make of them, each (N,) int64; the shape's must be that of the images.
         generator: On the CPU, decides the noise of what is new.
@@ -57,22 +58,24 @@ def act(
     Source:
         Pearl, 2009. The original CGN only samples.
     """
-    labels = images.factors.shape
-    if not factors.shape.equal(labels):
+    if not factors.shape.equal(images.factors.shape):
         raise ValueError("the shape of a real image stays; only texture and background can change")
     n = len(images)
     pixels = torch.empty_like(images.pixels)
     cgn = cgn.to(device).eval()
     for start in range(0, n, BATCH_SIZE):
         span = slice(start, min(start + BATCH_SIZE, n))
-        new = factors.map(lambda each, s=span: each[s].to(device))  # type: ignore[misc]
+        old, new = (
+            each.map(lambda labels, s=span: labels[s].to(device))  # type: ignore[misc]
+            for each in (images.factors, factors)
+        )
         real, mask = images.images(span).to(device), masks[span].to(device).float()
         drawn = cgn(new, generator, mask)
         foreground, background = (
-            torch.where((label == new.shape)[:, None, None, None], real, part)
-            for label, part in (
-                (new.texture, drawn.foreground),
-                (new.background, drawn.background),
+            torch.where((label == before)[:, None, None, None], real, part)
+            for label, before, part in (
+                (new.texture, old.texture, drawn.foreground),
+                (new.background, old.background, drawn.background),
             )
         )
         pixels[span] = to_bytes(compose(mask, foreground, background)).cpu()
@@ -95,7 +98,8 @@ def abduct(
 
     Args:
         cgn: Its mechanisms draw what is new.
-        images: Real images, whose factors all follow the class.
+        images: Real images. Of their labels only the shape's is read: texture and background are
+            taken to be those of the class.
         masks: Where their objects are, (N, 1, H, W) bool.
         n: Number of counterfactuals; each image is used about as often as any other.
         seed: Fixes images, labels and noise.
@@ -110,12 +114,12 @@ def abduct(
     order = [torch.randperm(len(images), generator=generator) for _ in range(turns)]
     index = torch.cat(order)[:n]
     free = Factors.independent(n, cgn.config.n_classes, generator)
-    factors = free._replace(shape=images.factors.shape[index])
+    labels = images.factors.shape[index]
     return act(
         cgn,
-        images.select(index),
+        replace(images.select(index), factors=Factors.tied(labels)),
         masks[index],
-        factors,
+        free._replace(shape=labels),
         generator=generator,
         device=device,
         progress=progress,
@@ -158,7 +162,7 @@ def abduct_cached(
 
     Args:
         weights: A file written by `CGN.save`.
-        images: Real images, whose factors all follow the class.
+        images: As for `abduct`.
         n: Number of counterfactuals.
         seed: Fixes them.
         cache: Folder for masks and counterfactuals.

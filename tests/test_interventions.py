@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,15 @@ def test_texture_and_background_labels_are_free_of_the_shape_and_of_each_other(
         (factors.texture, factors.background),
     ):
         assert ((3 * first + second).bincount(minlength=9) > 70).all()
+
+
+def test_texture_and_background_labels_of_real_images_are_never_read(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    unknown = torch.full((len(images),), -1)
+    blind = replace(images, factors=images.factors._replace(texture=unknown, background=unknown))
+    told, not_told = (abduct(cgn, each, masks, 24, seed=0) for each in (images, blind))
+    assert told.sha256() == not_told.sha256()
 
 
 def test_one_seed_gives_the_same_counterfactuals_and_another_seed_others(

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from cgn.images import Factors, ImageSet
+from cgn.model import CGN, CGNConfig, Parts
+from cgn.quality import abduction_quality, quality
+
+CONFIG = CGNConfig(n_classes=5, image_size_px=16, width=8, noise_size=4, tile_px=16)
+N_CLASSES = CONFIG.n_classes
+Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Plain(CGN):
+    """Draws labels as plain gray levels; its objects are four pixels high, wider by class."""
+
+    def forward(
+        self,
+        factors: Factors,
+        generator: torch.Generator | None = None,
+        probability: Tensor | None = None,
+    ) -> Parts:
+        mask = rectangles(factors.shape).float() if probability is None else probability
+        return Parts(mask, surface(factors.texture), ground(factors.background), mask)
+
+
+def rectangles(labels: Tensor) -> Tensor:
+    """Where objects of these classes are, (N, 1, 16, 16) bool."""
+    columns = torch.arange(16)
+    mask = torch.zeros(len(labels), 1, 16, 16, dtype=torch.bool)
+    mask[:, 0, 6:10] = ((columns >= 4) & (columns <= 6 + labels[:, None]))[:, None]
+    return mask
+
+
+def surface(labels: Tensor) -> Tensor:
+    return ((150 + 20 * labels) / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+
+
+def ground(labels: Tensor) -> Tensor:
+    return (20 * labels / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+
+
+def painted(factors: Factors) -> ImageSet:
+    """What `Plain` would draw, in bytes."""
+    parts = Plain(CONFIG)(factors)
+    pixels = (parts.image() * 255).round().to(torch.uint8)
+    masks = parts.mask.to(torch.uint8) * 255
+    return ImageSet(pixels, factors, torch.arange(len(pixels)), masks)
+
+
+def read(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the labels off such images, as logits."""
+    levels = (images[:, 0] * 255).round().long()
+    width = (levels[:, 7] >= 150).sum(dim=1)
+    labels = (width - 3, (levels[:, 7, 4] - 150) // 20, levels[:, 0, 0] // 20)
+    shape, texture, background = (
+        torch.nn.functional.one_hot(each.clamp(0, N_CLASSES - 1), N_CLASSES).float()
+        for each in labels
+    )
+    return shape, texture, background
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    return painted(Factors.tied(torch.arange(40) % N_CLASSES))
+
+
+@pytest.fixture
+def masks(images: ImageSet) -> Tensor:
+    return rectangles(images.factors.shape)
+
+
+def exact(images: ImageSet) -> dict[str, ImageSet]:
+    """The true counterfactuals: the next class's surface, or background."""
+    other = (images.factors.shape + 1) % N_CLASSES
+    return {
+        f"do_{factor}": painted(images.factors._replace(**{factor: other}))
+        for factor in ("texture", "background")
+    }
+
+
+def test_a_generator_that_draws_what_it_is_told_is_fully_effective_and_leaks_nothing() -> None:
+    scores = quality(Plain(CONFIG), read, n=2_000)
+    for factor in Factors._fields:
+        assert scores[f"{factor}_effectiveness"] == 1
+        assert abs(scores[f"{factor}_leakage"]) < 0.03
+
+
+def test_a_generator_that_draws_the_surface_of_its_shape_leaks() -> None:
+    class Leaky(Plain):
+        def forward(
+            self,
+            factors: Factors,
+            generator: torch.Generator | None = None,
+            probability: Tensor | None = None,
+        ) -> Parts:
+            return super().forward(factors._replace(texture=factors.shape), generator, probability)
+
+    scores = quality(Leaky(CONFIG), read, n=2_000)
+    assert scores["texture_effectiveness"] == pytest.approx(1 / N_CLASSES, abs=0.03)
+    assert scores["texture_leakage"] == pytest.approx((1 - 1 / N_CLASSES) / 2, abs=0.03)
+
+
+def test_perfect_abduction_has_no_error_at_all(images: ImageSet, masks: Tensor) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, exact(images))
+    assert scores["mask_iou"] == scores["mask_iou_worst_class"] == 1
+    assert scores["composition"] == 0
+    for action in ("do_texture", "do_background"):
+        assert scores[f"{action}_error"] == 0
+        assert scores[f"{action}_untouched"] > 0
+    for factor in Factors._fields:
+        assert scores[f"{factor}_effectiveness"] == 1
+
+
+def test_a_mask_that_was_found_too_small_costs_overlap_and_adds_error(
+    images: ImageSet, masks: Tensor
+) -> None:
+    half = masks.clone()
+    half[:, :, 8:] = False
+    half[images.factors.shape != 0] = masks[images.factors.shape != 0]
+    scores = abduction_quality(Plain(CONFIG), read, images, half, exact(images))
+    assert scores["mask_iou_worst_class"] == pytest.approx(0.5)
+    assert scores["mask_iou"] == pytest.approx(0.9)
+    assert scores["composition"] == 0
+    assert 0 < scores["do_texture_error"] < scores["do_texture_untouched"]
+
+
+def test_an_action_and_its_reverse_give_the_image_back_where_the_object_is_found_again(
+    images: ImageSet, masks: Tensor
+) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, exact(images))
+    for action in ("do_texture", "do_background"):
+        assert scores[f"{action}_reversibility"] < 0.1 * scores[f"{action}_untouched"]
+
+
+def test_only_actions_whose_truth_is_known_are_measured(images: ImageSet, masks: Tensor) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, {})
+    assert not [name for name in scores if name.startswith("do_")]
+
+
+def test_images_without_true_masks_are_refused(images: ImageSet, masks: Tensor) -> None:
+    with pytest.raises(ValueError, match="true masks of these images are not known"):
+        abduction_quality(Plain(CONFIG), read, replace(images, masks=None), masks, {})
