@@ -272,7 +272,7 @@ class _Reverse(torch.autograd.Function):
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient, turned around."""
         return -ctx.share * gradient, None
 
@@ -296,7 +296,7 @@ def reverse_gradient(features: Tensor, share: float) -> Tensor:
         >>> torch.autograd.grad(2 * reverse_gradient(x, 0.1), x)
         (tensor([-0.2000]),)
     """
-    reversed_: Tensor = _Reverse.apply(features, share)  # type: ignore[no-untyped-call]
+    reversed_: Tensor = _Reverse.apply(features, share)
     return reversed_
 
 

@@ -53,7 +53,7 @@ def luma(images: Tensor) -> Tensor:
         >>> luma(green).item()
         0.587...
     """
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = images[:, :1], images[:, 1:2], images[:, 2:]
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
