@@ -52,6 +52,7 @@ from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
+from cgn.gan import generated_cached
 from cgn.images import ImageSet
 from cgn.model import CGN
 from cgn.quality import quality
@@ -367,6 +368,7 @@ def run(options: argparse.Namespace) -> None:
         place = Place(device, options.results, bars)
         # All test images are read before any work starts, so that bad data costs no time.
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        require_masks(recipes, exams)
         for world, source in dict.fromkeys((exam.suite.world, exam.source) for exam in exams):
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, options.seeds, place)
@@ -381,6 +383,24 @@ def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
         return Exam(suite, source, variants, data_sha256(variants))
 
 
+def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
+    """Refuse a recipe that sees masks on a suite that does not know them all."""
+    for recipe in (each for each in recipes if each.sees == "masks"):
+        for exam in exams:
+            if lacking := [name for name, v in exam.variants.items() if v.masks is None]:
+                raise ValueError(
+                    f"{recipe.name} sees true object masks, which {exam.suite.name} does not have "
+                    f"for {', '.join(lacking)}; leave out either"
+                )
+
+
+def seen_by(recipe: Recipe, sets: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """Show a recipe the images, or their true masks in place of them."""
+    if recipe.sees == "images":
+        return dict(sets)
+    return {name: images.as_masks() for name, images in sets.items()}
+
+
 def run_world(
     world: World,
     source: DataSource,
@@ -393,17 +413,20 @@ def run_world(
     kinds = {kind for recipe in recipes for kind in recipe.trains_on}
     sets: dict[str, ImageSet] = {}
     with bar(place.bars, f"{world.name}: training images"):
-        if kinds & {"biased", "counterfactual"}:
+        if kinds & {"biased", "counterfactual", "generated"}:
             sets["biased"] = training_cached(world, "train", source, images_folder())
         if "unbiased" in kinds:
             sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
     for seed in range(n_seeds):
         if "counterfactual" in kinds:
             sets["counterfactual"] = counterfactuals(world, source, sets["biased"], seed, place)
+        if "generated" in kinds:
+            sets["generated"] = generated(world, sets["biased"], seed, place)
         for recipe in recipes:
             module, weights = fitted(recipe, sets, len(world.classes), seed, place)
             for exam in exams:
-                examine(exam, module, recipe.name, seed, weights, place)
+                seen = replace(exam, variants=seen_by(recipe, exam.variants))
+                examine(seen, module, recipe.name, seed, weights, place)
 
 
 def counterfactuals(
@@ -422,6 +445,21 @@ def counterfactuals(
         )
 
 
+def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Sample images of a GAN trained on a world as its CGN is, or take them from the cache."""
+    with bar(place.bars, f"{world.name}: GAN, seed {seed}") as update:
+        return generated_cached(
+            biased,
+            len(world.classes),
+            PRESETS.get(world.name, TrainConfig()),
+            N_COUNTERFACTUALS,
+            seed=seed,
+            device=place.device,
+            cache=cache_folder() / "generated",
+            progress=update,
+        )
+
+
 def fitted(
     recipe: Recipe, sets: Mapping[str, ImageSet], n_classes: int, seed: int, place: Place
 ) -> tuple[nn.Module, str]:
@@ -429,7 +467,7 @@ def fitted(
     with bar(place.bars, f"{recipe.name}: fit, seed {seed}") as update:
         return fit_cached(
             recipe,
-            {kind: sets[kind] for kind in recipe.trains_on},
+            seen_by(recipe, {kind: sets[kind] for kind in recipe.trains_on if kind in sets}),
             n_classes=n_classes,
             seed=seed,
             device=place.device,
@@ -622,9 +660,10 @@ def show_lists(options: argparse.Namespace) -> None:
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
         suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary)
-    models = Table("model", "what it is", "trains on", title="Models")
+    models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
     for recipe in MODELS.values():
-        models.add_row(recipe.name, recipe.about, ", ".join(recipe.trains_on))
+        on = ", ".join(recipe.trains_on)
+        models.add_row(recipe.name, recipe.about, on, recipe.given, recipe.source)
     console().print(suites, models)
 
 

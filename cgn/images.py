@@ -66,7 +66,7 @@ class ImageSet:
         ids: What each image was made from, (N,) int64: images of one id (a digit, a foreground)
             depend on each other, and intervals resample ids.
         masks: True object masks, (N, 1, H, W) uint8 with 255 on the object, where known. For
-            measuring only: nothing is trained on them.
+            measuring only: nothing but the oracle of `as_masks` is trained on them.
 
     Raises:
         ValueError: If the tensors do not fit together.
@@ -103,6 +103,25 @@ class ImageSet:
         return replace(
             self, pixels=self.pixels[index], factors=factors, ids=self.ids[index], masks=masks
         )
+
+    def as_masks(self) -> ImageSet:
+        """Show the true masks in place of the images: white objects on black.
+
+        Raises:
+            ValueError: If the set has no masks.
+
+        Example:
+            >>> black = torch.zeros(1, 3, 1, 2, dtype=torch.uint8)
+            >>> mask = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
+            >>> labels = Factors.tied(torch.tensor([0]))
+            >>> ImageSet(black, labels, torch.tensor([0]), mask).as_masks().images()[0, :, 0]
+            tensor([[0., 1.],
+                    [0., 1.],
+                    [0., 1.]])
+        """
+        if self.masks is None:
+            raise ValueError("the true masks of these images are not known")
+        return replace(self, pixels=self.masks.expand(-1, 3, -1, -1))
 
     def batches(
         self,

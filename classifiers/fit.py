@@ -14,6 +14,8 @@ from cgn.model import weights_sha256
 from cgn.train import seeded
 from classifiers.recipes import Recipe
 
+PREDICTED_AT_ONCE = 500  # images
+
 Progress = Callable[[int, int], None]
 
 
@@ -44,8 +46,12 @@ def fit(
         ValueError: If a set that the recipe names is missing.
     """
     _require(recipe, sets)
+    own = {name: sets[name] for name in recipe.trains_on}
+    predictions: dict[str, Tensor] = {}
+    if recipe.first is not None:
+        first = fit(recipe.first, sets, n_classes=n_classes, seed=seed, device=device)
+        predictions = {name: _classes(first, images, device) for name, images in own.items()}
     with seeded(seed) as generator:
-        own = {name: sets[name] for name in recipe.trains_on}
         size_px = next(iter(own.values())).pixels.shape[-1]
         network = recipe.network(n_classes, size_px).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         adamw = torch.optim.AdamW(
@@ -55,7 +61,13 @@ def fit(
             adamw, recipe.learning_rate, total_steps=recipe.steps
         )
         streams = {
-            name: endless(images, recipe.batch_size, generator, device)
+            name: endless(
+                images,
+                recipe.batch_size,
+                generator,
+                device,
+                recipe.sampling(images.factors, predictions.get(name)),
+            )
             for name, images in own.items()
         }
         for step in range(recipe.steps):
@@ -77,29 +89,46 @@ def _require(recipe: Recipe, sets: Mapping[str, ImageSet]) -> None:
         raise ValueError(f"{recipe.name} trains on {', '.join(sorted(missing))}, which is missing")
 
 
+@torch.inference_mode()
+def _classes(network: nn.Module, images: ImageSet, device: torch.device | str) -> Tensor:
+    """Let a fitted network classify a set, (N,) int64 on the CPU."""
+    network = network.to(device)
+    batches = images.batches(PREDICTED_AT_ONCE, device=device)
+    return torch.cat([network(batch).argmax(dim=1).cpu() for batch, _ in batches])
+
+
 def batches_on_cuda(batches: Mapping[str, tuple[Tensor, Factors]]) -> bool:
     """Tell whether the batches lie on a CUDA device."""
     return next(iter(batches.values()))[0].is_cuda
 
 
 def endless(
-    images: ImageSet, batch_size: int, generator: torch.Generator, device: torch.device | str
+    images: ImageSet,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    of_round: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Factors]]:
     """Go through a set again and again, each time in another order, in full batches.
 
     Args:
-        images: The set; if it is smaller than a batch, images repeat within the batch.
+        images: The set; if a round is smaller than a batch, images repeat within the batch.
         batch_size: Images a batch.
         generator: Decides the order.
         device: Where the batches go.
+        of_round: Indices of the images in one round, (M,) int64, maybe repeated; None for each
+            image once.
 
     Yields:
         Images (B, 3, H, W) in [0, 1] and their labels.
     """
+    if of_round is None:
+        of_round = torch.arange(len(images))
     queue = torch.empty(0, dtype=torch.int64)
     while True:
         while len(queue) < batch_size:
-            queue = torch.cat([queue, torch.randperm(len(images), generator=generator)])
+            order = torch.randperm(len(of_round), generator=generator)
+            queue = torch.cat([queue, of_round[order]])
         index, queue = queue[:batch_size], queue[batch_size:]
         factors = images.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
         batch = to_images(images.pixels[index].to(device))
@@ -164,8 +193,16 @@ def _key(
 ) -> str:
     """Hash all that decides the weights."""
     hashes = {name: sets[name].sha256() for name in recipe.trains_on}
-    described = (recipe.name, recipe.steps, recipe.batch_size, recipe.learning_rate)
-    made_of = [f"{x.__module__}.{x.__qualname__}" for x in (recipe.network, recipe.objective)]
     kind = torch.device(device).type
-    parts = [described, made_of, recipe.weight_decay, hashes, n_classes, seed, kind]
+    parts = [_described(recipe), hashes, n_classes, seed, kind]
     return cache_key(parts, Path(__file__).parent.glob("*.py"))
+
+
+def _described(recipe: Recipe | None) -> list[object]:
+    """List all in a recipe that decides the weights, functions by their names."""
+    if recipe is None:
+        return []
+    functions = (recipe.network, recipe.objective, recipe.sampling)
+    made_of = [f"{function.__module__}.{function.__qualname__}" for function in functions]
+    settings = (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.weight_decay)
+    return [recipe.name, made_of, settings, _described(recipe.first)]

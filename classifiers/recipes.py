@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import nn
 
+from classifiers.debiasing import (
+    AnnealedCNN,
+    GroupWeightedCNN,
+    UnlearningCNN,
+    group_dro,
+    irm,
+    unlearn,
+)
+from classifiers.front_ends import GrayscaleCNN, TwoMeansCNN
 from classifiers.networks import InvariantEnsemble, SmallCNN
 from classifiers.objectives import Objective, every_factor, invariant, shape_cross_entropy
+from classifiers.sampling import (
+    Sampling,
+    balanced_environments,
+    balanced_groups,
+    every_image,
+    upweighted_errors,
+)
 
-N_COUNTERFACTUALS = 20_000  # images in a counterfactual training set
+N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +37,16 @@ class Recipe:
     Attributes:
         name: Its name on the command line and in results.
         about: One sentence for `bench.py list`.
-        trains_on: Names of the sets it sees: "biased", "counterfactual", "unbiased".
+        source: Who proposed it, and where.
+        given: What it is told beyond the class of biased images, in words; empty for nothing.
+        trains_on: Names of the sets it sees: "biased", "counterfactual", "abducted" (the
+            counterfactuals of training images), "generated" (by a GAN), "unbiased".
+        sees: The images of these sets and of the tests, or their true masks in place of them;
+            whoever fits and tests it swaps them.
         network: From number of classes and image size in pixels to a fresh network.
         objective: What it minimises.
+        sampling: Which images of a set one round goes through, and how often.
+        first: A recipe that is fitted before; its predictions on the sets go to `sampling`.
         steps: Optimiser steps.
         batch_size: Images from each set in a step.
         learning_rate: The highest of the one-cycle schedule.
@@ -31,29 +55,113 @@ class Recipe:
 
     name: str
     about: str
+    source: str
+    given: str = ""
     trains_on: tuple[str, ...]
+    sees: Literal["images", "masks"] = "images"
     network: Callable[[int, int], nn.Module] = SmallCNN
     objective: Objective = shape_cross_entropy
+    sampling: Sampling = every_image
+    first: Recipe | None = None
     steps: int = 400
     batch_size: int = 96
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
 
 
+CGN_SOURCE = "Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046"
+
+ERM = Recipe(
+    name="erm",
+    about="plain training on the biased images",
+    source="Vapnik, NeurIPS 1991 (empirical risk minimisation)",
+    trains_on=("biased",),
+)
+
 RECIPES = (
+    ERM,
     Recipe(
-        name="erm",
-        about="plain training on the biased images",
+        name="grayscale",
+        about="plain training on the biased images, turned gray",
+        source="a trivial baseline; Kim et al., CVPR 2019, list it, https://arxiv.org/abs/1812.10352",
+        given="that colour misleads",
         trains_on=("biased",),
+        network=GrayscaleCNN,
+    ),
+    Recipe(
+        name="two-means",
+        about="plain training on masks: each image's pixels clustered into two colours",
+        source="a trivial baseline; Lloyd 1982 (k-means)",
+        given="that object and background have one colour each, and the border is background",
+        trains_on=("biased",),
+        network=TwoMeansCNN,
+    ),
+    Recipe(
+        name="irm",
+        about="one scale of the logits must be best on agreeing and on other images",
+        source="Arjovsky et al. 2019, https://arxiv.org/abs/1907.02893",
+        given="which images have a texture or background of another class",
+        trains_on=("biased",),
+        network=AnnealedCNN,
+        objective=irm,
+        sampling=balanced_environments,
+    ),
+    Recipe(
+        name="group-dro",
+        about="the group of images with the highest loss counts most",
+        source="Sagawa et al., ICLR 2020, https://arxiv.org/abs/1911.08731",
+        given="which images have a texture or background of another class",
+        trains_on=("biased",),
+        network=GroupWeightedCNN,
+        objective=group_dro,
+        sampling=balanced_groups,
+    ),
+    Recipe(
+        name="lntl",
+        about="features from which texture and background cannot be told",
+        source="Kim et al., CVPR 2019, https://arxiv.org/abs/1812.10352",
+        given="labels of texture and background",
+        trains_on=("biased",),
+        network=UnlearningCNN,
+        objective=unlearn,
+    ),
+    Recipe(
+        name="jtt",
+        about="plain training twice; what the first network gets wrong counts a hundredfold",
+        source="Liu et al., ICML 2021, https://arxiv.org/abs/2107.09044",
+        trains_on=("biased",),
+        sampling=upweighted_errors,
+        # The authors' first network for Waterbirds is that of epoch 60 of 300.
+        first=replace(ERM, steps=ERM.steps // 5),
+    ),
+    Recipe(
+        name="gan",
+        about="plain training on biased images and those of a GAN without factors",
+        source=f"{CGN_SOURCE}, a baseline there",
+        trains_on=("biased", "generated"),
     ),
     Recipe(
         name="cgn",
         about="one network trained on counterfactual images of the CGN and nothing else",
+        source=f"{CGN_SOURCE}, as its code trains",
         trains_on=("counterfactual",),
+    ),
+    Recipe(
+        name="cgn+original",
+        about="one network trained on biased and counterfactual images",
+        source=CGN_SOURCE,
+        trains_on=("biased", "counterfactual"),
+    ),
+    Recipe(
+        name="cgn-abduct",
+        about="one network trained on counterfactuals of the biased images themselves",
+        source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
+        trains_on=("abducted",),
     ),
     Recipe(
         name="cgn-ensemble",
         about="one backbone with a head a factor, on biased and counterfactual images",
+        source=CGN_SOURCE,
         trains_on=("biased", "counterfactual"),
         network=InvariantEnsemble,
         objective=invariant,
@@ -62,7 +170,17 @@ RECIPES = (
     Recipe(
         name="oracle",
         about="the ceiling: trained on true images with independent factors",
+        source="a ceiling",
+        given="true images with independent factors",
         trains_on=("unbiased",),
+    ),
+    Recipe(
+        name="oracle-mask",
+        about="the ceiling of shape: true object masks in place of all images",
+        source="a ceiling",
+        given="true object masks, in the tests too",
+        trains_on=("biased",),
+        sees="masks",
     ),
 )
 
@@ -70,6 +188,8 @@ RECIPES = (
 FACTOR_CLASSIFIER = Recipe(
     name="factor-classifier",
     about="a head a factor, trained on true images with independent factors",
+    source="Monteiro et al., ICLR 2023 (effectiveness), https://arxiv.org/abs/2303.01274",
+    given="true images with independent factors",
     trains_on=("unbiased",),
     network=InvariantEnsemble,
     objective=every_factor,

@@ -22,6 +22,7 @@ from benchmarks.suite import DataSource, Suite
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
+from classifiers import fit as fitting
 from classifiers.networks import InvariantEnsemble
 
 
@@ -32,6 +33,9 @@ class Recipe:
     name: str
     about: str = "A stand-in."
     trains_on: tuple[str, ...] = ("biased",)
+    sees: str = "images"
+    given: str = ""
+    source: str = "Nobody 2021"
 
 
 class Reader(nn.Module):
@@ -76,7 +80,10 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("erm"),
         Recipe("cgn", trains_on=("counterfactual",)),
         Recipe("cgn-ensemble", trains_on=("biased", "counterfactual")),
-        Recipe("oracle", trains_on=("unbiased",)),
+        Recipe("oracle", trains_on=("unbiased",), given="true factors"),
+        Recipe("gan", trains_on=("biased", "generated")),
+        Recipe("cgn-abduct", trains_on=("abducted",)),
+        Recipe("oracle-mask", sees="masks"),
     ]
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
@@ -172,6 +179,64 @@ def test_suites_of_one_world_share_each_fit(
     ]
 
 
+def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
+    results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, int, int]] = []
+
+    def generated_cached(
+        images: ImageSet, n_classes: int, config: TrainConfig, n: int, *, seed: int, **_: object
+    ) -> ImageSet:
+        drawn.append((images.sha256(), n_classes, seed))
+        return tiny_images(seed, n=6)
+
+    monkeypatch.setattr(bench, "generated_cached", generated_cached)
+    assert command(results, "--suite tiny --model gan --seeds 2") == 0
+    assert drawn == [(tiny_images(3).sha256(), 3, seed) for seed in (0, 1)]
+    assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
+
+
+def test_a_recipe_whose_images_nobody_makes_is_refused_by_name(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "fit_cached", fitting.fit_cached)
+    assert command(results, "--suite tiny --model cgn-abduct") == 2
+    assert "cgn-abduct trains on abducted, which is missing" in capsys.readouterr().err
+
+
+def test_a_recipe_that_sees_masks_is_fitted_and_tested_on_masks(
+    results: Path, suites: dict[str, Suite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def masked(seed: int) -> ImageSet:
+        images = tiny_images(seed)
+        return replace(images, masks=255 * (images.pixels[:, :1] > 127).to(torch.uint8))
+
+    tiny, seen = suites["tiny"], []
+    variants = {"easy": masked(1), "hard": masked(2)}
+    world = replace(tiny.world, train=lambda source: masked(3))
+    suites["tiny"] = replace(tiny, world=world, variants=lambda source: variants)
+
+    class Watching(Reader):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return super().forward(images)
+
+    def fit_cached(
+        recipe: Recipe, sets: Mapping[str, ImageSet], **_: object
+    ) -> tuple[nn.Module, str]:
+        seen.append(sets["biased"].images())
+        return Watching(0), "weights"
+
+    monkeypatch.setattr(bench, "fit_cached", fit_cached)
+    assert command(results, "--suite tiny --model oracle-mask") == 0
+    sets = [masked(3), *variants.values()]
+    expected = [each.as_masks().images() for each in sets]
+    assert all(torch.equal(*pair) for pair in zip(seen, expected, strict=True))
+    # The rows stand beside those of models that see the images.
+    assert command(results, "--suite tiny --model erm") == 0
+    assert read_runs(results)["data_sha256"].nunique() == 1
+
+
 def test_the_table_shows_percent_and_how_to_get_the_official_data(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +262,8 @@ def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().out
     names = ["tiny", "other-mnist", "erm", "cgn", "cgn-ensemble"]
     assert all(f" {name} " in shown for name in names)
+    assert "Nobody 2021" in shown
+    assert "true factors" in shown
 
 
 @pytest.mark.parametrize(
@@ -215,6 +282,10 @@ def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) ->
         ("--suite tiny --model erm --data .", "has no images.txt; point --data"),
         ("--suite tiny --model erm --textures .", "--textures is for wildlife-mnist"),
         ("--suite tiny", "required: --model; see `bench.py run --help`"),
+        (
+            "--suite tiny --model oracle-mask",
+            "oracle-mask sees true object masks, which tiny does not have for easy, hard",
+        ),
         ("--suite tiny --model erm --sees 3", "unrecognized arguments: --sees 3"),
         ("rum --suite tiny", "invalid choice: 'rum'"),
         ("train gan --suite tiny", "invalid choice: 'gan'"),

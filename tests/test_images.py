@@ -200,6 +200,21 @@ def test_a_selection_keeps_pixels_labels_ids_and_masks_together(
     assert torch.equal(chosen.images(), counted.images(index))
 
 
+def test_masks_take_the_place_of_images_and_all_else_stays(counted: ImageSet) -> None:
+    shown = counted.as_masks()
+    assert counted.masks is not None
+    for channel in range(3):
+        assert torch.equal(shown.pixels[:, channel : channel + 1], counted.masks)
+    assert same(replace(shown, pixels=counted.pixels), counted)
+    assert shown.sha256() != counted.sha256()
+    assert shown.select(slice(3)).images().shape == (3, 3, 4, 4)
+
+
+def test_images_without_masks_cannot_be_shown_as_masks(counted: ImageSet) -> None:
+    with pytest.raises(ValueError, match="the true masks of these images are not known"):
+        replace(counted, masks=None).as_masks()
+
+
 def test_joined_sets_follow_each_other_and_drop_masks(counted: ImageSet) -> None:
     joined = concatenate([counted.select(slice(0, 9)), counted.select(slice(9, N))])
     assert same(joined, replace(counted, masks=None))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cgn import losses
 from cgn.abduction import ShapeEncoder
 from cgn.critic import Critic, EfficientNetFeatures
+from cgn.gan import GANTraining
 from cgn.images import Factors
 from cgn.model import CGN, CGNConfig, binarise, compose
 from cgn.train import Batch, TrainConfig, Training
@@ -137,6 +138,15 @@ def test_a_training_step_runs_on_any_device(style_features: str) -> None:
     )
     terms = run.advance(batch, torch.Generator().manual_seed(0))
     assert {term.device.type for term in terms.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("size_px", SIZES_PX)
+def test_a_gan_and_its_training_step_run_on_any_device(size_px: int) -> None:
+    run = GANTraining(3, size_px, TrainConfig(steps=2, batch_size=4, width=8), "meta")
+    images = torch.rand(4, 3, size_px, size_px, device="meta")
+    run.advance(images, meta_factors(4).shape, torch.Generator().manual_seed(0))
+    assert reached(run.gan)
+    assert reached(run.critic)
 
 
 @pytest.mark.parametrize("size_px", SIZES_PX)
