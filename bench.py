@@ -49,7 +49,7 @@ from benchmarks.leaderboard import (
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.published import beside
 from benchmarks.rendered import training_cached, variants_cached
-from benchmarks.suite import EMBEDDED, DataSource, Suite, World
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.images import ImageSet
@@ -209,6 +209,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="object/*.jpg, background/*.jpg: wildlife",
     )
+    parser.add_argument(
+        "--correlation",
+        type=float,
+        default=1.0,
+        metavar="RHO",
+        help="MNISTs: how often texture and background follow the class in training; default 1",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
@@ -298,7 +305,13 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
     textures = options.textures if suite.world.name == "wildlife-mnist" else None
-    return DataSource(folder=folder, textures=textures)
+    source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
+    if source.correlation < 1 and not suite.world.correlates:
+        raise ValueError(
+            f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
+            "leave out either"
+        )
+    return source
 
 
 def official_folder(suite: Suite) -> Path:
@@ -370,8 +383,9 @@ def run(options: argparse.Namespace) -> None:
         for world, source in dict.fromkeys((exam.suite.world, exam.source) for exam in exams):
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, options.seeds, place)
+    names = [marked(recipe.name, options.correlation) for recipe in recipes]
     for exam in exams:
-        show_result(exam, [recipe.name for recipe in recipes], options.results)
+        show_result(exam, names, options.results)
 
 
 def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
@@ -410,7 +424,9 @@ def counterfactuals(
     world: World, source: DataSource, biased: ImageSet, seed: int, place: Place
 ) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache."""
-    weights = find_weights(world.name, biased.sha256(), own_weights(), source.name)
+    weights = find_weights(
+        world.name, biased.sha256(), own_weights(), source.name, source.correlation
+    )
     with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
         return sample_cached(
             weights,
@@ -442,6 +458,7 @@ def examine(
     exam: Exam, module: nn.Module, name: str, seed: int, weights: str, place: Place
 ) -> None:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
+    name = marked(name, exam.source.correlation)
     rows: list[Row] = []
     tables, speed = predicted(exam, module, name, place)
     for head, predictions in tables.items():
@@ -554,9 +571,22 @@ def compare_models(options: argparse.Namespace) -> None:
     if not found:
         raise ValueError(
             f"{options.results} holds no {options.source} predictions of both {first} and {second} "
-            f"on one suite; make them with `bench.py --suite … --model {first},{second}`"
+            f"on one suite; make them with {making(options.models)}"
         )
     console().print(differences_table(first, second, found))
+
+
+def making(models: Sequence[str]) -> str:
+    """Name the commands that score models, given by their names in the leaderboards."""
+    names: dict[float, list[str]] = {}
+    for model in models:
+        plain, correlation = unmarked(model.partition("/")[0])
+        names.setdefault(correlation, []).append(plain)
+    return " and ".join(
+        f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"
+        f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
+        for correlation, plain in names.items()
+    )
 
 
 def check_results(options: argparse.Namespace) -> int:
@@ -663,6 +693,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         "world": world.name,
         "classes": world.classes,
         "source": source.name,
+        "correlation": source.correlation,
         "train_sha256": train_sha256,
         "command": shlex.join(["python", "bench.py", *options.given]),
         "seconds": round(time.perf_counter() - started, 1),

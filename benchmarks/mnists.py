@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -157,11 +157,47 @@ def enlarge(gray: Bytes) -> Bytes:
     return gray[:, nearest[:, None], nearest]
 
 
-def _labels(
-    labels: NDArray[np.int64], biased: bool, shift: Shift, rng: np.random.Generator
+def follow(
+    labels: NDArray[np.int64], correlation: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give texture and background labels: the digit's in biased data, else free; then shifted."""
-    texture, background = (labels, labels) if biased else rng.integers(10, size=(2, len(labels)))
+    """Give texture and background labels that follow the digit, but for some.
+
+    P(texture = digit) = P(background = digit) = rho, each on its own; a label that does not
+    follow is uniform over the other nine.
+
+    Args:
+        labels: Of the digits, (N,) int64.
+        correlation: rho, in (0.1, 1].
+        rng: Decides which do not follow, and where they go: with the same state, whatever leaves
+            its digit at one rho leaves it for the same label at every lower one, so that a sweep
+            over rho is smooth.
+
+    Returns:
+        Labels of textures and of backgrounds, each (N,) int64.
+
+    Example:
+        >>> texture, background = follow(np.zeros(10_000, np.int64), 0.9, np.random.default_rng(0))
+        >>> float((texture == 0).mean().round(2)), float((background == 0).mean().round(2))
+        (0.9, 0.9)
+    """
+    leaves = rng.random((2, len(labels))) >= correlation
+    other = (labels + rng.integers(1, len(DIGITS), size=leaves.shape)) % len(DIGITS)
+    texture, background = np.where(leaves, other, labels)
+    return texture, background
+
+
+def _labels(
+    labels: NDArray[np.int64],
+    correlation: float | None,
+    shift: Shift,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give texture and background labels: following the digit, or free if None; then shifted."""
+    if correlation is None:
+        texture, background = rng.integers(10, size=(2, len(labels)))
+    else:
+        # A stream of its own: colours, crops and noise are the same at every correlation.
+        texture, background = follow(labels, correlation, rng.spawn(1)[0])
     return (texture + shift[0]) % len(DIGITS), (background + shift[1]) % len(DIGITS)
 
 
@@ -193,6 +229,7 @@ def colored(
     *,
     biased: bool,
     seed: int,
+    correlation: float = 1.0,
     textures: Path | None = None,
     shift: Shift = (0, 0),
 ) -> ImageSet:
@@ -202,6 +239,7 @@ def colored(
         source: The digits.
         biased: Whether the colour follows the digit, or is uniform.
         seed: Fixes colours and jitter.
+        correlation: How closely biased data follows the digit, see `follow`.
         textures: Not used here.
         shift: Added to the labels of textures and backgrounds, modulo 10.
 
@@ -212,7 +250,7 @@ def colored(
         Kim et al., variance 0.02.
     """
     rng = np.random.default_rng(seed)
-    texture, _ = _labels(source.labels, biased, shift, rng)
+    texture, _ = _labels(source.labels, correlation if biased else None, shift, rng)
     jitter = rng.normal(0, JITTER_VARIANCE**0.5, size=(len(texture), 3))
     colour = (JITTERED[texture] + 255 * jitter)[:, :, None, None]
     black, unknown = np.zeros((len(texture), 3, 1, 1)), np.full_like(texture, -1)
@@ -224,6 +262,7 @@ def double_colored(
     *,
     biased: bool,
     seed: int,
+    correlation: float = 1.0,
     textures: Path | None = None,
     shift: Shift = (0, 0),
 ) -> ImageSet:
@@ -233,6 +272,7 @@ def double_colored(
         source: The digits.
         biased: Whether both colours follow the digit, or are uniform and independent.
         seed: Fixes colours and noise.
+        correlation: How closely biased data follows the digit, see `follow`.
         textures: Not used here.
         shift: Added to the labels of textures and backgrounds, modulo 10.
 
@@ -241,7 +281,7 @@ def double_colored(
         original keeps noise beyond white and black.
     """
     rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, biased, shift, rng)
+    texture, behind = _labels(source.labels, correlation if biased else None, shift, rng)
     noise = 255 * rng.normal(0, DOUBLE_SIGMA, size=(2, len(texture), 3))
     foreground = (DOUBLE_OBJECT[texture] + noise[0])[:, :, None, None]
     background = (DOUBLE_BACKGROUND[behind] + noise[1])[:, :, None, None]
@@ -253,6 +293,7 @@ def wildlife(
     *,
     biased: bool,
     seed: int,
+    correlation: float = 1.0,
     textures: Path | None = None,
     shift: Shift = (0, 0),
 ) -> ImageSet:
@@ -262,6 +303,7 @@ def wildlife(
         source: The digits.
         biased: Whether coat and landscape follow the digit, or are uniform and independent.
         seed: Fixes textures and where they are cut.
+        correlation: How closely biased data follows the digit, see `follow`.
         textures: A folder with ten `object/*.jpg` and ten `background/*.jpg`, sorted by name;
             None for procedural ones.
         shift: Added to the labels of textures and backgrounds, modulo 10.
@@ -273,7 +315,7 @@ def wildlife(
         ValueError: If the folder does not hold ten readable pictures of each kind.
     """
     rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, biased, shift, rng)
+    texture, behind = _labels(source.labels, correlation if biased else None, shift, rng)
     coat, landscape = _wildlife_textures(textures)
     foreground = _crops(coat, texture, rng)
     background = _crops(landscape, behind, rng)
@@ -354,15 +396,18 @@ def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
 def _suite(name: str, paint: Painter, asks: str) -> Suite:
     """Build the suite of one variant: its world and its one test set."""
 
-    def made(source: DataSource, split: Split, *, biased: bool, seed: int) -> ImageSet:
-        return paint(digits(source, split), biased=biased, seed=seed, textures=source.textures)
+    def made(source: DataSource, split: Split, **how: Any) -> ImageSet:
+        return paint(digits(source, split), textures=source.textures, **how)
 
     world = World(
         name=name,
         classes=DIGITS,
         image_size_px=SIZE_PX,
-        train=lambda source: made(source, "train", biased=True, seed=1),
+        train=lambda source: made(
+            source, "train", biased=True, seed=1, correlation=source.correlation
+        ),
         unbiased=lambda source: made(source, "train", biased=False, seed=2),
+        correlates=True,
     )
     return Suite(
         name=name,

@@ -81,7 +81,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
-    monkeypatch.setattr(bench, "find_weights", lambda world, sha256, own, source: Path("weights"))
+    monkeypatch.setattr(bench, "find_weights", lambda *_: Path("weights"))
     monkeypatch.setattr(
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
@@ -172,6 +172,65 @@ def test_suites_of_one_world_share_each_fit(
     ]
 
 
+@pytest.fixture
+def correlated(suites: dict[str, Suite]) -> Suite:
+    """The suite `tiny`, of a world that takes a correlation."""
+
+    def train(source: DataSource) -> ImageSet:
+        return tiny_images(3 if source.correlation == 1 else 5)
+
+    world = replace(suites["tiny"].world, train=train, correlates=True)
+    suites["tiny"] = replace(suites["tiny"], world=world)
+    return suites["tiny"]
+
+
+def test_a_model_trained_at_another_correlation_is_another_row_on_the_same_images(
+    results: Path, correlated: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite tiny --model erm") == 0
+    assert command(results, "--suite tiny --model erm --correlation 0.99") == 0
+    assert "erm@0.99/shape" in capsys.readouterr().out
+    runs = read_runs(results)
+    assert set(runs["model"]) == {"erm", "erm/shape", "erm@0.99", "erm@0.99/shape"}
+    assert runs["data_sha256"].nunique() == 1
+    assert "predictions/tiny/embedded/erm@0.99__shape/seed0.parquet" in files(results)
+    board = pd.read_csv(results / "tiny.csv").set_index("model")
+    assert board["rank"].dropna().to_dict() == {"erm": 1, "erm@0.99": 1}  # the stand-ins are alike
+    assert bench.main(["compare", "erm@0.99", "erm", "--results", str(results)]) == 0
+    assert capsys.readouterr().out.count("cannot be told apart") == 3
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    # A working tree with changes is the one thing that may be wrong while this runs.
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
+
+
+def test_counterfactuals_come_from_the_cgn_of_the_correlation(
+    results: Path, correlated: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def find(world: str, sha256: str, own: Path, source: str, correlation: float) -> Path:
+        asked.append((sha256, correlation))
+        return Path("weights")
+
+    monkeypatch.setattr(bench, "find_weights", find)
+    command(results, "--suite tiny --model cgn")
+    command(results, "--suite tiny --model cgn --correlation 0.9")
+    assert asked == [(tiny_images(3).sha256(), 1.0), (tiny_images(5).sha256(), 0.9)]
+
+
+def test_compare_says_how_a_model_of_another_correlation_is_run(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["cgn@0.99", "cgn-ensemble@0.99/shape", "erm"]
+    for models, said in (
+        (names[:2], "with `bench.py --suite … --model cgn,cgn-ensemble --correlation 0.99`"),
+        (names[1:], "--correlation 0.99` and `bench.py --suite … --model erm`"),
+    ):
+        assert bench.main(["compare", *models, "--results", str(results)]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_the_table_shows_percent_and_how_to_get_the_official_data(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +273,9 @@ def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) ->
         ("--suite tiny --model erm --data nowhere", "there is no folder nowhere"),
         ("--suite tiny --model erm --data .", "has no images.txt; point --data"),
         ("--suite tiny --model erm --textures .", "--textures is for wildlife-mnist"),
+        ("--suite tiny --model erm --correlation 1.5", "must lie in (0.1, 1], got 1.5"),
+        ("--suite tiny --model erm --correlation x", "--correlation: invalid float value: 'x'"),
+        ("--suite tiny --model erm --correlation 0.9", "the images of tiny follow their class"),
         ("--suite tiny", "required: --model; see `bench.py run --help`"),
         ("--suite tiny --model erm --sees 3", "unrecognized arguments: --sees 3"),
         ("rum --suite tiny", "invalid choice: 'rum'"),
@@ -280,6 +342,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     assert metadata["command"] == f"python bench.py {text}"
     assert metadata["train_sha256"] == tiny_images(3).sha256()
     assert metadata["quality"] == {"mask_area": 0.25}
+    assert metadata["correlation"] == 1.0
     assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
     assert str(out) in capsys.readouterr().out
 

@@ -29,7 +29,7 @@ from benchmarks.mnists import (
     enlarge,
     wildlife,
 )
-from benchmarks.suite import EMBEDDED, DataSource
+from benchmarks.suite import EMBEDDED, DataSource, marked, unmarked
 from cgn.images import ImageSet
 
 SUITES = {suite.name: suite for suite in (COLORED, DOUBLE_COLORED, WILDLIFE)}
@@ -92,6 +92,71 @@ def test_in_unbiased_images_no_factor_tells_another(name: str) -> None:
         assert chi2_contingency(table).pvalue > 0.001
     for labels in known:
         assert labels.bincount(minlength=10).min() > 60
+
+
+# Of the training images as they were before they could follow their class less closely.
+TRAIN_SHA256 = {
+    "colored-mnist": "a0135a23bfdf599095ccc1840cbfb8530ea8df818c68d1b45975a7f4be7dab61",
+    "double-colored-mnist": "9791f1d9fab2da583ac32d34d428a8ffe9ab54480346ddd78df4623fa4a106f8",
+    "wildlife-mnist": "17efe1f9e68c8555905c865539cfab0314a7435ecbcbd98e0c9ba833aa8a0e6a",
+}
+
+
+@every_suite
+def test_at_a_correlation_of_one_the_training_images_are_what_they_always_were(name: str) -> None:
+    assert SUITES[name].world.train(EMBEDDED).sha256() == TRAIN_SHA256[name]
+    assert SUITES[name].world.train(DataSource(correlation=1)).sha256() == TRAIN_SHA256[name]
+
+
+@every_suite
+def test_texture_and_background_leave_the_digit_as_often_as_asked(name: str) -> None:
+    shape, *others = SUITES[name].world.train(DataSource(correlation=0.9)).factors
+    known = others[:1] if name == "colored-mnist" else others
+    for labels in known:
+        # 4,000 images: 4 standard errors are 1.9 points.
+        assert (labels == shape).double().mean() == pytest.approx(0.9, abs=0.019)
+        away = ((labels - shape) % 10).bincount(minlength=10)[1:]
+        assert chi2_contingency([away.tolist(), [1_000] * 9]).pvalue > 0.001
+    if len(known) == 2:
+        both = ((known[0] == shape) & (known[1] == shape)).double().mean()
+        assert both == pytest.approx(0.81, abs=0.025)  # each on its own
+
+
+@every_suite
+def test_images_that_follow_their_digit_are_the_same_at_every_correlation(name: str) -> None:
+    images = {rho: SUITES[name].world.train(DataSource(correlation=rho)) for rho in (1, 0.95, 0.9)}
+    same = {
+        rho: (images[rho].pixels == images[1].pixels).flatten(1).all(dim=1) for rho in (0.95, 0.9)
+    }
+    for rho, unchanged in same.items():
+        shape, texture, background = images[rho].factors
+        follows = (texture == shape) & ((background == shape) | (background == -1))
+        assert torch.equal(unchanged, follows)
+    assert (same[0.95] | ~same[0.9]).all()  # what has left at 0.95 has left at 0.9
+    assert 0 < (~same[0.95]).sum() < (~same[0.9]).sum()
+
+
+@every_suite
+def test_neither_test_images_nor_unbiased_ones_depend_on_the_correlation(name: str) -> None:
+    source = DataSource(correlation=0.5)
+    for variant, images in SUITES[name].variants(source).items():
+        assert images.sha256() == sets_of(name)[variant].sha256()
+    world = SUITES[name].world
+    assert world.unbiased(source).sha256() == world.unbiased(EMBEDDED).sha256()
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.0, -1.0, 1.01, float("nan")])
+def test_a_correlation_out_of_range_is_refused(correlation: float) -> None:
+    with pytest.raises(ValueError, match=r"must lie in \(0.1, 1\], got "):
+        DataSource(correlation=correlation)
+
+
+@pytest.mark.parametrize("correlation", [1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 1 / 3])
+@pytest.mark.parametrize("model", ["erm", "cgn+original", "cgn-ensemble"])
+def test_a_name_in_results_tells_model_and_correlation(model: str, correlation: float) -> None:
+    name = marked(model, correlation)
+    assert unmarked(name) == (model, correlation)
+    assert unmarked(f"{name}/shape") == (f"{model}/shape", correlation)
 
 
 def test_colored_images_have_no_background_label() -> None:
