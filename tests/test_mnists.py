@@ -21,6 +21,7 @@ from benchmarks.mnists import (
     DOUBLE_COLORED,
     DOUBLE_OBJECT,
     JITTERED,
+    T10K,
     WILDLIFE,
     Digits,
     colored,
@@ -29,7 +30,7 @@ from benchmarks.mnists import (
     enlarge,
     wildlife,
 )
-from benchmarks.suite import EMBEDDED, DataSource, marked, unmarked
+from benchmarks.suite import EMBEDDED, DataSource, Suite, marked, unmarked
 from cgn.images import ImageSet
 
 SUITES = {suite.name: suite for suite in (COLORED, DOUBLE_COLORED, WILDLIFE)}
@@ -289,15 +290,22 @@ def test_wildlife_textures_are_150_pixels_and_a_reflected_border() -> None:
         assert np.array_equal(family[:, :, 2], family[:, :, 4])
 
 
-def write_idx(folder: Path, n_bytes_less: int = 0, *, zipped: bool = False) -> None:
-    """Write MNIST's two training files in zeros, the images cut short."""
+def write_idx(
+    folder: Path,
+    n_bytes_less: int = 0,
+    *,
+    zipped: bool = False,
+    part: str = "train",
+    n: int = 60_000,
+) -> None:
+    """Write two of MNIST's files in zeros, the images cut short."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, lengths in (("images-idx3", (60_000, 28, 28)), ("labels-idx1", (60_000,))):
+    for name, lengths in (("images-idx3", (n, 28, 28)), ("labels-idx1", (n,))):
         header = bytes([0, 0, 8, len(lengths)]) + np.array(lengths, ">i4").tobytes()
         data = header + bytes(int(np.prod(lengths)))
         data = data[: len(data) - n_bytes_less]
         data = gzip.compress(data, compresslevel=1) if zipped else data
-        (folder / f"train-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(data)
+        (folder / f"{part}-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(data)
 
 
 @pytest.mark.parametrize(("below", "zipped"), [("MNIST/raw", False), (".", True)])
@@ -310,6 +318,40 @@ def test_official_digits_are_found_with_their_split(
     assert test.ids.tolist() == list(range(50_000, 60_000))
     assert len(digits(source, "train").labels) == 50_000
     mnists._official.cache_clear()
+
+
+def test_mnists_own_test_digits_are_none_of_the_training_files(tmp_path: Path) -> None:
+    write_idx(tmp_path, part="t10k", n=10_000)
+    assert digits(DataSource(folder=tmp_path), "t10k").ids.tolist() == list(range(60_000, 70_000))
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    mnists._t10k.cache_clear()
+    with pytest.raises(ValueError, match=r"holds no t10k-labels-idx1-ubyte"):
+        digits(DataSource(folder=tmp_path), "t10k")
+
+
+@pytest.mark.parametrize("suite", T10K.values(), ids=list(T10K))
+def test_mnists_own_test_digits_cannot_be_had_without_a_folder(suite: Suite) -> None:
+    assert not suite.embedded
+    message = "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte.*with --data"
+    with pytest.raises(ValueError, match=message):
+        suite.variants(EMBEDDED)
+
+
+@every_suite
+def test_a_twin_shares_the_world_and_the_scores_but_not_the_images(name: str) -> None:
+    twin, folder = T10K[f"{name}-t10k"], SHARED / "mnist"
+    assert twin.world is SUITES[name].world
+    assert twin.protocol == f"{name}-t10k@v1"
+    assert [s.key for s in twin.scores] == [s.key for s in SUITES[name].scores]
+    if not folder.is_dir():
+        pytest.skip("MNIST's files are not in ../shared")
+    test_digits = digits(DataSource(folder=folder), "t10k")
+    biased, unbiased = twin.variants(DataSource(folder=folder)).values()
+    assert len(biased) == len(unbiased) == 10_000
+    assert np.bincount(test_digits.labels).tolist()[:2] == [980, 1135]  # as is well known
+    assert biased.factors.shape.tolist() == test_digits.labels.tolist()
+    assert torch.equal(biased.factors.texture, biased.factors.shape)
+    assert (unbiased.factors.texture == unbiased.factors.shape).double().mean() < 0.12
 
 
 def test_a_truncated_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
