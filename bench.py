@@ -49,6 +49,7 @@ from benchmarks.leaderboard import (
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.published import beside
 from benchmarks.rendered import training_cached, variants_cached
+from benchmarks.rescore import rows_lacking
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
@@ -76,6 +77,7 @@ examples:
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
   bench.py reproduce mnists                         what others published, beside our rows
   bench.py check --against main                     does any row no longer hold, or is worse?
+  bench.py rescore                                  new scores for old rows, without a model
   bench.py report --out report.html                 everything on one page, with pictures
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
@@ -133,6 +135,7 @@ def command_line() -> Parser:
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
     add_check(commands.add_parser("check", help="find rows of results that do not hold"))
+    add_rescore(commands.add_parser("rescore", help="add scores that rows lack, without a model"))
     add_reproduce(commands.add_parser("reproduce", help="show published scores beside ours"))
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
@@ -169,6 +172,13 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         help="a git revision; rows that were there must still be, and no score may be worse",
     )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
+
+
+def add_rescore(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `rescore`."""
+    parser.set_defaults(command=rescore)
+    parser.add_argument("--suite", help=f"{GROUPS}, or NAME[,NAME]; default: all with rows")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
@@ -569,7 +579,8 @@ def compare_models(options: argparse.Namespace) -> None:
     for suite in chosen_suites(options.suite):
         runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
-            found += [(suite, score, compare(score, runs[0], runs[1])) for score in suite.scores]
+            scores = [score for score in suite.scores if score.comparable]
+            found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
     if not found:
         raise ValueError(
             f"{options.results} holds no {options.source} predictions of both {first} and {second} "
@@ -613,6 +624,18 @@ def check_results(options: argparse.Namespace) -> int:
         options.summary.write_text(summary(problems, table), encoding="utf-8")
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
+
+
+def rescore(options: argparse.Namespace) -> None:
+    """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
+    results: Path = options.results
+    suites = chosen_suites(options.suite) if options.suite else suites_with_rows(results)
+    check_writable(results, "--results")
+    with progress_bars() as bars, bar(bars, "scores") as update:
+        rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
+    added = append(rows, results)
+    write_leaderboards(results, suites)
+    print(f"rows added: {added}")
 
 
 def reproduce(options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.scores import accuracy
+from benchmarks.scores import accuracy, worst_group
 from benchmarks.suite import DataSource, Suite, World
 from benchmarks.textures import coats, landscapes
 from cgn.images import Factors, ImageSet, to_bytes
@@ -460,6 +460,7 @@ def _tested(
         scores=(
             accuracy("unbiased", chance=0.1),
             accuracy("biased", chance=0.1),
+            worst_group("unbiased", chance=0.1),
         ),
         primary="unbiased_accuracy",
         standard="biased_accuracy",

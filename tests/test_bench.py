@@ -18,6 +18,7 @@ import bench
 import benchmarks
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
+from benchmarks.scores import worst_group
 from benchmarks.suite import DataSource, Suite
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
@@ -493,6 +494,22 @@ def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) ->
     assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
     assert not set(names) & set(benchmarks.SUITES)
     assert not set(names) & {suite.name for suite in bench.chosen_suites("all,mnists")}
+
+
+def test_rescore_adds_what_a_new_score_lacks_and_a_second_time_nothing(
+    results: Path, suites: dict[str, Suite], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite all --model erm --seeds 2") == 0
+    for name, suite in suites.items():
+        suites[name] = replace(suite, scores=(*suite.scores, worst_group("hard", chance=1 / 3)))
+    capsys.readouterr()
+    assert bench.main(["rescore", "--suite", "tiny", "--results", str(results)]) == 0
+    assert bench.main(["rescore", "--results", str(results)]) == 0
+    added = files(results)
+    assert bench.main(["rescore", "--results", str(results)]) == 0
+    assert capsys.readouterr().out == "rows added: 4\nrows added: 4\nrows added: 0\n"
+    assert files(results) == added
+    assert "hard_worst_group_accuracy" in (results / "other-mnist.csv").read_text()
 
 
 def test_report_writes_one_page_beside_the_results(
