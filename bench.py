@@ -33,7 +33,7 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn
 
-from benchmarks import ATTRIBUTIONS, SUITES
+from benchmarks import ATTRIBUTIONS, SUITES, T10K
 from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
@@ -49,11 +49,13 @@ from benchmarks.leaderboard import (
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.published import beside
 from benchmarks.rendered import training_cached, variants_cached
-from benchmarks.suite import EMBEDDED, DataSource, Suite, World
+from benchmarks.rescore import rows_lacking
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
+from cgn.interventions import abduct_cached
 from cgn.model import CGN
 from cgn.quality import quality
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
@@ -63,6 +65,7 @@ from classifiers.networks import outputs, three_heads
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
 RESULTS = Path(__file__).parent / "results"
+GROUPS = "all (seven), mnists, t10k, attributions"
 EXAMPLES = """\
 examples:
   bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
@@ -76,6 +79,7 @@ examples:
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
   bench.py reproduce mnists                         what others published, beside our rows
   bench.py check --against main                     does any row no longer hold, or is worse?
+  bench.py rescore                                  new scores for old rows, without a model
   bench.py report --out report.html                 everything on one page, with pictures
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
@@ -133,6 +137,7 @@ def command_line() -> Parser:
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
     add_check(commands.add_parser("check", help="find rows of results that do not hold"))
+    add_rescore(commands.add_parser("rescore", help="add scores that rows lack, without a model"))
     add_reproduce(commands.add_parser("reproduce", help="show published scores beside ours"))
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
@@ -143,7 +148,7 @@ def command_line() -> Parser:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run`."""
     parser.set_defaults(command=run)
-    parser.add_argument("--suite", required=True, help="all, mnists, attributions, or NAME[,NAME]")
+    parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
@@ -171,6 +176,13 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
 
 
+def add_rescore(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `rescore`."""
+    parser.set_defaults(command=rescore)
+    parser.add_argument("--suite", help=f"{GROUPS}, or NAME[,NAME]; default: all with rows")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+
+
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `reproduce`."""
     parser.set_defaults(command=reproduce)
@@ -191,7 +203,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `compare`."""
     parser.set_defaults(command=compare_models)
     parser.add_argument("models", nargs=2, metavar="MODEL", help="as in the leaderboards")
-    parser.add_argument("--suite", default="all", help="all, mnists, attributions, or NAME[,NAME]")
+    parser.add_argument("--suite", default="all", help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument("--source", default="embedded", help="as in the leaderboards")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
@@ -209,6 +221,13 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="object/*.jpg, background/*.jpg: wildlife",
+    )
+    parser.add_argument(
+        "--correlation",
+        type=float,
+        default=1.0,
+        metavar="RHO",
+        help="MNISTs: how often texture and background follow the class in training; default 1",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
@@ -266,14 +285,15 @@ def chosen_suites(text: str) -> list[Suite]:
     groups = {
         "all": list(SUITES),
         "mnists": [name for name in SUITES if name.endswith("mnist")],
+        "t10k": list(T10K),
         "attributions": list(ATTRIBUTIONS),
     }
     return chosen(text, known_suites(), "suite", groups)
 
 
 def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, and what moves a model in each world."""
-    return SUITES | ATTRIBUTIONS
+    """Everything that can be run: the seven suites, the MNISTs' twins, and what moves a model."""
+    return SUITES | T10K | ATTRIBUTIONS
 
 
 def suites_with_rows(results: Path) -> list[Suite]:
@@ -299,14 +319,20 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
     textures = options.textures if suite.world.name == "wildlife-mnist" else None
-    return DataSource(folder=folder, textures=textures)
+    source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
+    if source.correlation < 1 and not suite.world.correlates:
+        raise ValueError(
+            f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
+            "leave out either"
+        )
+    return source
 
 
 def official_folder(suite: Suite) -> Path:
-    """Where a suite's official data is looked for; the three MNISTs share one folder."""
+    """Where a suite's official data is looked for; all MNISTs share one folder."""
     default = user_cache_path("cgn-bench") / "data"
     root = Path(os.environ.get("CGN_BENCH_DATA") or default)
-    return root / ("mnist" if suite.name.endswith("mnist") else suite.name)
+    return root / ("mnist" if "mnist" in suite.name else suite.name)
 
 
 def cache_folder() -> Path:
@@ -372,8 +398,9 @@ def run(options: argparse.Namespace) -> None:
         for world, source in dict.fromkeys((exam.suite.world, exam.source) for exam in exams):
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, options.seeds, place)
+    names = [marked(recipe.name, options.correlation) for recipe in recipes]
     for exam in exams:
-        show_result(exam, [recipe.name for recipe in recipes], options.results)
+        show_result(exam, names, options.results)
 
 
 def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
@@ -413,13 +440,15 @@ def run_world(
     kinds = {kind for recipe in recipes for kind in recipe.trains_on}
     sets: dict[str, ImageSet] = {}
     with bar(place.bars, f"{world.name}: training images"):
-        if kinds & {"biased", "counterfactual", "generated"}:
+        if kinds - {"unbiased"}:
             sets["biased"] = training_cached(world, "train", source, images_folder())
         if "unbiased" in kinds:
             sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
     for seed in range(n_seeds):
         if "counterfactual" in kinds:
             sets["counterfactual"] = counterfactuals(world, source, sets["biased"], seed, place)
+        if "abducted" in kinds:
+            sets["abducted"] = abducted(world, source, sets["biased"], seed, place)
         if "generated" in kinds:
             sets["generated"] = generated(world, sets["biased"], seed, place)
         for recipe in recipes:
@@ -433,11 +462,33 @@ def counterfactuals(
     world: World, source: DataSource, biased: ImageSet, seed: int, place: Place
 ) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache."""
-    weights = find_weights(world.name, biased.sha256(), own_weights(), source.name)
+    weights = find_weights(
+        world.name, biased.sha256(), own_weights(), source.name, source.correlation
+    )
     with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
         return sample_cached(
             weights,
             N_COUNTERFACTUALS,
+            seed=seed,
+            device=place.device,
+            cache=cache_folder() / "counterfactuals",
+            progress=update,
+        )
+
+
+def abducted(
+    world: World, source: DataSource, biased: ImageSet, seed: int, place: Place
+) -> ImageSet:
+    """Make counterfactuals of a world's training images, or take them from the cache."""
+    weights = find_weights(
+        world.name, biased.sha256(), own_weights(), source.name, source.correlation
+    )
+    with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
+        return abduct_cached(
+            weights,
+            biased,
+            # No real shape is left out.
+            max(N_COUNTERFACTUALS, len(biased)),
             seed=seed,
             device=place.device,
             cache=cache_folder() / "counterfactuals",
@@ -480,6 +531,7 @@ def examine(
     exam: Exam, module: nn.Module, name: str, seed: int, weights: str, place: Place
 ) -> None:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
+    name = marked(name, exam.source.correlation)
     rows: list[Row] = []
     tables, speed = predicted(exam, module, name, place)
     for head, predictions in tables.items():
@@ -573,7 +625,7 @@ def caption(exam: Exam) -> str:
     about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source.name} data"
     if exam.source.folder is not None:
         return f"{about} from {exam.source.folder}; --data embedded takes the installed data"
-    if not exam.suite.name.endswith("mnist"):
+    if "mnist" not in exam.suite.name:
         return f"{about}, drawn with an installed font"
     return (
         f"{about}, installed with the packages; for the official data put MNIST's idx files "
@@ -588,13 +640,27 @@ def compare_models(options: argparse.Namespace) -> None:
     for suite in chosen_suites(options.suite):
         runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
-            found += [(suite, score, compare(score, runs[0], runs[1])) for score in suite.scores]
+            scores = [score for score in suite.scores if score.comparable]
+            found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
     if not found:
         raise ValueError(
             f"{options.results} holds no {options.source} predictions of both {first} and {second} "
-            f"on one suite; make them with `bench.py --suite … --model {first},{second}`"
+            f"on one suite; make them with {making(options.models)}"
         )
     console().print(differences_table(first, second, found))
+
+
+def making(models: Sequence[str]) -> str:
+    """Name the commands that score models, given by their names in the leaderboards."""
+    names: dict[float, list[str]] = {}
+    for model in models:
+        plain, correlation = unmarked(model.partition("/")[0])
+        names.setdefault(correlation, []).append(plain)
+    return " and ".join(
+        f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"
+        f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
+        for correlation, plain in names.items()
+    )
 
 
 def check_results(options: argparse.Namespace) -> int:
@@ -603,7 +669,8 @@ def check_results(options: argparse.Namespace) -> int:
     if read_runs(results).empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
     with progress_bars() as bars:
-        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites_with_rows(results)]
+        suites = [suite for suite in suites_with_rows(results) if suite.embedded]
+        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites]
         hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
         with bar(bars, "rows and predictions") as update:
             problems = check(results, known_suites(), hashes, update)
@@ -618,6 +685,18 @@ def check_results(options: argparse.Namespace) -> int:
         options.summary.write_text(summary(problems, table), encoding="utf-8")
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
+
+
+def rescore(options: argparse.Namespace) -> None:
+    """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
+    results: Path = options.results
+    suites = chosen_suites(options.suite) if options.suite else suites_with_rows(results)
+    check_writable(results, "--results")
+    with progress_bars() as bars, bar(bars, "scores") as update:
+        rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
+    added = append(rows, results)
+    write_leaderboards(results, suites)
+    print(f"rows added: {added}")
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -638,7 +717,10 @@ def report(options: argparse.Namespace) -> None:
     out: Path = options.out or options.results / "report.html"
     check_writable(out.parent, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
-        images = {suite.name: read_exam(suite, EMBEDDED, bars).variants for suite in suites}
+        images = {
+            suite.name: read_exam(suite, EMBEDDED, bars).variants if suite.embedded else {}
+            for suite in suites
+        }
         sheets = {}
         for world in dict.fromkeys(suite.world.name for suite in suites):
             cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded"))
@@ -702,6 +784,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         "world": world.name,
         "classes": world.classes,
         "source": source.name,
+        "correlation": source.correlation,
         "train_sha256": train_sha256,
         "command": shlex.join(["python", "bench.py", *options.given]),
         "seconds": round(time.perf_counter() - started, 1),

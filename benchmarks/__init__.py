@@ -5,6 +5,7 @@ from benchmarks.cue_conflict import CUE_CONFLICT
 from benchmarks.imagenet9 import IN9
 from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
 from benchmarks.mnists import COLORED, DOUBLE_COLORED, WILDLIFE
+from benchmarks.mnists import T10K as T10K
 
 SUITES = {
     suite.name: suite

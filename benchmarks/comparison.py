@@ -73,8 +73,11 @@ def compare(
         The difference; NaN where a score is undefined.
 
     Raises:
-        ValueError: If a model has no runs, or the runs are not on the same images.
+        ValueError: If a model has no runs, the runs are not on the same images, or the score is
+            not `comparable`.
     """
+    if not score.comparable:
+        raise ValueError(f"{score.key} cannot be resampled, so no two models are compared by it")
     if not first or not second:
         raise ValueError("each model needs the predictions of at least one run")
     counts = [score.count(table) for table in (*first, *second)]

@@ -119,7 +119,8 @@ def check_regression(
         if suite is not None and new and _comparable(old, new):
             tables = [[table for table, _ in runs] for runs in (new, old)]
             name = " ".join(model.parts[1:])
-            found += [(name, score, compare(score, *tables)) for score in suite.scores]
+            scores = [score for score in suite.scores if score.comparable]
+            found += [(name, score, compare(score, *tables)) for score in scores]
         progress(done, len(models))
     corrected = holm([difference.p_value for *_, difference in found])
     return [

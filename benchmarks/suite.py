@@ -23,10 +23,22 @@ class DataSource:
             installed packages.
         textures: A folder with `object/*.jpg` and `background/*.jpg`, for wildlife MNIST; None
             for procedural textures.
+        correlation: How closely texture and background follow the class in the training images,
+            rho in (0.1, 1]: each of them on its own is of the image's class with probability rho,
+            else of one of the other classes, all alike. At 1 nothing but the class decides;
+            at 0.1, with ten classes, nothing but chance would. Test images do not depend on it.
+
+    Raises:
+        ValueError: If the correlation is out of its range.
     """
 
     folder: Path | None = None
     textures: Path | None = None
+    correlation: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 < self.correlation <= 1:
+            raise ValueError(f"the correlation must lie in (0.1, 1], got {self.correlation}")
 
     @property
     def name(self) -> str:
@@ -38,6 +50,32 @@ class DataSource:
 EMBEDDED = DataSource()
 
 
+def marked(model: str, correlation: float) -> str:
+    """Name a model after the training images it saw, if they are not the usual ones.
+
+    Args:
+        model: Its plain name.
+        correlation: As in `DataSource`.
+
+    Example:
+        >>> marked("cgn", 0.99), marked("cgn", 1.0)
+        ('cgn@0.99', 'cgn')
+    """
+    return model if correlation == 1 else f"{model}@{correlation}"
+
+
+def unmarked(model: str) -> tuple[str, float]:
+    """Tell a model and the correlation of its training images from its name in results.
+
+    Example:
+        >>> unmarked("cgn@0.99"), unmarked("cgn-ensemble@0.9/shape"), unmarked("erm")
+        (('cgn', 0.99), ('cgn-ensemble/shape', 0.9), ('erm', 1.0))
+    """
+    name, slash, head = model.partition("/")
+    plain, _, correlation = name.partition("@")
+    return plain + slash + head, float(correlation or 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """Training data shared by suites: what classifiers and the CGN are fitted on.
@@ -46,8 +84,9 @@ class World:
         name: The world's name, also that of its CGN weights.
         classes: Names of the classes, in the order of their labels.
         image_size_px: Height and width of every image.
-        train: The biased training set: all factors follow the label.
+        train: The biased training set: all factors follow the label, as closely as the source says.
         unbiased: The training shapes with true, independent factors: what the oracle trains on.
+        correlates: Whether `train` takes a `DataSource.correlation` below 1.
     """
 
     name: str
@@ -55,6 +94,7 @@ class World:
     image_size_px: int
     train: Callable[[DataSource], ImageSet]
     unbiased: Callable[[DataSource], ImageSet]
+    correlates: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +112,7 @@ class Suite:
         primary: Key of the score that ranks the leaderboard.
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
+        embedded: Whether its test images can be made without any data of the user's.
     """
 
     name: str
@@ -82,6 +123,7 @@ class Suite:
     scores: tuple[Score, ...]
     primary: str
     standard: str | None = None
+    embedded: bool = True
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]

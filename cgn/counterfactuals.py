@@ -99,7 +99,9 @@ def sample_cached(
     return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)
 
 
-def find_weights(world: str, train_sha256: str, own: Path, source: str = "") -> Path:
+def find_weights(
+    world: str, train_sha256: str, own: Path, source: str = "", correlation: float = 1.0
+) -> Path:
     """Find the CGN that was trained on just this training set.
 
     Args:
@@ -109,6 +111,8 @@ def find_weights(world: str, train_sha256: str, own: Path, source: str = "") -> 
         own: Folder with the user's own weights, which go before the shipped ones.
         source: Name of the data source. For "embedded", shipped weights will do even if another
             version of a package draws some bytes otherwise: the split is the same.
+        correlation: How closely the training set's textures and backgrounds follow the class.
+            Shipped weights are for 1 alone.
 
     Returns:
         The weights file.
@@ -121,11 +125,12 @@ def find_weights(world: str, train_sha256: str, own: Path, source: str = "") -> 
             if load_tensors(path)[1].get("train_sha256") == train_sha256:
                 return path
     shipped = SHIPPED / f"{world}.safetensors"
-    if source == "embedded" and shipped.is_file():
+    if source == "embedded" and correlation == 1 and shipped.is_file():
         return shipped
+    flag = "" if correlation == 1 else f"--correlation {correlation} "
     raise ValueError(
         f"no CGN has been trained on this data of {world}; train one first: "
-        "bench.py train cgn --suite … with the same --data and --textures"
+        f"bench.py train cgn --suite … {flag}with the same --data and --textures"
     )
 
 

@@ -18,11 +18,11 @@ import bench
 import benchmarks
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
+from benchmarks.scores import worst_group
 from benchmarks.suite import DataSource, Suite
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
-from classifiers import fit as fitting
 from classifiers.networks import InvariantEnsemble
 
 
@@ -88,7 +88,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
-    monkeypatch.setattr(bench, "find_weights", lambda world, sha256, own, source: Path("weights"))
+    monkeypatch.setattr(bench, "find_weights", lambda *_: Path("weights"))
     monkeypatch.setattr(
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
@@ -196,12 +196,21 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
     assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
 
 
-def test_a_recipe_whose_images_nobody_makes_is_refused_by_name(
-    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_counterfactuals_of_real_images_are_made_for_each_seed_from_the_biased_ones(
+    results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "fit_cached", fitting.fit_cached)
-    assert command(results, "--suite tiny --model cgn-abduct") == 2
-    assert "cgn-abduct trains on abducted, which is missing" in capsys.readouterr().err
+    made: list[tuple[str, int]] = []
+
+    def abduct_cached(
+        weights: Path, images: ImageSet, n: int, *, seed: int, **_: object
+    ) -> ImageSet:
+        made.append((images.sha256(), seed))
+        return tiny_images(seed, n=6)
+
+    monkeypatch.setattr(bench, "abduct_cached", abduct_cached)
+    assert command(results, "--suite tiny --model cgn-abduct --seeds 2") == 0
+    assert made == [(tiny_images(3).sha256(), seed) for seed in (0, 1)]
+    assert fits == [("cgn-abduct", seed, ["abducted"]) for seed in (0, 1)]
 
 
 def test_a_recipe_that_sees_masks_is_fitted_and_tested_on_masks(
@@ -235,6 +244,65 @@ def test_a_recipe_that_sees_masks_is_fitted_and_tested_on_masks(
     # The rows stand beside those of models that see the images.
     assert command(results, "--suite tiny --model erm") == 0
     assert read_runs(results)["data_sha256"].nunique() == 1
+
+
+@pytest.fixture
+def correlated(suites: dict[str, Suite]) -> Suite:
+    """The suite `tiny`, of a world that takes a correlation."""
+
+    def train(source: DataSource) -> ImageSet:
+        return tiny_images(3 if source.correlation == 1 else 5)
+
+    world = replace(suites["tiny"].world, train=train, correlates=True)
+    suites["tiny"] = replace(suites["tiny"], world=world)
+    return suites["tiny"]
+
+
+def test_a_model_trained_at_another_correlation_is_another_row_on_the_same_images(
+    results: Path, correlated: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite tiny --model erm") == 0
+    assert command(results, "--suite tiny --model erm --correlation 0.99") == 0
+    assert "erm@0.99/shape" in capsys.readouterr().out
+    runs = read_runs(results)
+    assert set(runs["model"]) == {"erm", "erm/shape", "erm@0.99", "erm@0.99/shape"}
+    assert runs["data_sha256"].nunique() == 1
+    assert "predictions/tiny/embedded/erm@0.99__shape/seed0.parquet" in files(results)
+    board = pd.read_csv(results / "tiny.csv").set_index("model")
+    assert board["rank"].dropna().to_dict() == {"erm": 1, "erm@0.99": 1}  # the stand-ins are alike
+    assert bench.main(["compare", "erm@0.99", "erm", "--results", str(results)]) == 0
+    assert capsys.readouterr().out.count("cannot be told apart") == 3
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    # A working tree with changes is the one thing that may be wrong while this runs.
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
+
+
+def test_counterfactuals_come_from_the_cgn_of_the_correlation(
+    results: Path, correlated: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def find(world: str, sha256: str, own: Path, source: str, correlation: float) -> Path:
+        asked.append((sha256, correlation))
+        return Path("weights")
+
+    monkeypatch.setattr(bench, "find_weights", find)
+    command(results, "--suite tiny --model cgn")
+    command(results, "--suite tiny --model cgn --correlation 0.9")
+    assert asked == [(tiny_images(3).sha256(), 1.0), (tiny_images(5).sha256(), 0.9)]
+
+
+def test_compare_says_how_a_model_of_another_correlation_is_run(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["cgn@0.99", "cgn-ensemble@0.99/shape", "erm"]
+    for models, said in (
+        (names[:2], "with `bench.py --suite … --model cgn,cgn-ensemble --correlation 0.99`"),
+        (names[1:], "--correlation 0.99` and `bench.py --suite … --model erm`"),
+    ):
+        assert bench.main(["compare", *models, "--results", str(results)]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_the_table_shows_percent_and_how_to_get_the_official_data(
@@ -281,6 +349,9 @@ def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) ->
         ("--suite tiny --model erm --data nowhere", "there is no folder nowhere"),
         ("--suite tiny --model erm --data .", "has no images.txt; point --data"),
         ("--suite tiny --model erm --textures .", "--textures is for wildlife-mnist"),
+        ("--suite tiny --model erm --correlation 1.5", "must lie in (0.1, 1], got 1.5"),
+        ("--suite tiny --model erm --correlation x", "--correlation: invalid float value: 'x'"),
+        ("--suite tiny --model erm --correlation 0.9", "the images of tiny follow their class"),
         ("--suite tiny", "required: --model; see `bench.py run --help`"),
         (
             "--suite tiny --model oracle-mask",
@@ -351,6 +422,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     assert metadata["command"] == f"python bench.py {text}"
     assert metadata["train_sha256"] == tiny_images(3).sha256()
     assert metadata["quality"] == {"mask_area": 0.25}
+    assert metadata["correlation"] == 1.0
     assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
     assert str(out) in capsys.readouterr().out
 
@@ -451,6 +523,72 @@ def test_check_against_an_unknown_revision_is_one_clear_line(
     assert command(results, "--suite tiny --model erm") == 0
     assert bench.main(["check", "--results", str(results), "--against", "nowhere"]) == 2
     assert "at 'nowhere'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def official(suites: dict[str, Suite], tmp_path: Path) -> str:
+    """Make the suite `other-mnist` one without embedded images; returns the flag for its data."""
+
+    def variants(source: DataSource) -> dict[str, ImageSet]:
+        if source.folder is None:
+            raise ValueError("name a folder with --data")
+        return {"easy": tiny_images(1), "hard": tiny_images(2)}
+
+    suites["other-mnist"] = replace(suites["other-mnist"], variants=variants, embedded=False)
+    (tmp_path / "images.txt").touch()
+    return f"--data {tmp_path}"
+
+
+def test_a_suite_without_embedded_images_says_what_it_needs(
+    results: Path, official: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite other-mnist --model erm") == 2
+    assert "name a folder with --data" in capsys.readouterr().err
+    assert command(results, f"--suite other-mnist --model erm {official}") == 0
+
+
+def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
+    results: Path,
+    official: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
+    CGN(config).save(tmp_path / "cgn.safetensors", {})
+    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    assert command(results, f"--suite all --model erm {official}") == 0
+    assert command(results, "--suite tiny --model erm --data embedded") == 0
+    capsys.readouterr()
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
+    assert bench.main(["report", "--results", str(results)]) == 0
+    assert 'id="other-mnist"' in (results / "report.html").read_text()
+
+
+def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SUITES", benchmarks.SUITES)
+    names = [suite.name for suite in bench.chosen_suites("t10k")]
+    assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
+    assert not set(names) & set(benchmarks.SUITES)
+    assert not set(names) & {suite.name for suite in bench.chosen_suites("all,mnists")}
+
+
+def test_rescore_adds_what_a_new_score_lacks_and_a_second_time_nothing(
+    results: Path, suites: dict[str, Suite], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, "--suite all --model erm --seeds 2") == 0
+    for name, suite in suites.items():
+        suites[name] = replace(suite, scores=(*suite.scores, worst_group("hard", chance=1 / 3)))
+    capsys.readouterr()
+    assert bench.main(["rescore", "--suite", "tiny", "--results", str(results)]) == 0
+    assert bench.main(["rescore", "--results", str(results)]) == 0
+    added = files(results)
+    assert bench.main(["rescore", "--results", str(results)]) == 0
+    assert capsys.readouterr().out == "rows added: 4\nrows added: 4\nrows added: 0\n"
+    assert files(results) == added
+    assert "hard_worst_group_accuracy" in (results / "other-mnist.csv").read_text()
 
 
 def test_report_writes_one_page_beside_the_results(

@@ -10,7 +10,7 @@ from conftest import golden
 from scipy.stats import binom
 
 from benchmarks.comparison import compare, holm, verdict
-from benchmarks.scores import RESAMPLES, accuracy, paired_difference, shape_bias
+from benchmarks.scores import RESAMPLES, accuracy, paired_difference, shape_bias, worst_group
 
 Seen = Callable[..., pd.DataFrame]
 ACCURACY = accuracy("v", chance=0.1)
@@ -103,6 +103,12 @@ def test_runs_on_other_images_are_refused(seen: Seen) -> None:
         compare(ACCURACY, [with_hits(seen, np.ones(3))], [with_hits(seen, np.ones(4))])
     with pytest.raises(ValueError, match="at least one run"):
         compare(ACCURACY, [], [])
+
+
+def test_a_score_that_cannot_be_resampled_is_refused(seen: Seen) -> None:
+    table = with_hits(seen, np.ones(3)).assign(texture=0, background=0)
+    with pytest.raises(ValueError, match="v_worst_group_accuracy cannot be resampled"):
+        compare(worst_group("v", chance=0.1), [table], [table])
 
 
 @pytest.mark.parametrize(

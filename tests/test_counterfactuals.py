@@ -237,3 +237,18 @@ def test_shipped_weights_serve_embedded_data_of_other_bytes_and_no_official_data
     assert find_weights("openmoji-9", "other", tmp_path, "embedded").parent.name == "weights"
     with pytest.raises(ValueError, match="no CGN has been trained"):
         find_weights("openmoji-9", "other", tmp_path, "official")
+
+
+def test_shipped_weights_serve_no_data_that_follows_its_class_less_closely(tmp_path: Path) -> None:
+    message = "bench.py train cgn --suite … --correlation 0.99 with the same --data"
+    with pytest.raises(ValueError, match=message):
+        find_weights("colored-mnist", "other", tmp_path, "embedded", 0.99)
+
+
+def test_a_cgn_trained_at_another_correlation_is_found_by_its_own_data(
+    cgn: CGN, shipped: Path, tmp_path: Path
+) -> None:
+    for sha256 in ("a", "b"):
+        cgn.save(shipped / f"farm-{sha256}.safetensors", {"train_sha256": sha256})
+    found = find_weights("farm", "b", tmp_path / "own", "embedded", 0.99)
+    assert found.name == "farm-b.safetensors"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import benchmarks.comparison
 import benchmarks.scores
 from benchmarks.comparison import compare
-from benchmarks.scores import Score, bootstrap, proportion
+from benchmarks.scores import Estimate, Score, bootstrap, proportion, worst
 
 N_EXPERIMENTS = 2_000
 Bits = NDArray[np.bool_]
@@ -83,3 +83,32 @@ def test_an_interval_covers_the_truth_in_93_to_97_of_100_experiments(
     generator = np.random.default_rng(0)
     low, high, truth = np.array([experiment(generator) for _ in range(N_EXPERIMENTS)]).T
     assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.97
+
+
+@pytest.mark.parametrize("n_images", [10, 100])
+@pytest.mark.parametrize("lowest", [0.05, 0.5, 0.89, 0.9])
+def test_the_interval_of_the_worst_group_covers_its_true_share_however_bad_the_worst_is(
+    lowest: float, n_images: int
+) -> None:
+    true = np.full(200, 0.9)
+    true[0] = lowest
+    covered = [
+        estimate.low <= lowest <= estimate.high
+        for estimate in worst_groups(true, n_images, n_experiments=500)
+    ]
+    assert np.mean(covered) >= 0.95
+
+
+def test_a_group_that_is_far_the_worst_has_a_lower_end_as_high_as_it_may_be() -> None:
+    true = np.full(200, 0.95)
+    true[0] = 0.5
+    lower = np.array([estimate.low for estimate in worst_groups(true, 400, n_experiments=2_000)])
+    assert 0.015 <= (lower > 0.5).mean() <= 0.035
+
+
+def worst_groups(true: NDArray[np.float64], n_images: int, n_experiments: int) -> list[Estimate]:
+    """Estimates of the worst of groups with these true shares."""
+    generator = np.random.default_rng(0)
+    images = np.full(len(true), n_images)
+    hits = generator.binomial(n_images, true, size=(n_experiments, len(true)))
+    return [worst(np.stack([row, images], axis=1)) for row in hits]

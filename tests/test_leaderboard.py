@@ -18,6 +18,7 @@ from benchmarks.leaderboard import (
     read_runs,
     write_leaderboards,
 )
+from benchmarks.scores import worst_group
 from benchmarks.suite import Suite
 
 ROW = Row(
@@ -200,3 +201,12 @@ def test_pandas_reads_a_leaderboard_without_arguments(tmp_path: Path, suite: Sui
         "hard_accuracy_low",
     ]  # fmt: skip
     assert {"interval", "easy_accuracy", "easy-hard_gap_high"} <= set(ours.columns)
+
+
+def test_the_ends_of_a_worst_group_are_the_means_of_the_seeds_own(tmp_path: Path) -> None:
+    scores = (*tiny_suite().scores, worst_group("hard", chance=0.1))
+    row = replace(ROW, metric="worst_group_accuracy")
+    other = replace(row, seed=1, value=0.3, low=0.1, high=0.5)
+    board = table(tmp_path, replace(tiny_suite(), scores=scores), row, other)
+    ends = [f"hard_worst_group_accuracy{end}" for end in ("", "_low", "_high")]
+    assert board[ends].iloc[0].tolist() == pytest.approx([0.4, 0.25, 0.55])

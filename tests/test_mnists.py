@@ -21,6 +21,7 @@ from benchmarks.mnists import (
     DOUBLE_COLORED,
     DOUBLE_OBJECT,
     JITTERED,
+    T10K,
     WILDLIFE,
     Digits,
     colored,
@@ -29,7 +30,7 @@ from benchmarks.mnists import (
     enlarge,
     wildlife,
 )
-from benchmarks.suite import EMBEDDED, DataSource
+from benchmarks.suite import EMBEDDED, DataSource, Suite, marked, unmarked
 from cgn.images import ImageSet
 
 SUITES = {suite.name: suite for suite in (COLORED, DOUBLE_COLORED, WILDLIFE)}
@@ -92,6 +93,71 @@ def test_in_unbiased_images_no_factor_tells_another(name: str) -> None:
         assert chi2_contingency(table).pvalue > 0.001
     for labels in known:
         assert labels.bincount(minlength=10).min() > 60
+
+
+# Of the training images as they were before they could follow their class less closely.
+TRAIN_SHA256 = {
+    "colored-mnist": "a0135a23bfdf599095ccc1840cbfb8530ea8df818c68d1b45975a7f4be7dab61",
+    "double-colored-mnist": "9791f1d9fab2da583ac32d34d428a8ffe9ab54480346ddd78df4623fa4a106f8",
+    "wildlife-mnist": "17efe1f9e68c8555905c865539cfab0314a7435ecbcbd98e0c9ba833aa8a0e6a",
+}
+
+
+@every_suite
+def test_at_a_correlation_of_one_the_training_images_are_what_they_always_were(name: str) -> None:
+    assert SUITES[name].world.train(EMBEDDED).sha256() == TRAIN_SHA256[name]
+    assert SUITES[name].world.train(DataSource(correlation=1)).sha256() == TRAIN_SHA256[name]
+
+
+@every_suite
+def test_texture_and_background_leave_the_digit_as_often_as_asked(name: str) -> None:
+    shape, *others = SUITES[name].world.train(DataSource(correlation=0.9)).factors
+    known = others[:1] if name == "colored-mnist" else others
+    for labels in known:
+        # 4,000 images: 4 standard errors are 1.9 points.
+        assert (labels == shape).double().mean() == pytest.approx(0.9, abs=0.019)
+        away = ((labels - shape) % 10).bincount(minlength=10)[1:]
+        assert chi2_contingency([away.tolist(), [1_000] * 9]).pvalue > 0.001
+    if len(known) == 2:
+        both = ((known[0] == shape) & (known[1] == shape)).double().mean()
+        assert both == pytest.approx(0.81, abs=0.025)  # each on its own
+
+
+@every_suite
+def test_images_that_follow_their_digit_are_the_same_at_every_correlation(name: str) -> None:
+    images = {rho: SUITES[name].world.train(DataSource(correlation=rho)) for rho in (1, 0.95, 0.9)}
+    same = {
+        rho: (images[rho].pixels == images[1].pixels).flatten(1).all(dim=1) for rho in (0.95, 0.9)
+    }
+    for rho, unchanged in same.items():
+        shape, texture, background = images[rho].factors
+        follows = (texture == shape) & ((background == shape) | (background == -1))
+        assert torch.equal(unchanged, follows)
+    assert (same[0.95] | ~same[0.9]).all()  # what has left at 0.95 has left at 0.9
+    assert 0 < (~same[0.95]).sum() < (~same[0.9]).sum()
+
+
+@every_suite
+def test_neither_test_images_nor_unbiased_ones_depend_on_the_correlation(name: str) -> None:
+    source = DataSource(correlation=0.5)
+    for variant, images in SUITES[name].variants(source).items():
+        assert images.sha256() == sets_of(name)[variant].sha256()
+    world = SUITES[name].world
+    assert world.unbiased(source).sha256() == world.unbiased(EMBEDDED).sha256()
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.0, -1.0, 1.01, float("nan")])
+def test_a_correlation_out_of_range_is_refused(correlation: float) -> None:
+    with pytest.raises(ValueError, match=r"must lie in \(0.1, 1\], got "):
+        DataSource(correlation=correlation)
+
+
+@pytest.mark.parametrize("correlation", [1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 1 / 3])
+@pytest.mark.parametrize("model", ["erm", "cgn+original", "cgn-ensemble"])
+def test_a_name_in_results_tells_model_and_correlation(model: str, correlation: float) -> None:
+    name = marked(model, correlation)
+    assert unmarked(name) == (model, correlation)
+    assert unmarked(f"{name}/shape") == (f"{model}/shape", correlation)
 
 
 def test_colored_images_have_no_background_label() -> None:
@@ -224,15 +290,22 @@ def test_wildlife_textures_are_150_pixels_and_a_reflected_border() -> None:
         assert np.array_equal(family[:, :, 2], family[:, :, 4])
 
 
-def write_idx(folder: Path, n_bytes_less: int = 0, *, zipped: bool = False) -> None:
-    """Write MNIST's two training files in zeros, the images cut short."""
+def write_idx(
+    folder: Path,
+    n_bytes_less: int = 0,
+    *,
+    zipped: bool = False,
+    part: str = "train",
+    n: int = 60_000,
+) -> None:
+    """Write two of MNIST's files in zeros, the images cut short."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, lengths in (("images-idx3", (60_000, 28, 28)), ("labels-idx1", (60_000,))):
+    for name, lengths in (("images-idx3", (n, 28, 28)), ("labels-idx1", (n,))):
         header = bytes([0, 0, 8, len(lengths)]) + np.array(lengths, ">i4").tobytes()
         data = header + bytes(int(np.prod(lengths)))
         data = data[: len(data) - n_bytes_less]
         data = gzip.compress(data, compresslevel=1) if zipped else data
-        (folder / f"train-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(data)
+        (folder / f"{part}-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(data)
 
 
 @pytest.mark.parametrize(("below", "zipped"), [("MNIST/raw", False), (".", True)])
@@ -245,6 +318,40 @@ def test_official_digits_are_found_with_their_split(
     assert test.ids.tolist() == list(range(50_000, 60_000))
     assert len(digits(source, "train").labels) == 50_000
     mnists._official.cache_clear()
+
+
+def test_mnists_own_test_digits_are_none_of_the_training_files(tmp_path: Path) -> None:
+    write_idx(tmp_path, part="t10k", n=10_000)
+    assert digits(DataSource(folder=tmp_path), "t10k").ids.tolist() == list(range(60_000, 70_000))
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    mnists._t10k.cache_clear()
+    with pytest.raises(ValueError, match=r"holds no t10k-labels-idx1-ubyte"):
+        digits(DataSource(folder=tmp_path), "t10k")
+
+
+@pytest.mark.parametrize("suite", T10K.values(), ids=list(T10K))
+def test_mnists_own_test_digits_cannot_be_had_without_a_folder(suite: Suite) -> None:
+    assert not suite.embedded
+    message = "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte.*with --data"
+    with pytest.raises(ValueError, match=message):
+        suite.variants(EMBEDDED)
+
+
+@every_suite
+def test_a_twin_shares_the_world_and_the_scores_but_not_the_images(name: str) -> None:
+    twin, folder = T10K[f"{name}-t10k"], SHARED / "mnist"
+    assert twin.world is SUITES[name].world
+    assert twin.protocol == f"{name}-t10k@v1"
+    assert [s.key for s in twin.scores] == [s.key for s in SUITES[name].scores]
+    if not folder.is_dir():
+        pytest.skip("MNIST's files are not in ../shared")
+    test_digits = digits(DataSource(folder=folder), "t10k")
+    biased, unbiased = twin.variants(DataSource(folder=folder)).values()
+    assert len(biased) == len(unbiased) == 10_000
+    assert np.bincount(test_digits.labels).tolist()[:2] == [980, 1135]  # as is well known
+    assert biased.factors.shape.tolist() == test_digits.labels.tolist()
+    assert torch.equal(biased.factors.texture, biased.factors.shape)
+    assert (unbiased.factors.texture == unbiased.factors.shape).double().mean() < 0.12
 
 
 def test_a_truncated_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

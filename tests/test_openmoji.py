@@ -133,6 +133,11 @@ def test_training_sets_refuse_a_folder_with_advice(make: Callable[..., ImageSet]
         make(DataSource(folder=Path("in9")))
 
 
+def test_training_images_that_do_not_follow_their_class_are_refused() -> None:
+    with pytest.raises(ValueError, match="OpenMoji-9 cannot, leave --correlation out"):
+        OPENMOJI9.train(DataSource(correlation=0.99))
+
+
 def test_biased_labels_agree_and_dogs_outnumber_fish() -> None:
     factors = biased().factors
     assert torch.equal(factors.shape, factors.texture)

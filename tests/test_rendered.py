@@ -87,12 +87,35 @@ def test_data_of_the_users_own_is_read_each_time(
     kind: str, counting: Suite, draws: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "images.txt").touch()
-    source = replace(EMBEDDED, **{kind: tmp_path})
+    source = DataSource(**{kind: tmp_path})  # type: ignore[arg-type]
     for _ in range(2):
         variants_cached(counting, source, tmp_path / "cache")
         training_cached(counting.world, "train", source, tmp_path / "cache")
     assert draws == ["tiny variants", "train"] * 2
     assert not (tmp_path / "cache").exists()
+
+
+def test_each_correlation_has_a_training_set_of_its_own_and_no_test_set(
+    counting: Suite, draws: list[str], tmp_path: Path
+) -> None:
+    for correlation in (1.0, 0.99, 0.9, 0.99):
+        source = DataSource(correlation=correlation)
+        training_cached(counting.world, "train", source, tmp_path)
+        training_cached(counting.world, "unbiased", source, tmp_path)
+        variants_cached(counting, source, tmp_path)
+    assert draws == ["train", "unbiased", "tiny variants", "train", "train"]
+
+
+def test_a_suites_test_images_are_drawn_without_a_correlation(tmp_path: Path) -> None:
+    asked: list[DataSource] = []
+
+    def variants(source: DataSource) -> dict[str, ImageSet]:
+        asked.append(source)
+        return tiny_suite().variants(source)
+
+    suite = replace(tiny_suite(), variants=variants)
+    variants_cached(suite, DataSource(correlation=0.9), tmp_path)
+    assert asked == [EMBEDDED]
 
 
 def test_changed_code_draws_anew(

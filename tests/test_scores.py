@@ -8,10 +8,19 @@ import pandas as pd
 import pytest
 from conftest import golden
 
-from benchmarks.scores import accuracy, bootstrap, paired_difference, proportion, shape_bias
+from benchmarks.scores import (
+    accuracy,
+    bootstrap,
+    paired_difference,
+    proportion,
+    shape_bias,
+    worst,
+    worst_group,
+)
 
 Seen = Callable[..., pd.DataFrame]
 ACCURACY = accuracy("v", chance=0.1)
+WORST = worst_group("v", chance=0.1)
 
 
 @pytest.mark.parametrize(
@@ -167,3 +176,57 @@ def test_the_same_predictions_give_the_same_interval_in_any_order(seen: Seen) ->
     table = seen(shape=[0, 1, 2] * 20, texture=[1, 2, 0] * 20, prediction=[0, 1, 0] * 20)
     shuffled = table.sample(frac=1, random_state=1)
     assert shape_bias("v").compute(table) == shape_bias("v").compute(shuffled)
+
+
+@pytest.mark.parametrize("factor", ["texture", "background"])
+def test_the_worst_group_is_found_among_textures_and_among_backgrounds(
+    factor: str, seen: Seen
+) -> None:
+    labels = {"texture": [0] * 20, "background": [1] * 20} | {factor: [2] * 4 + [3] * 16}
+    table = seen(shape=[0] * 20, prediction=[0, 9, 9, 9] + [0] * 16, **labels)
+    assert WORST.compute(table)[::3] == (0.25, 4)
+    assert ACCURACY.compute(table).value == 0.85
+
+
+def test_a_group_is_of_one_shape_and_not_of_one_texture_alone(seen: Seen) -> None:
+    table = seen(
+        shape=[0] * 5 + [1] * 5, texture=[7] * 10, background=-1, prediction=[0] * 5 + [0] * 5
+    )
+    assert WORST.compute(table)[::3] == (0.0, 5)
+
+
+def test_a_model_that_follows_texture_has_a_group_at_zero_and_a_perfect_one_none(
+    seen: Seen,
+) -> None:
+    rng = np.random.default_rng(0)
+    shape, texture, background = rng.integers(3, size=(3, 600))
+    labels = {"shape": shape, "texture": texture, "background": background}
+    assert WORST.compute(seen(**labels, prediction=texture)).value == 0
+    perfect = WORST.compute(seen(**labels, prediction=shape))
+    assert (perfect.value, perfect.high) == (1, 1)
+    assert perfect.low < ACCURACY.compute(seen(**labels, prediction=shape)).low
+
+
+def test_factors_that_are_unknown_make_no_groups(seen: Seen) -> None:
+    table = seen(shape=[0, 0, 1], texture=[1, 1, 1], background=[-1, -1, -1], prediction=[0, 1, 1])
+    assert WORST.compute(table)[::3] == (0.5, 2)
+    with pytest.raises(ValueError, match="knows neither textures nor backgrounds"):
+        WORST.compute(table.assign(texture=-1))
+
+
+def test_images_of_one_object_cannot_be_counted_as_independent(seen: Seen) -> None:
+    table = seen(shape=[0, 0], texture=[0, 0], background=-1, prediction=[0, 0], id=[5, 5])
+    with pytest.raises(ValueError, match="shows an object twice"):
+        WORST.compute(table)
+
+
+def test_the_worst_of_one_group_has_the_exact_interval_of_its_share() -> None:
+    assert worst(np.array([[3, 10]]))[1:3] == pytest.approx((0.0667, 0.6525), abs=1e-4)
+    assert worst(np.array([[0, 10]]))[:3] == pytest.approx((0, 0, 0.3085), abs=1e-4)
+    assert worst(np.array([[10, 10]]))[:3] == pytest.approx((1, 0.6915, 1), abs=1e-4)
+
+
+def test_more_groups_lengthen_the_worst_ones_interval_upwards_only() -> None:
+    alone, among_others = (worst(np.array([[30, 100], *[[100, 100]] * n])) for n in (0, 99))
+    assert alone[:2] == among_others[:2]
+    assert alone.high < among_others.high
