@@ -55,9 +55,9 @@ from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import find_weights, sample_cached, sheet
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
-from cgn.interventions import abduct_cached
+from cgn.interventions import abduct_cached, find_objects_cached
 from cgn.model import CGN
-from cgn.quality import quality
+from cgn.quality import abduction_quality, quality
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
 from classifiers.fit import fit, fit_cached
@@ -88,6 +88,8 @@ Every run adds rows to results/runs.csv, keeps the prediction of each image in
 results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
 same command again.
 """
+
+N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 Entry = TypeVar("Entry")
 Update = Callable[..., None]
@@ -142,6 +144,7 @@ def command_line() -> Parser:
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
+    add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
     return parser
 
 
@@ -245,6 +248,17 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         for field in fields(config):
             if field.default is not MISSING:
                 add_setting(settings, field, types[field.name], prefix)
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `quality`."""
+    parser.set_defaults(command=measure_cgn)
+    parser.add_argument("--suite", required=True, metavar="NAME")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="default: what `run` takes for this data"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    add_data(parser)
 
 
 def add_setting(
@@ -770,16 +784,7 @@ def train_cgn(options: argparse.Namespace) -> None:
             cgn = train(
                 images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
             )
-        with bar(bars, f"{world.name}: quality") as update:
-            judge = fit(
-                FACTOR_CLASSIFIER,
-                {"unbiased": training_cached(world, "unbiased", source, images_folder())},
-                n_classes=n_classes,
-                seed=config.seed,
-                device=device,
-                progress=update,
-            )
-            scores = quality(cgn, three_heads(judge).heads, seed=config.seed)
+        scores = measured(cgn, world, source, images, config.seed, device, bars)
     origin = {
         "world": world.name,
         "classes": world.classes,
@@ -794,9 +799,61 @@ def train_cgn(options: argparse.Namespace) -> None:
     cgn.save(out, {"config": asdict(config)} | origin)
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
-    for name, score in scores.items():
-        print(f"{name:25} {score:7.4f}")
+    show_quality(scores)
     print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+
+
+def measured(
+    cgn: CGN,
+    world: World,
+    source: DataSource,
+    images: ImageSet,
+    seed: int,
+    device: torch.device,
+    bars: Progress,
+) -> dict[str, float]:
+    """Measure a CGN's samples, and its counterfactuals of the world's training images."""
+    with bar(bars, f"{world.name}: judge of the counterfactuals") as update:
+        judge = fit(
+            FACTOR_CLASSIFIER,
+            {"unbiased": training_cached(world, "unbiased", source, images_folder())},
+            n_classes=len(world.classes),
+            seed=seed,
+            device=device,
+            progress=update,
+        )
+    heads = three_heads(judge).heads
+    with bar(bars, f"{world.name}: quality"):
+        sampled = quality(cgn, heads, seed=seed)
+        if images.masks is None:
+            return sampled
+        masks = find_objects_cached(images, cache_folder() / "counterfactuals")
+        few = slice(N_JUDGED)
+        exact = {action: truth.select(few) for action, truth in world.exact(source).items()}
+        abducted = abduction_quality(cgn, heads, images.select(few), masks[few], exact, seed=seed)
+    return sampled | {f"abducted_{name}": score for name, score in abducted.items()}
+
+
+def show_quality(scores: Mapping[str, float]) -> None:
+    """Print the measures of a CGN."""
+    for name, score in scores.items():
+        print(f"{name:38} {score:7.4f}")
+
+
+def measure_cgn(options: argparse.Namespace) -> None:
+    """Print how good the counterfactuals of a world's CGN are."""
+    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    source, device = chosen_source(suite, options), chosen_device(options.device)
+    world = suite.world
+    with progress_bars() as bars:
+        with bar(bars, f"{world.name}: training images"):
+            images = training_cached(world, "train", source, images_folder())
+        weights = options.weights or find_weights(
+            world.name, images.sha256(), own_weights(), source.name, source.correlation
+        )
+        cgn, _ = CGN.load(weights)
+        scores = measured(cgn, world, source, images, options.seed, device, bars)
+    show_quality(scores)
 
 
 def chosen_config(preset: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:

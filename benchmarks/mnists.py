@@ -424,6 +424,12 @@ def _world(name: str, paint: Painter) -> World:
             paint, source, "train", biased=True, seed=1, correlation=source.correlation
         ),
         unbiased=lambda source: _made(paint, source, "train", biased=False, seed=2),
+        exact=lambda source: {
+            action: _made(paint, source, "train", biased=True, seed=1, shift=shift)
+            for action, shift in (("do_texture", (1, 0)), ("do_background", (0, 1)))
+            # Colored MNIST has no background to act on.
+            if action == "do_texture" or paint is not colored
+        },
         correlates=True,
     )
 

@@ -86,6 +86,9 @@ class World:
         image_size_px: Height and width of every image.
         train: The biased training set: all factors follow the label, as closely as the source says.
         unbiased: The training shapes with true, independent factors: what the oracle trains on.
+        exact: True counterfactuals of the biased images at correlation 1, in the same order, by
+            action: `do_texture` and `do_background` give every class the label of the next one.
+            For measuring only; empty where they are not known.
         correlates: Whether `train` takes a `DataSource.correlation` below 1.
     """
 
@@ -94,6 +97,7 @@ class World:
     image_size_px: int
     train: Callable[[DataSource], ImageSet]
     unbiased: Callable[[DataSource], ImageSet]
+    exact: Callable[[DataSource], dict[str, ImageSet]] = lambda source: {}
     correlates: bool = False
 
 

@@ -454,3 +454,22 @@ def test_sources_are_told_apart_by_name(name: str) -> None:
     assert EMBEDDED.name == "embedded"
     assert source.name == "embedded+textures"
     assert SUITES[name].world.image_size_px == 32
+
+
+@every_suite
+def test_a_true_counterfactual_differs_only_in_the_factor_that_was_acted_on(name: str) -> None:
+    world = SUITES[name].world
+    images, exact = world.train(EMBEDDED), world.exact(EMBEDDED)
+    assert images.masks is not None
+    # A digit of colored MNIST has gray edges that its mask leaves out.
+    is_object = (
+        images.pixels.amax(1, keepdim=True) > 0 if name == COLORED.name else images.masks > 0
+    )
+    assert list(exact) == ["do_texture", "do_background"][: 1 if name == COLORED.name else 2]
+    for action, truth in exact.items():
+        factor = action.removeprefix("do_")
+        assert getattr(truth.factors, factor).equal((images.factors.shape + 1) % 10)
+        assert truth.ids.equal(images.ids)
+        changed = (truth.pixels != images.pixels).any(dim=1, keepdim=True)
+        assert not (changed & (~is_object if factor == "texture" else is_object)).any()
+        assert changed.any(dim=(1, 2, 3)).float().mean() > 0.99
