@@ -745,10 +745,17 @@ def report(options: argparse.Namespace) -> None:
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
     # Half a second to import, and only the report needs it.
+    from benchmarks.figures import correlation_sweep, swept
     from benchmarks.report import write_report
 
     write_report(out, options.results, suites, images, sheets)
     print(f"wrote {out}")
+    runs = read_runs(options.results)
+    models = dict.fromkeys(name for suite in suites for name in swept(runs, suite)["plain"])
+    if models:
+        figure = out.with_name("correlation.svg")
+        figure.write_text(correlation_sweep(runs, suites, list(models)).light, encoding="utf-8")
+        print(f"wrote {figure}")
 
 
 def show_lists(options: argparse.Namespace) -> None:

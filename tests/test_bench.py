@@ -525,6 +525,19 @@ def test_report_writes_one_page_beside_the_results(
     page = (results / "report.html").read_text()
     assert 'data-model="oracle"' in page
     assert "Samples of the CGN of tiny-world" in page
+    assert not (results / "correlation.svg").exists()
+
+
+def test_report_draws_the_correlations_if_there_are_several(
+    results: Path, correlated: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
+    CGN(config).save(tmp_path / "cgn.safetensors", {})
+    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    for correlation in (1, 0.99, 0.9):
+        assert command(results, f"--suite tiny --model erm --correlation {correlation}") == 0
+    assert bench.main(["report", "--results", str(results)]) == 0
+    assert ">tiny, embedded</text>" in (results / "correlation.svg").read_text()
 
 
 def test_reproduce_prints_nothing_published_for_suites_nobody_else_ran(
