@@ -12,10 +12,12 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from datetime import timedelta
 from difflib import get_close_matches
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
@@ -47,7 +49,7 @@ from benchmarks.leaderboard import (
     write_leaderboards,
 )
 from benchmarks.predictions import Run, load_runs, save
-from benchmarks.published import beside
+from benchmarks.published import ALSO, OFFICIAL, beside, lacking, published, to_measure
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
@@ -77,7 +79,8 @@ examples:
                                                     which factor, changed alone, moves them?
   bench.py list                                     all suites and models, and what they ask
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
-  bench.py reproduce mnists                         what others published, beside our rows
+  bench.py reproduce mnists --data ~/mnist --textures ~/wildlife
+                                                    what others published, beside ten seeds
   bench.py check --against main                     does any row no longer hold, or is worse?
   bench.py rescore                                  new scores for old rows, without a model
   bench.py report --out report.html                 everything on one page, with pictures
@@ -140,7 +143,7 @@ def command_line() -> Parser:
     add_list(commands.add_parser("list", help="show suites and models"))
     add_check(commands.add_parser("check", help="find rows of results that do not hold"))
     add_rescore(commands.add_parser("rescore", help="add scores that rows lack, without a model"))
-    add_reproduce(commands.add_parser("reproduce", help="show published scores beside ours"))
+    add_reproduce(commands.add_parser("reproduce", help="hold published scores against ours"))
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
@@ -156,6 +159,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     add_data(parser)
+    add_correlation(parser)
 
 
 def add_list(parser: argparse.ArgumentParser) -> None:
@@ -188,9 +192,19 @@ def add_rescore(parser: argparse.ArgumentParser) -> None:
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `reproduce`."""
-    parser.set_defaults(command=reproduce)
+    parser.set_defaults(command=reproduce, correlation=1.0)
     parser.add_argument("suite", help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--seeds", type=positive, default=10, metavar="N", help="default 10")
+    parser.add_argument(
+        "--quick",
+        action="store_const",
+        const=2,
+        dest="seeds",
+        help="as --seeds 2, for a first look",
+    )
+    parser.add_argument("--no-run", action="store_true", help="only print what is there")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    add_data(parser)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +226,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `run` and `train` share."""
+    """Add the flags that `run`, `train` and `reproduce` share."""
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -225,6 +239,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="object/*.jpg, background/*.jpg: wildlife",
     )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def add_correlation(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that decides how biased training images are."""
     parser.add_argument(
         "--correlation",
         type=float,
@@ -232,7 +251,6 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         metavar="RHO",
         help="MNISTs: how often texture and background follow the class in training; default 1",
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -242,6 +260,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: where `run` finds it")
     add_data(parser)
+    add_correlation(parser)
     settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
     for config, prefix in ((TrainConfig, ""), (LossWeights, "weight-")):
         types = get_type_hints(config)
@@ -411,7 +430,7 @@ def run(options: argparse.Namespace) -> None:
         require_masks(recipes, exams)
         for world, source in dict.fromkeys((exam.suite.world, exam.source) for exam in exams):
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
-            run_world(world, source, of_world, recipes, options.seeds, place)
+            run_world(world, source, of_world, recipes, range(options.seeds), place)
     names = [marked(recipe.name, options.correlation) for recipe in recipes]
     for exam in exams:
         show_result(exam, names, options.results)
@@ -447,7 +466,7 @@ def run_world(
     source: DataSource,
     exams: Sequence[Exam],
     recipes: Sequence[Recipe],
-    n_seeds: int,
+    seeds: Iterable[int],
     place: Place,
 ) -> None:
     """Fit each recipe with each seed once, and let it take all exams of this world."""
@@ -458,7 +477,7 @@ def run_world(
             sets["biased"] = training_cached(world, "train", source, images_folder())
         if "unbiased" in kinds:
             sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
-    for seed in range(n_seeds):
+    for seed in seeds:
         if "counterfactual" in kinds:
             sets["counterfactual"] = counterfactuals(world, source, sets["biased"], seed, place)
         if "abducted" in kinds:
@@ -714,15 +733,74 @@ def rescore(options: argparse.Namespace) -> None:
 
 
 def reproduce(options: argparse.Namespace) -> None:
-    """Print published scores beside the rows that are there."""
-    found = False
-    for suite in chosen_suites(options.suite):
-        rows = beside(suite, leaderboard(read_runs(options.results), suite))
-        if len(rows):
-            found = True
-            console().print(published_table(suite, rows))
-    if not found:
+    """Make the rows that are held against published scores, if they lack, and print both."""
+    suites = [suite for suite in chosen_suites(options.suite) if len(published(suite))]
+    if not suites:
         raise ValueError(f"nothing published is on record for {options.suite}; try mnists")
+    if not options.no_run:
+        make_lacking(suites, options)
+    also = [name for name in ALSO if name in MODELS]
+    for suite in suites:
+        board = leaderboard(read_runs(options.results), suite)
+        console().print(published_table(suite, beside(suite, board, also)))
+
+
+def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
+    """Fit and score what the rows lack for each suite, and say how long the rest will take."""
+    sources = [chosen_source(suite, options) for suite in suites]
+    for suite, source in zip(suites, sources, strict=True):
+        if not source.name.startswith(OFFICIAL):
+            raise ValueError(
+                f"what was published of {suite.name} is on its official data; name their folder "
+                "with --data, or print what is there with --no-run"
+            )
+    device = chosen_device(options.device)
+    check_writable(options.results, "--results")
+    with progress_bars() as bars:
+        place = Place(device, options.results, bars)
+        exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        runs = read_runs(options.results)
+        todo = []
+        for exam in exams:
+            models = to_measure(exam.suite, MODELS)
+            where = exam.suite, exam.source.name, exam.data_sha256
+            todo.append(lacking(runs, *where, models, options.seeds))
+            if any("counterfactual" in MODELS[m].trains_on for ms in todo[-1].values() for m in ms):
+                require_cgn(exam, bars)
+        clock = Clock(sum(len(models) for each in todo for models in each.values()), bars.console)
+        for exam, by_seed in zip(exams, todo, strict=True):
+            # Seeds that lack the same models go together, so that images are read once.
+            for models, seeds in groupby(by_seed, by_seed.__getitem__):
+                recipes = [MODELS[name] for name in models]
+                told = clock.tell(exam.suite.name, seeds, len(recipes))
+                run_world(exam.suite.world, exam.source, [exam], recipes, told, place)
+
+
+def require_cgn(exam: Exam, bars: Progress) -> None:
+    """Find out now, not hours later at the third suite, that a CGN has to be trained first."""
+    world, source = exam.suite.world, exam.source
+    with bar(bars, f"{world.name}: training images"):
+        biased = training_cached(world, "train", source, images_folder())
+    find_weights(world.name, biased.sha256(), own_weights(), source.name, source.correlation)
+
+
+class Clock:
+    """Tells after each seed how much is done, and how long the rest will take at that speed."""
+
+    def __init__(self, n_fits: int, out: Console) -> None:
+        self.n_fits = n_fits
+        self.out = out
+        self.done = 0
+        self.started = time.perf_counter()
+
+    def tell(self, name: str, seeds: Iterable[int], fits_a_seed: int) -> Iterator[int]:
+        """Yield seeds, and print a line whenever the next is asked for."""
+        for seed in seeds:
+            yield seed
+            self.done += fits_a_seed
+            speed = (time.perf_counter() - self.started) / self.done
+            left = timedelta(seconds=round(speed * (self.n_fits - self.done)))
+            self.out.print(f"{name} seed {seed}: {self.done} of {self.n_fits} fits, {left} left")
 
 
 def report(options: argparse.Namespace) -> None:
@@ -742,10 +820,17 @@ def report(options: argparse.Namespace) -> None:
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
     # Half a second to import, and only the report needs it.
+    from benchmarks.figures import correlation_sweep, swept
     from benchmarks.report import write_report
 
     write_report(out, options.results, suites, images, sheets)
     print(f"wrote {out}")
+    runs = read_runs(options.results)
+    models = dict.fromkeys(name for suite in suites for name in swept(runs, suite)["plain"])
+    if models:
+        figure = out.with_name("correlation.svg")
+        figure.write_text(correlation_sweep(runs, suites, list(models)).light, encoding="utf-8")
+        print(f"wrote {figure}")
 
 
 def show_lists(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ What they show is computed here from leaderboards and predictions; no model is n
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from benchmarks.leaderboard import leaderboard
+from benchmarks.suite import Suite, unmarked
 
 CUES = ("shape", "texture", "background")
 # Okabe and Ito's colours, which people tell apart whatever their colour vision; neither is grey.
@@ -25,6 +28,7 @@ COLOURS = {
     "neither": "#888888",
 }
 MARKERS = "osD^vP*X"
+N_COLUMNS = 3  # panels side by side
 
 
 class Svg(NamedTuple):
@@ -90,7 +94,7 @@ def cues_figure(shares: Mapping[str, Mapping[str, float]]) -> Svg:
         axes.set_xlabel("predictions, %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
 
-    return _both(draw, height=1.1 + 0.38 * len(shares))
+    return _both([draw], height=1.1 + 0.38 * len(shares))
 
 
 def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
@@ -121,7 +125,7 @@ def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
 
-    return _both(draw, height=3.6)
+    return _both([draw], height=3.6)
 
 
 def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
@@ -151,24 +155,116 @@ def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
         axes.set_xlabel("average causal effect on decisions, points")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
-    return _both(draw, height=1.1 + 0.6 * len(board))
+    return _both([draw], height=1.1 + 0.6 * len(board))
 
 
-def _both(draw: Callable[[Axes], None], height: float) -> Svg:
+def swept(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+    """Find the models of a suite that were trained at other correlations than the usual one.
+
+    Args:
+        runs: From `benchmarks.leaderboard.read_runs`.
+        suite: The suite.
+
+    Returns:
+        Ranked rows of the leaderboard, in the order of the correlation, with columns plain, the
+        model's plain name, and correlation; of those models, data sources and test images that
+        have a row below 1. Empty if there are none.
+    """
+    board = leaderboard(runs, suite)
+    board = board[board["rank"].notna()]
+    names = [unmarked(name) for name in board["model"]]
+    board = board.assign(plain=[n for n, _ in names], correlation=[rho for _, rho in names])
+    lowest = board.groupby(["source", "data_sha256", "plain"])["correlation"].transform("min")
+    return board[lowest < 1].sort_values(["correlation", "plain"], ascending=[False, True])
+
+
+def correlation_sweep(runs: pd.DataFrame, suites: Sequence[Suite], models: Sequence[str]) -> Svg:
+    """Draw the primary score over how closely texture and background followed in training.
+
+    A panel a suite and kind of its test images, a line a model, with intervals; to the left
+    nothing in the training images left its class.
+
+    Args:
+        runs: From `benchmarks.leaderboard.read_runs`.
+        suites: The suites; those without rows of a correlation below 1 get no panel.
+        models: Plain names of the models, from `swept`.
+
+    Raises:
+        ValueError: If no suite has such rows.
+    """
+    panels: list[Callable[[Axes], None]] = []
+    for suite in suites:
+        rows = swept(runs, suite)
+        for (source, _), group in rows[rows["plain"].isin(models)].groupby(
+            ["source", "data_sha256"]
+        ):
+            title, is_first = f"{suite.name}, {source}", not panels
+            panels.append(_sweep_panel(suite, title, group, models, legend=is_first))
+    if not panels:
+        raise ValueError("no model was trained at a correlation below 1: there is nothing to draw")
+    return _both(panels, height=3.6)
+
+
+def _sweep_panel(
+    suite: Suite, title: str, rows: pd.DataFrame, models: Sequence[str], *, legend: bool
+) -> Callable[[Axes], None]:
+    """Prepare one panel of a sweep; the lines are the same in all, so one legend is enough."""
+    key = suite.primary
+    (chance,) = (score.chance for score in suite.scores if score.key == key)
+
+    def draw(axes: Axes) -> None:
+        for place, model in enumerate(models):
+            line = rows[rows["plain"] == model]
+            x = 100 * (1 - line["correlation"])
+            y, low, high = (100 * line[name] for name in (key, f"{key}_low", f"{key}_high"))
+            axes.errorbar(
+                x,
+                y,
+                yerr=[y - low, high - y],
+                color=f"C{place % 10}",
+                marker=MARKERS[place % len(MARKERS)],
+                markersize=4,
+                capsize=2,
+                label=model,
+            )
+        axes.axhline(100 * chance, color=COLOURS["neither"], linestyle=":", label="chance")
+        # Correlations are chosen close to 1, where a hundredth matters most; 0 has its place too.
+        axes.set_xscale("symlog", linthresh=0.5, linscale=0.5)
+        ticks = sorted({round(100 * (1 - rho), 6) for rho in rows["correlation"]})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
+        axes.minorticks_off()
+        axes.set_xlim(-0.1, 1.1 * ticks[-1])
+        axes.set_ylim(0, 102)
+        axes.grid(alpha=0.25)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("labels that leave the class, %")
+        axes.set_ylabel(f"{key.replace('_', ' ')}, %")
+        if legend and axes.figure is not None:
+            lines = axes.get_legend_handles_labels()
+            axes.figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
+
+    return draw
+
+
+def _both(panels: Sequence[Callable[[Axes], None]], height: float) -> Svg:
     """Draw twice: black on nothing, and white on nothing."""
-    light, dark = (_svg(draw, height, ink) for ink in ("#1a1a1a", "#e8e8e8"))
+    light, dark = (_svg(panels, height, ink) for ink in ("#1a1a1a", "#e8e8e8"))
     return Svg(light, dark)
 
 
-def _svg(draw: Callable[[Axes], None], height: float, ink: str) -> str:
+def _svg(panels: Sequence[Callable[[Axes], None]], height: float, ink: str) -> str:
     """Draw once; the same figure gives the same text."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = dict.fromkeys(inked, ink) | {"font.size": 10}
     with mpl.rc_context(style | {"svg.hashsalt": "cgn-bench", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(6.4, height), layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
+        n_columns = min(len(panels), N_COLUMNS)
+        n_rows = -(-len(panels) // n_columns)
+        size = (6.4 if n_columns == 1 else 4.0 * n_columns, height * n_rows)
+        figure = Figure(figsize=size, layout="constrained")
+        for place, draw in enumerate(panels, start=1):
+            axes = figure.add_subplot(n_rows, n_columns, place)
+            axes.spines[["top", "right"]].set_visible(False)
+            draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return text.getvalue()

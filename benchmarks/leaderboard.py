@@ -236,14 +236,16 @@ def markdown(results: Path, suites: Iterable[Suite], source: str = "embedded") -
 
     Returns:
         One row a model, ordered by its mean over the suites; cells are percent with the 95 %
-        interval. Empty if there are no rows.
+        interval. Models trained at another correlation are left out, for not every suite has
+        them. Empty if there are no rows.
     """
     runs = read_runs(results)
     texts: dict[str, pd.Series] = {}
     means: dict[str, pd.Series] = {}
     for suite in suites:
         board = leaderboard(runs, suite)
-        board = board[(board["source"] == source) & board["rank"].notna()].set_index("model")
+        usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+        board = board[(board["source"] == source) & usual].set_index("model")
         keys = [suite.primary, f"{suite.primary}_low", f"{suite.primary}_high"]
         label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
         texts[label] = pd.Series(

@@ -1,4 +1,4 @@
-"""What others published, beside what was measured here.
+"""What others published, beside what was measured here, and what is still to be measured.
 
 The facts are in `published.csv`, one row a score: as printed, with how many images it stands on,
 the protocol in words, and where it is printed.
@@ -6,6 +6,7 @@ the protocol in words, and where it is printed.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,9 @@ from benchmarks.suite import Suite
 
 FACTS = Path(__file__).with_name("published.csv")
 OFFICIAL = "official"  # sources on which others' scores can be met begin so
+# Measured with what was published, though nobody has published them on these suites.
+ALSO = ("cgn-abduct", "cgn-ensemble", "oracle")
+NAN = float("nan")
 
 
 def published(suite: Suite) -> pd.DataFrame:
@@ -33,19 +37,70 @@ def published(suite: Suite) -> pd.DataFrame:
     return facts[facts["suite"] == suite.name].reset_index(drop=True)
 
 
-def beside(suite: Suite, board: pd.DataFrame) -> pd.DataFrame:
+def to_measure(suite: Suite, known: Collection[str]) -> list[str]:
+    """Name the models that are to be held against what was published of a suite.
+
+    Args:
+        suite: The suite.
+        known: Names of the models that there are; others are left out.
+
+    Example:
+        >>> from benchmarks.mnists import COLORED
+        >>> to_measure(COLORED, ["oracle", "cgn", "mine", "erm"])
+        ['erm', 'cgn', 'oracle']
+    """
+    names = dict.fromkeys([*published(suite)["measured"], *ALSO])
+    return [name for name in names if name in known]
+
+
+def lacking(
+    runs: pd.DataFrame,
+    suite: Suite,
+    source: str,
+    data_sha256: str,
+    models: Sequence[str],
+    n_seeds: int,
+) -> dict[int, list[str]]:
+    """Find which runs are not there yet, so that what was interrupted goes on where it was.
+
+    Args:
+        runs: From `benchmarks.leaderboard.read_runs`.
+        suite: The suite.
+        source: Where its data comes from, as `DataSource.name`.
+        data_sha256: Hash of its test images: rows on others do not count.
+        models: Which are to be there.
+        n_seeds: With seeds 0 to n_seeds - 1.
+
+    Returns:
+        For each seed that lacks any, the models that it lacks, in their order.
+    """
+    wanted = {
+        "suite": suite.name,
+        "protocol": suite.protocol,
+        "source": source,
+        "data_sha256": data_sha256,
+    }
+    ours = runs[(runs[list(wanted)] == list(wanted.values())).all(axis=1)]
+    there = set(zip(ours["model"], ours["seed"], strict=True))
+    found = {seed: [m for m in models if (m, seed) not in there] for seed in range(n_seeds)}
+    return {seed: names for seed, names in found.items() if names}
+
+
+def beside(suite: Suite, board: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     """Hold published scores against our rows on official data.
 
     Args:
         suite: The suite.
-        board: Its leaderboard, from `benchmarks.leaderboard.leaderboard`.
+        board: Its leaderboard, from `benchmarks.leaderboard.leaderboard`. Of a model with rows on
+            several official sources, those with textures go before those without.
+        also: Models that are listed though nothing was published of them.
 
     Returns:
         The columns of `published`, and: low and high, the published value's 95 % interval over
         its images (Wilson's); here, here_low and here_high, our mean over seeds with its
-        interval, NaN if there is none; and verdict, in words: "inside" if our mean is inside the
-        published value's interval, how many points it is above or below otherwise, or why there
-        is nothing to compare.
+        interval, NaN if there is none; seeds, how many these are; and verdict, in words: "inside"
+        if our mean is inside the published value's interval, how many points it is above or below
+        otherwise, or why there is nothing to compare.
 
     Example:
         >>> from benchmarks.mnists import COLORED
@@ -53,21 +108,42 @@ def beside(suite: Suite, board: pd.DataFrame) -> pd.DataFrame:
         >>> table[["measured", "value", "verdict"]].values.tolist()[0]
         ['erm', 0.359, 'not run: erm on official data']
     """
-    official = board[board["source"].str.startswith(OFFICIAL)].set_index("model")
+    official = board[board["source"].str.startswith(OFFICIAL)].sort_values("source")
+    official = official.drop_duplicates("model", keep="last")
+    ours = {str(row["model"]): row for row in official.to_dict("records")}
+    facts = published(suite).to_dict("records")
+    facts += [_unpublished(suite, model) for model in also]
     rows = []
-    for fact in published(suite).to_dict("records"):
-        n, value, key = int(fact["n"]), float(fact["value"]), str(fact["score"])
-        interval = binomtest(round(value * n), n).proportion_ci(CONFIDENCE, method="wilson")
-        ends = [key, f"{key}_low", f"{key}_high"]
-        is_here = fact["measured"] in official.index
-        here = official.loc[fact["measured"], ends].tolist() if is_here else [float("nan")] * 3
+    for fact in facts:
+        key, model = str(fact["score"]), str(fact["measured"])
+        low, high = _interval(float(fact["value"]), int(fact["n"]))
+        here = ours.get(model, {"seeds": 0})
         rows.append(
             fact
-            | {"low": interval.low, "high": interval.high}
-            | dict(zip(("here", "here_low", "here_high"), here, strict=True))
-            | {"verdict": _verdict(str(fact["measured"]), here[0], interval.low, interval.high)}
+            | {"low": low, "high": high}
+            | {f"here{end}": here.get(f"{key}{end}", NAN) for end in ("", "_low", "_high")}
+            | {"seeds": here["seeds"]}
+            | {"verdict": _verdict(model, here.get(key, NAN), low, high)}
         )
     return pd.DataFrame(rows)
+
+
+def _unpublished(suite: Suite, model: str) -> dict[Hashable, object]:
+    """Stand in for a published score of a model of which there is none."""
+    words = dict.fromkeys(("model", "kind", "protocol", "source"), "")
+    return (
+        {"suite": suite.name, "score": suite.primary, "measured": model}
+        | words
+        | {"value": NAN, "n": 0}
+    )
+
+
+def _interval(value: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share of images; NaN without any."""
+    if n == 0:
+        return NAN, NAN
+    interval = binomtest(round(value * n), n).proportion_ci(CONFIDENCE, method="wilson")
+    return interval.low, interval.high
 
 
 def _verdict(model: str, here: float, low: float, high: float) -> str:
@@ -76,6 +152,8 @@ def _verdict(model: str, here: float, low: float, high: float) -> str:
         return "not run: no such model here"
     if pd.isna(here):
         return f"not run: {model} on official data"
+    if pd.isna(low):
+        return "nothing published"
     if low <= here <= high:
         return "inside"
     by, side = (here - high, "above") if here > high else (low - here, "below")

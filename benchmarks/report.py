@@ -16,7 +16,14 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from benchmarks.figures import cue_shares, cues_figure, effects_figure, robustness_figure
+from benchmarks.figures import (
+    correlation_sweep,
+    cue_shares,
+    cues_figure,
+    effects_figure,
+    robustness_figure,
+    swept,
+)
 from benchmarks.leaderboard import leaderboard, read_runs
 from benchmarks.predictions import load_runs
 from benchmarks.published import beside
@@ -48,9 +55,7 @@ def write_report(
         ValueError: If there are no rows, or predictions cannot be read.
     """
     runs = read_runs(results)
-    parts = [
-        _suite(suite, leaderboard(runs, suite), results, images[suite.name]) for suite in suites
-    ]
+    parts = [_suite(suite, runs, results, images[suite.name]) for suite in suites]
     parts = [part for part in parts if part["boards"]]
     if not parts:
         raise ValueError(f"{results} holds no rows to report; run a model first")
@@ -73,12 +78,15 @@ def _page() -> Any:
 
 
 def _suite(
-    suite: Suite, board: pd.DataFrame, results: Path, images: Mapping[str, ImageSet]
+    suite: Suite, runs: pd.DataFrame, results: Path, images: Mapping[str, ImageSet]
 ) -> dict[str, Any]:
     """Collect what the page says of one suite."""
+    board = leaderboard(runs, suite)
     groups = board.groupby(["source", "data_sha256"], sort=False)
     boards = [_board(suite, source, rows) for (source, _), rows in groups]
-    embedded = board[(board["source"] == "embedded") & board["rank"].notna()]
+    # A sweep over the correlation has a figure of its own, and too many models for the others.
+    usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+    embedded = board[(board["source"] == "embedded") & usual]
     names = list(embedded["model"])
     seeds = dict(zip(names, load_runs(results, suite, "embedded", names), strict=True))
     first = {name: tables[0] for name, tables in seeds.items() if tables}
@@ -89,7 +97,7 @@ def _suite(
         "protocol": suite.protocol,
         "boards": boards,
         "published": _published(suite, board),
-        "figures": _figures(suite, embedded, seeds, variant),
+        "figures": _figures(suite, embedded, seeds, variant) + _sweep(suite, runs),
         "disputed": _disputed(suite, first, variant, images[variant]) if first else [],
     }
 
@@ -179,6 +187,19 @@ def _figures(
             {"title": "Robust against standard", "alt": said} | _pictures(figure.light, figure.dark)
         )
     return found
+
+
+def _sweep(suite: Suite, runs: pd.DataFrame) -> list[dict[str, str]]:
+    """Draw the score over the correlation of the training images, if there are such rows."""
+    rows = swept(runs, suite)
+    if rows.empty:
+        return []
+    said = "; ".join(
+        f"{row['model']}: {100 * row[suite.primary]:.0f} %" for _, row in rows.iterrows()
+    )
+    figure = correlation_sweep(runs, [suite], list(dict.fromkeys(rows["plain"])))
+    title = "The less closely texture and background follow the class in training"
+    return [{"title": title, "alt": said} | _pictures(figure.light, figure.dark)]
 
 
 def _pictures(light: str, dark: str) -> dict[str, str]:

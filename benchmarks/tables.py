@@ -113,25 +113,26 @@ def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
         "published",
         "model here",
         "here",
+        "seeds",
         "verdict",
         title=f"{suite.name}: {suite.primary.replace('_', ' ')}",
-        caption="percent with 95 % interval; verdict: whether the mean here is inside the "
-        "published value's interval over its images, else how far beyond",
+        caption="percent with 95 % interval, here over seeds; verdict: whether the mean here is "
+        "inside the published value's interval over its images, else how far beyond",
         min_width=80,
     )
     for row in rows.to_dict("records"):
-        here = percent(row["here"], row["here_low"], row["here_high"])
-        here = "-" if pd.isna(row["here"]) else here
-        table.add_row(
+        values = [row["value"], row["low"], row["high"]]
+        here = [row["here"], row["here_low"], row["here_high"]]
+        cells = [
             str(row["model"]),
             str(row["kind"]),
-            percent(row["value"], row["low"], row["high"]),
-            str(row["measured"]) or "-",
-            "-"
-            if pd.isna(row["here"])
-            else percent(row["here"], row["here_low"], row["here_high"]),
+            "" if pd.isna(row["value"]) else percent(*values),
+            str(row["measured"]),
+            "" if pd.isna(row["here"]) else percent(*here),
+            str(row["seeds"] or ""),
             str(row["verdict"]),
-        )
+        ]
+        table.add_row(*(cell or "-" for cell in cells))
     return table
 
 

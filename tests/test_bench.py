@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 import bench
 import benchmarks
+import benchmarks.published
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
 from benchmarks.scores import worst_group
 from benchmarks.suite import DataSource, Suite
+from cgn.counterfactuals import find_weights
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
@@ -602,6 +604,19 @@ def test_report_writes_one_page_beside_the_results(
     page = (results / "report.html").read_text()
     assert 'data-model="oracle"' in page
     assert "Samples of the CGN of tiny-world" in page
+    assert not (results / "correlation.svg").exists()
+
+
+def test_report_draws_the_correlations_if_there_are_several(
+    results: Path, correlated: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
+    CGN(config).save(tmp_path / "cgn.safetensors", {})
+    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    for correlation in (1, 0.99, 0.9):
+        assert command(results, f"--suite tiny --model erm --correlation {correlation}") == 0
+    assert bench.main(["report", "--results", str(results)]) == 0
+    assert ">tiny, embedded</text>" in (results / "correlation.svg").read_text()
 
 
 def test_reproduce_prints_nothing_published_for_suites_nobody_else_ran(
@@ -609,3 +624,106 @@ def test_reproduce_prints_nothing_published_for_suites_nobody_else_ran(
 ) -> None:
     assert bench.main(["reproduce", "tiny", "--results", str(results)]) == 2
     assert "nothing published is on record for tiny" in capsys.readouterr().err
+
+
+@pytest.fixture
+def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something published of both suites."""
+    rows = [
+        f"{suite},hard_accuracy,{words},{model},0.9,100,published,p,s"
+        for suite in ("other-mnist", "tiny")
+        for words, model in (("plain", "erm"), ("both", "cgn+original"))
+    ]
+    columns = "suite,score,model,measured,value,n,kind,protocol,source"
+    (tmp_path / "facts.csv").write_text("\n".join([columns, *rows]) + "\n")
+    monkeypatch.setattr(benchmarks.published, "FACTS", tmp_path / "facts.csv")
+
+
+def reproduce(results: Path, flags: str, suite: str = "other-mnist") -> int:
+    text = f"reproduce {suite} --results {results} {flags}"
+    return bench.main(text.split())
+
+
+@pytest.mark.usefixtures("facts")
+def test_reproduce_makes_what_lacks_and_says_how_far_it_is(
+    results: Path, official: str, fits: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(results, f"--suite other-mnist --model erm {official}") == 0
+    fits.clear()
+    assert reproduce(results, f"--seeds 3 {official} --device cpu") == 0
+    assert [name for name, *_ in fits] == [
+        *("cgn-ensemble", "oracle"),  # there is a row of erm with seed 0
+        *("erm", "cgn-ensemble", "oracle") * 2,
+    ]
+    shown = capsys.readouterr()
+    assert "other-mnist seed 0: 2 of 8 fits, 0:00:0" in shown.err
+    assert "other-mnist seed 2: 8 of 8 fits, 0:00:00 left" in shown.err
+    assert "not run: cgn+original" in " ".join(shown.out.split())
+    runs = read_runs(results)
+    assert set(runs[runs["model"] == "oracle"]["seed"]) == {0, 1, 2}
+
+
+@pytest.mark.usefixtures("facts")
+def test_an_interrupted_reproduction_goes_on_where_it_was(
+    results: Path, official: str, fits: Fits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        real = bench.examine
+
+        def until_oracle(exam: bench.Exam, module: nn.Module, name: str, *rest: Any) -> None:
+            if name == "oracle":
+                raise KeyboardInterrupt
+            real(exam, module, name, *rest)
+
+        patch.setattr(bench, "examine", until_oracle)
+        assert reproduce(results, f"--quick {official}") == 130
+    fits.clear()
+    assert reproduce(results, f"--quick {official}") == 0
+    assert [(name, seed) for name, seed, _ in fits] == [
+        ("oracle", 0),
+        ("erm", 1),
+        ("cgn-ensemble", 1),
+        ("oracle", 1),
+    ]
+    before = files(results)
+    assert reproduce(results, f"--quick {official}") == 0
+    assert files(results) == before
+    assert len(fits) == 4
+
+
+@pytest.mark.usefixtures("facts")
+def test_reproduce_only_prints_when_told_so(
+    results: Path, fits: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce(results, "--no-run") == 0
+    assert "not run: erm on official data" in " ".join(capsys.readouterr().out.split())
+    assert fits == []
+    assert files(results) == {}
+
+
+@pytest.mark.usefixtures("facts")
+def test_reproduce_asks_for_the_official_data(
+    results: Path, fits: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce(results, "--data embedded") == 2
+    assert "name their folder with --data, or print what is there" in capsys.readouterr().err
+    assert fits == []
+
+
+@pytest.mark.usefixtures("facts")
+def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
+    results: Path,
+    official: str,
+    suites: dict[str, Suite],
+    fits: Fits,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def find(world: str, *rest: Any) -> Path:
+        return Path("weights") if world == "tiny-world" else find_weights(world, *rest)
+
+    monkeypatch.setattr(bench, "find_weights", find)
+    suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))
+    assert reproduce(results, official, "other-mnist,tiny") == 2
+    assert "train one first: bench.py train cgn" in capsys.readouterr().err
+    assert fits == []
