@@ -765,7 +765,8 @@ def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
             models = to_measure(exam.suite, MODELS)
             where = exam.suite, exam.source.name, exam.data_sha256
             todo.append(lacking(runs, *where, models, options.seeds))
-            if any("counterfactual" in MODELS[m].trains_on for ms in todo[-1].values() for m in ms):
+            kinds = {kind for ms in todo[-1].values() for m in ms for kind in MODELS[m].trains_on}
+            if kinds & {"counterfactual", "abducted"}:
                 require_cgn(exam, bars)
         clock = Clock(sum(len(models) for each in todo for models in each.values()), bars.console)
         for exam, by_seed in zip(exams, todo, strict=True):

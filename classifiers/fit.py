@@ -57,8 +57,9 @@ def fit(
         adamw = torch.optim.AdamW(
             network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
+        steps = recipe.steps_for(max(map(len, own.values())))
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            adamw, recipe.learning_rate, total_steps=recipe.steps
+            adamw, recipe.learning_rate, total_steps=steps
         )
         streams = {
             name: endless(
@@ -70,7 +71,7 @@ def fit(
             )
             for name, images in own.items()
         }
-        for step in range(recipe.steps):
+        for step in range(steps):
             batches = {name: next(stream) for name, stream in streams.items()}
             with torch.autocast("cuda", torch.bfloat16, enabled=batches_on_cuda(batches)):
                 loss = recipe.objective(network, batches)
@@ -79,7 +80,7 @@ def fit(
             adamw.step()
             schedule.step()
             if progress is not None:
-                progress(step + 1, recipe.steps)
+                progress(step + 1, steps)
     return network.cpu().eval()  # type: ignore[no-any-return]
 
 
@@ -204,5 +205,11 @@ def _described(recipe: Recipe | None) -> list[object]:
         return []
     functions = (recipe.network, recipe.objective, recipe.sampling)
     made_of = [f"{function.__module__}.{function.__qualname__}" for function in functions]
-    settings = (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.weight_decay)
+    settings = (
+        recipe.steps,
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.learning_rate,
+        recipe.weight_decay,
+    )
     return [recipe.name, made_of, settings, _described(recipe.first)]

@@ -51,7 +51,7 @@ def sets() -> dict[str, ImageSet]:
 
 
 def short(name: str, **changes: Any) -> Recipe:
-    changes = {"steps": 2, "batch_size": 8} | changes
+    changes = {"steps": 2, "epochs": 0, "batch_size": 8} | changes
     if first := MODELS[name].first:
         changes = {"first": replace(first, steps=2, batch_size=8)} | changes
     return replace(MODELS[name], **changes)
@@ -187,6 +187,7 @@ def test_all_that_decides_the_weights_is_in_the_caches_key(
     changes: list[dict[str, Any]] = [
         {},
         {"steps": 3},
+        {"epochs": 1},
         {"batch_size": 4},
         {"learning_rate": 1e-2},
         {"weight_decay": 0.0},
