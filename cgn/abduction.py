@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-COLOURS_A_CHANNEL = 16  # cells of a class's colour histogram, along each of three axes
+COLOURS_A_CHANNEL = 32  # cells of a class's colour histogram, along each of three axes
 BORDER_PX = 2  # what is nearer to the image's edge than this is background
 SHARE = 0.9  # of the pixels away from the border that may be background, to begin with
 ROUNDS = 4  # of expectation and maximisation; the last half looks at neighbours too
