@@ -278,6 +278,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     add_data(parser)
+    add_correlation(parser)
 
 
 def add_setting(
@@ -915,7 +916,9 @@ def measured(
             return sampled
         masks = find_objects_cached(images, cache_folder() / "counterfactuals")
         few = slice(N_JUDGED)
-        exact = {action: truth.select(few) for action, truth in world.exact(source).items()}
+        # The true counterfactuals are those of images that all follow their class.
+        known = world.exact(source) if source.correlation == 1 else {}
+        exact = {action: truth.select(few) for action, truth in known.items()}
         abducted = abduction_quality(cgn, heads, images.select(few), masks[few], exact, seed=seed)
     return sampled | {f"abducted_{name}": score for name, score in abducted.items()}
 

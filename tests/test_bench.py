@@ -403,6 +403,38 @@ def test_a_cut_runs_csv_is_refused_and_left_alone(
     assert (results / "runs.csv").read_text() == "suite,protocol\nti"
 
 
+def test_quality_measures_samples_and_counterfactuals_of_real_images(
+    tmp_path: Path,
+    suites: dict[str, Suite],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def train(source: DataSource) -> ImageSet:
+        images = tiny_images(3)
+        return replace(images, masks=255 * (images.pixels[:, :1] > 127).to(torch.uint8))
+
+    def exact(source: DataSource) -> dict[str, ImageSet]:
+        images = train(source)
+        other = (images.factors.shape + 1) % 3
+        return {"do_texture": replace(images, factors=images.factors._replace(texture=other))}
+
+    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(bench, "fit", lambda *_, **__: InvariantEnsemble(3, 32))
+    suites["tiny"] = replace(
+        suites["tiny"], world=replace(suites["tiny"].world, train=train, exact=exact)
+    )
+    weights = tmp_path / "my.safetensors"
+    CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
+    text = f"quality --suite tiny --device cpu --weights {weights}"
+    assert bench.main(text.split()) == 0
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(lines["abducted_composition"]) == 0
+    # What should change is what did not: the stand-in for the truth is the image itself.
+    assert float(lines["abducted_do_texture_untouched"]) == 0
+    assert float(lines["abducted_do_texture_error"]) > 0
+    assert {"mask_area", "abducted_mask_iou", "abducted_shape_effectiveness"} <= set(lines)
+
+
 def test_train_writes_weights_with_their_origin_and_a_sheet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from benchmarks.leaderboard import markdown
 from benchmarks.tables import percent
 from cgn.images import Factors, load_tensors
 from cgn.train import PRESETS
+from classifiers import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,6 +68,12 @@ def official_cells(results: Path, model: str) -> list[str]:
         ends = [f"unbiased_accuracy{end}" for end in ("", "_low", "_high")]
         cells.append(percent(*official.loc[model, ends]))
     return cells
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_stands_in_the_readmes_table_of_models(name: str) -> None:
+    table = README.split("| model | trained on |")[1].split("\n\n")[0]
+    assert f"`{name}`" in table
 
 
 def test_the_examples_for_the_results_run(monkeypatch: pytest.MonkeyPatch) -> None:
