@@ -95,6 +95,9 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
     monkeypatch.setattr(
+        bench, "abduct_cached", lambda weights, images, n, *, seed, **_: tiny_images(seed, n=6)
+    )
+    monkeypatch.setattr(
         bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
     )
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
@@ -411,7 +414,8 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
 ) -> None:
     def train(source: DataSource) -> ImageSet:
         images = tiny_images(3)
-        return replace(images, masks=255 * (images.pixels[:, :1] > 127).to(torch.uint8))
+        large = images.pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+        return replace(images, pixels=large, masks=255 * (large[:, :1] > 127).to(torch.uint8))
 
     def exact(source: DataSource) -> dict[str, ImageSet]:
         images = train(source)
@@ -684,12 +688,12 @@ def test_reproduce_makes_what_lacks_and_says_how_far_it_is(
     fits.clear()
     assert reproduce(results, f"--seeds 3 {official} --device cpu") == 0
     assert [name for name, *_ in fits] == [
-        *("cgn-ensemble", "oracle"),  # there is a row of erm with seed 0
-        *("erm", "cgn-ensemble", "oracle") * 2,
+        *("cgn-abduct", "cgn-ensemble", "oracle"),  # there is a row of erm with seed 0
+        *("erm", "cgn-abduct", "cgn-ensemble", "oracle") * 2,
     ]
     shown = capsys.readouterr()
-    assert "other-mnist seed 0: 2 of 8 fits, 0:00:0" in shown.err
-    assert "other-mnist seed 2: 8 of 8 fits, 0:00:00 left" in shown.err
+    assert "other-mnist seed 0: 3 of 11 fits, 0:00:0" in shown.err
+    assert "other-mnist seed 2: 11 of 11 fits, 0:00:00 left" in shown.err
     assert "not run: cgn+original" in " ".join(shown.out.split())
     runs = read_runs(results)
     assert set(runs[runs["model"] == "oracle"]["seed"]) == {0, 1, 2}
@@ -714,13 +718,14 @@ def test_an_interrupted_reproduction_goes_on_where_it_was(
     assert [(name, seed) for name, seed, _ in fits] == [
         ("oracle", 0),
         ("erm", 1),
+        ("cgn-abduct", 1),
         ("cgn-ensemble", 1),
         ("oracle", 1),
     ]
     before = files(results)
     assert reproduce(results, f"--quick {official}") == 0
     assert files(results) == before
-    assert len(fits) == 4
+    assert len(fits) == 5
 
 
 @pytest.mark.usefixtures("facts")
