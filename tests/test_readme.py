@@ -62,13 +62,14 @@ def test_the_figures_for_full_mnist_follow_from_the_committed_rows(
 
 def official_cells(results: Path, model: str) -> list[str]:
     """Seeds and scores of a model on the three MNISTs' official data."""
-    cells, seeds = [], set()
+    cells: list[str] = []
+    seeds: set[int] = set()
     for name in ("colored-mnist", "double-colored-mnist", "wildlife-mnist"):
         board = pd.read_csv(results / f"{name}.csv")
         official = board[board["source"].str.startswith("official")].set_index("model")
         ends = [f"unbiased_accuracy{end}" for end in ("", "_low", "_high")]
         cells.append(percent(*official.loc[model, ends]))
-        seeds.add(official.loc[model, "seeds"])
+        seeds.add(int(official["seeds"][model]))
     return [", ".join(map(str, sorted(seeds))), *cells]
 
 
