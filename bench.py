@@ -59,10 +59,10 @@ from cgn.gan import generated_cached
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
 from cgn.model import CGN
-from cgn.quality import abduction_quality, quality
+from cgn.quality import abduction_quality, accuracy, quality
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
-from classifiers.fit import fit, fit_cached
+from classifiers.fit import fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
@@ -862,8 +862,9 @@ def train_cgn(options: argparse.Namespace) -> None:
         with bar(bars, f"{world.name}: training images"):
             images = training_cached(world, "train", source, images_folder())
             train_sha256 = images.sha256()
-        # The hash in the name keeps weights for official and embedded data apart.
-        default = own_weights() / f"{world.name}-{train_sha256[:8]}.safetensors"
+        # The name keeps weights for official and embedded data, and those of each seed, apart.
+        name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
+        default = own_weights() / name
         out: Path = options.out or default
         checkpoint = out.with_suffix(".checkpoint")
         with bar(bars, f"{world.name}: CGN") as update:
@@ -871,6 +872,7 @@ def train_cgn(options: argparse.Namespace) -> None:
             cgn = train(
                 images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
             )
+        seconds = round(time.perf_counter() - started, 1)
         scores = measured(cgn, world, source, images, config.seed, device, bars)
     origin = {
         "world": world.name,
@@ -879,7 +881,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         "correlation": source.correlation,
         "train_sha256": train_sha256,
         "command": shlex.join(["python", "bench.py", *options.given]),
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": seconds,
         "quality": scores,
         **environment(device),
     }
@@ -900,18 +902,22 @@ def measured(
     bars: Progress,
 ) -> dict[str, float]:
     """Measure a CGN's samples, and its counterfactuals of the world's training images."""
+    unbiased = training_cached(world, "unbiased", source, images_folder())
+    n_fitted = len(unbiased) - len(unbiased) // 10
     with bar(bars, f"{world.name}: judge of the counterfactuals") as update:
-        judge = fit(
+        judge, _ = fit_cached(
             FACTOR_CLASSIFIER,
-            {"unbiased": training_cached(world, "unbiased", source, images_folder())},
+            {"unbiased": unbiased.select(slice(n_fitted))},
             n_classes=len(world.classes),
-            seed=seed,
+            seed=0,
             device=device,
+            cache=cache_folder() / "classifiers",
             progress=update,
         )
     heads = three_heads(judge).heads
     with bar(bars, f"{world.name}: quality"):
-        sampled = quality(cgn, heads, seed=seed)
+        seen = accuracy(unbiased.select(slice(n_fitted, None)), heads)
+        sampled = seen | quality(cgn, heads, seed=seed)
         if images.masks is None:
             return sampled
         masks = find_objects_cached(images, cache_folder() / "counterfactuals")

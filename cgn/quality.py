@@ -49,13 +49,35 @@ def quality(cgn: CGN, classify: Classify, *, n: int = 2_000, seed: int = 0) -> d
     return _rounded(scores | _answers(images, classify, cgn.config.n_classes))
 
 
-def _answers(images: ImageSet, classify: Classify, n_classes: int) -> dict[str, float]:
-    """Compute effectiveness and leakage of each factor."""
+@torch.inference_mode()
+def accuracy(images: ImageSet, classify: Classify) -> dict[str, float]:
+    """Measure the factor classifiers themselves: no effectiveness can show more than they see.
+
+    Args:
+        images: True images with independent factors, on which they were not fitted.
+        classify: As for `quality`.
+
+    Returns:
+        `<factor>_judge`: how often the factor's label is found, in [0, 1]; a factor that these
+        images don't have is left out.
+    """
+    found = _found(images, classify)._asdict()
+    known = {name: v for name, v in images.factors._asdict().items() if (v >= 0).all()}
+    hits = {f"{name}_judge": (found[name] == v).float().mean().item() for name, v in known.items()}
+    return _rounded(hits)
+
+
+def _found(images: ImageSet, classify: Classify) -> Factors:
+    """Let the factor classifiers name the labels, each (N,) int64."""
     batches = images.pixels.split(BATCH_SIZE)
     logits = zip(*(classify(to_images(batch)) for batch in batches), strict=True)
-    found = Factors(*(torch.cat(each).argmax(dim=1) for each in logits))
+    return Factors(*(torch.cat(each).argmax(dim=1) for each in logits))
+
+
+def _answers(images: ImageSet, classify: Classify, n_classes: int) -> dict[str, float]:
+    """Compute effectiveness and leakage of each factor."""
     scores = {}
-    for name, answer in found._asdict().items():
+    for name, answer in _found(images, classify)._asdict().items():
         hits = {k: (answer == v).float().mean().item() for k, v in images.factors._asdict().items()}
         scores[f"{name}_effectiveness"] = hits.pop(name)
         leaked = [hit - 1 / n_classes for hit in hits.values()]

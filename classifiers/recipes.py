@@ -204,4 +204,5 @@ FACTOR_CLASSIFIER = Recipe(
     trains_on=("unbiased",),
     network=InvariantEnsemble,
     objective=every_factor,
+    epochs=3,
 )

@@ -423,9 +423,10 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
         return {"do_texture": replace(images, factors=images.factors._replace(texture=other))}
 
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(bench, "fit", lambda *_, **__: InvariantEnsemble(3, 32))
+    monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
     suites["tiny"] = replace(
-        suites["tiny"], world=replace(suites["tiny"].world, train=train, exact=exact)
+        suites["tiny"],
+        world=replace(suites["tiny"].world, train=train, unbiased=train, exact=exact),
     )
     weights = tmp_path / "my.safetensors"
     CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
@@ -436,7 +437,8 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
     # What should change is what did not: the stand-in for the truth is the image itself.
     assert float(lines["abducted_do_texture_untouched"]) == 0
     assert float(lines["abducted_do_texture_error"]) > 0
-    assert {"mask_area", "abducted_mask_iou", "abducted_shape_effectiveness"} <= set(lines)
+    wanted = {"shape_judge", "mask_area", "abducted_mask_iou", "abducted_shape_effectiveness"}
+    assert wanted <= set(lines)
 
 
 def test_train_writes_weights_with_their_origin_and_a_sheet(
@@ -450,7 +452,8 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
 
     monkeypatch.setattr(bench, "train", train)
     monkeypatch.setattr(bench, "sheet", lambda cgn, path, *, seed: path.touch())
-    monkeypatch.setattr(bench, "fit", lambda *_, **__: InvariantEnsemble(3, 32))
+    monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
+    monkeypatch.setattr(bench, "accuracy", lambda *_: {"shape_judge": 0.75})
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {"mask_area": 0.25})
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
@@ -459,7 +462,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     _, metadata = CGN.load(out)
     assert metadata["command"] == f"python bench.py {text}"
     assert metadata["train_sha256"] == tiny_images(3).sha256()
-    assert metadata["quality"] == {"mask_area": 0.25}
+    assert metadata["quality"] == {"shape_judge": 0.75, "mask_area": 0.25}
     assert metadata["correlation"] == 1.0
     assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
     assert str(out) in capsys.readouterr().out

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig, Parts
-from cgn.quality import abduction_quality, quality
+from cgn.quality import abduction_quality, accuracy, quality
 
 CONFIG = CGNConfig(n_classes=5, image_size_px=16, width=8, noise_size=4, tile_px=16)
 N_CLASSES = CONFIG.n_classes
@@ -104,6 +104,16 @@ def test_a_generator_that_draws_the_surface_of_its_shape_leaks() -> None:
     scores = quality(Leaky(CONFIG), read, n=2_000)
     assert scores["texture_effectiveness"] == pytest.approx(1 / N_CLASSES, abs=0.03)
     assert scores["texture_leakage"] == pytest.approx((1 - 1 / N_CLASSES) / 2, abs=0.03)
+
+
+def test_the_judges_own_accuracy_counts_what_it_finds_of_the_factors_that_are_known() -> None:
+    shape = torch.arange(40) % N_CLASSES
+    images = painted(Factors(shape, shape.flip(0), shape))
+    wrong = replace(images, factors=Factors(shape, shape.flip(0).clamp(max=3), shape.clamp(max=-1)))
+    assert accuracy(images, read) == dict.fromkeys(
+        ("shape_judge", "texture_judge", "background_judge"), 1.0
+    )
+    assert accuracy(wrong, read) == {"shape_judge": 1.0, "texture_judge": 0.8}
 
 
 def test_perfect_abduction_has_no_error_at_all(images: ImageSet, masks: Tensor) -> None:
