@@ -54,7 +54,7 @@ from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import differences_table, published_table, scores_table
-from cgn.counterfactuals import find_weights, sample_cached, sheet
+from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
@@ -156,7 +156,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=run)
     parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="0 to N-1")
+    parser.add_argument(
+        "--seeds",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="0 to N-1; CGNs of several seeds take turns",
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     add_data(parser)
     add_correlation(parser)
@@ -479,26 +485,33 @@ def run_world(
         if "unbiased" in kinds:
             sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
     for seed in seeds:
+        generators: dict[str, int] = {}
+        if kinds & {"counterfactual", "abducted"}:
+            weights = trained_cgn(world, source, sets["biased"], seed)
+            generators |= dict.fromkeys(("counterfactual", "abducted"), weights.seed)
         if "counterfactual" in kinds:
-            sets["counterfactual"] = counterfactuals(world, source, sets["biased"], seed, place)
+            sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
         if "abducted" in kinds:
-            sets["abducted"] = abducted(world, source, sets["biased"], seed, place)
+            sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
         if "generated" in kinds:
             sets["generated"] = generated(world, sets["biased"], seed, place)
+            generators["generated"] = chosen_preset(world).seed
         for recipe in recipes:
-            module, weights = fitted(recipe, sets, len(world.classes), seed, place)
+            fit = fitted(recipe, sets, len(world.classes), seed, generators, place)
             for exam in exams:
                 seen = replace(exam, variants=seen_by(recipe, exam.variants))
-                examine(seen, module, recipe.name, seed, weights, place)
+                examine(seen, fit, place)
 
 
-def counterfactuals(
-    world: World, source: DataSource, biased: ImageSet, seed: int, place: Place
-) -> ImageSet:
-    """Sample counterfactual images of a world, or take them from the cache."""
-    weights = find_weights(
-        world.name, biased.sha256(), own_weights(), source.name, source.correlation
+def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -> Weights:
+    """Find the CGN whose images are for a seed of the classifier."""
+    return find_weights(
+        world.name, biased.sha256(), own_weights(), source.name, source.correlation, seed=seed
     )
+
+
+def counterfactuals(world: World, weights: Path, seed: int, place: Place) -> ImageSet:
+    """Sample counterfactual images of a world, or take them from the cache."""
     with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
         return sample_cached(
             weights,
@@ -510,13 +523,8 @@ def counterfactuals(
         )
 
 
-def abducted(
-    world: World, source: DataSource, biased: ImageSet, seed: int, place: Place
-) -> ImageSet:
+def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Place) -> ImageSet:
     """Make counterfactuals of a world's training images, or take them from the cache."""
-    weights = find_weights(
-        world.name, biased.sha256(), own_weights(), source.name, source.correlation
-    )
     with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
         return abduct_cached(
             weights,
@@ -530,13 +538,18 @@ def abducted(
         )
 
 
+def chosen_preset(world: World) -> TrainConfig:
+    """How the CGN of a world is trained unless told otherwise, and its GAN always."""
+    return PRESETS.get(world.name, TrainConfig())
+
+
 def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
     """Sample images of a GAN trained on a world as its CGN is, or take them from the cache."""
     with bar(place.bars, f"{world.name}: GAN, seed {seed}") as update:
         return generated_cached(
             biased,
             len(world.classes),
-            PRESETS.get(world.name, TrainConfig()),
+            chosen_preset(world),
             N_COUNTERFACTUALS,
             seed=seed,
             device=place.device,
@@ -545,12 +558,28 @@ def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageS
         )
 
 
+@dataclass(frozen=True)
+class Fit:
+    """A classifier, and where it comes from; text is as `Row` has it."""
+
+    name: str
+    module: nn.Module
+    weights_sha256: str
+    seed: int
+    generator_seed: str
+
+
 def fitted(
-    recipe: Recipe, sets: Mapping[str, ImageSet], n_classes: int, seed: int, place: Place
-) -> tuple[nn.Module, str]:
-    """Fit a recipe, or take it from the cache; the module and the hash of its weights."""
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet],
+    n_classes: int,
+    seed: int,
+    generators: Mapping[str, int],
+    place: Place,
+) -> Fit:
+    """Fit a recipe, or take it from the cache; `generators` has the seeds of those that drew."""
     with bar(place.bars, f"{recipe.name}: fit, seed {seed}") as update:
-        return fit_cached(
+        module, weights_sha256 = fit_cached(
             recipe,
             seen_by(recipe, {kind: sets[kind] for kind in recipe.trains_on if kind in sets}),
             n_classes=n_classes,
@@ -559,15 +588,15 @@ def fitted(
             cache=cache_folder() / "classifiers",
             progress=update,
         )
+    drew = {str(generators[kind]) for kind in recipe.trains_on if kind in generators}
+    return Fit(recipe.name, module, weights_sha256, seed, " ".join(sorted(drew)))
 
 
-def examine(
-    exam: Exam, module: nn.Module, name: str, seed: int, weights: str, place: Place
-) -> None:
+def examine(exam: Exam, fit: Fit, place: Place) -> None:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
-    name = marked(name, exam.source.correlation)
+    name = marked(fit.name, exam.source.correlation)
     rows: list[Row] = []
-    tables, speed = predicted(exam, module, name, place)
+    tables, speed = predicted(exam, fit.module, name, place)
     for head, predictions in tables.items():
         origin = Run(
             suite=exam.suite.name,
@@ -575,13 +604,14 @@ def examine(
             source=exam.source.name,
             data_sha256=exam.data_sha256,
             model=f"{name}/{head}" if head else name,
-            weights_sha256=weights,
-            seed=seed,
+            weights_sha256=fit.weights_sha256,
+            seed=fit.seed,
         )
         save(predictions, origin.path(place.results), origin)
         found: dict[str, Any] = {
             "images_per_second": round(speed, 1),
             **environment(place.device),
+            "generator_seed": fit.generator_seed,
         }
         rows += [
             Row(**asdict(origin), variant=s.variant, metric=s.metric, **e._asdict(), **found)
@@ -783,7 +813,7 @@ def require_cgn(exam: Exam, bars: Progress) -> None:
     world, source = exam.suite.world, exam.source
     with bar(bars, f"{world.name}: training images"):
         biased = training_cached(world, "train", source, images_folder())
-    find_weights(world.name, biased.sha256(), own_weights(), source.name, source.correlation)
+    trained_cgn(world, source, biased, seed=0)
 
 
 class Clock:
@@ -817,7 +847,7 @@ def report(options: argparse.Namespace) -> None:
         }
         sheets = {}
         for world in dict.fromkeys(suite.world.name for suite in suites):
-            cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded"))
+            cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded").path)
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
@@ -855,7 +885,7 @@ def train_cgn(options: argparse.Namespace) -> None:
     (suite,) = chosen(options.suite, SUITES, "suite", {})
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
-    config = chosen_config(PRESETS.get(world.name, TrainConfig()), vars(options))
+    config = chosen_config(chosen_preset(world), vars(options))
     check_writable(options.out.parent if options.out else own_weights(), "--out")
     started = time.perf_counter()
     with progress_bars() as bars:
@@ -943,9 +973,7 @@ def measure_cgn(options: argparse.Namespace) -> None:
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
             images = training_cached(world, "train", source, images_folder())
-        weights = options.weights or find_weights(
-            world.name, images.sha256(), own_weights(), source.name, source.correlation
-        )
+        weights = options.weights or trained_cgn(world, source, images, options.seed).path
         cgn, _ = CGN.load(weights)
         scores = measured(cgn, world, source, images, options.seed, device, bars)
     show_quality(scores)

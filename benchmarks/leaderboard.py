@@ -50,6 +50,7 @@ class Row(Run):
         python: Version of Python.
         commit: Commit of this repository, with "-dirty" if it was changed; empty if unknown.
         time: When, UTC, ISO 8601.
+        generator_seed: Seed of the generator whose images it was trained on; empty without one.
     """
 
     variant: str
@@ -64,6 +65,7 @@ class Row(Run):
     python: str
     commit: str
     time: str
+    generator_seed: str = ""
 
 
 COLUMNS = [field.name for field in fields(Row)]
@@ -110,7 +112,10 @@ def append(rows: Iterable[Row], results: Path) -> int:
         newest = runs.drop_duplicates(_SLOT, keep="last").set_index(_SLOT)[_RESULT].to_dict("index")
         new = [row for row in rows if not _repeats(row, newest)]
         if new:
-            old = path.read_text() if path.exists() else ",".join(COLUMNS) + "\n"
+            header = ",".join(COLUMNS) + "\n"
+            old = path.read_text() if path.exists() else header
+            if not old.startswith(header):  # written before some column existed
+                old = runs.to_csv(index=False, lineterminator="\n")
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writerows(asdict(row) for row in new)
@@ -122,7 +127,7 @@ def read_runs(results: Path) -> pd.DataFrame:
     """Read `runs.csv`: one row a score of a run, columns as the fields of `Row`.
 
     Args:
-        results: The folder of `runs.csv`.
+        results: The folder of `runs.csv`; one of before `generator_seed` gets an empty one.
 
     Returns:
         The table, oldest row first; empty if there is no file yet.
@@ -144,6 +149,8 @@ def read_runs(results: Path) -> pd.DataFrame:
         )
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"{path} cannot be read ({error}); restore it from git") from None
+    if list(runs.columns) == COLUMNS[:-1]:
+        runs["generator_seed"] = ""
     if list(runs.columns) != COLUMNS:
         raise ValueError(f"{path} has other columns than {COLUMNS}; restore it from git")
     return runs
@@ -163,7 +170,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         suite: The suite.
 
     Returns:
-        Columns protocol, source, data_sha256, rank, model, seeds, n, then for the primary
+        Columns protocol, source, data_sha256, rank, model, seeds, generators (how many CGNs or
+        GANs the seeds were trained on), n, then for the primary
         score its key, key_low, key_high and interval, then these three for each other score.
         The rank is one more than the number of models whose whole interval of the primary score
         is better, so models whose intervals overlap may share one. Heads of a model
@@ -179,7 +187,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         dict(zip([*same_images, "model"], names, strict=True)) | _summary(group, scores)
         for names, group in newest.groupby([*same_images, "model"])
     ]
-    columns = [*same_images, "rank", "model", "seeds", "n", *_score_columns(scores)]
+    columns = [*same_images, "rank", "model", "seeds", "generators", "n", *_score_columns(scores)]
     if not records:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(records)
@@ -271,6 +279,7 @@ def _summary(group: pd.DataFrame, scores: Sequence[Score]) -> dict[str, object]:
     primary = _of_score(group, scores[0])
     summary: dict[str, object] = {
         "seeds": n_seeds,
+        "generators": group.loc[group["generator_seed"] != "", "generator_seed"].nunique(),
         "n": int(primary["n"].iloc[-1]) if len(primary) else 0,
         "interval": "images, one seed" if n_seeds == 1 else f"t over {n_seeds} seeds",
     }

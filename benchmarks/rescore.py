@@ -19,7 +19,7 @@ from benchmarks.suite import Suite
 
 _RUN = [*Run.__dataclass_fields__]
 _SLOT = ["suite", "protocol", "source", "model", "seed"]
-_MACHINE = ["images_per_second", "device", "torch", "python"]
+_KEPT = ["images_per_second", "device", "torch", "python", "generator_seed"]
 
 
 def rows_lacking(
@@ -35,9 +35,9 @@ def rows_lacking(
         progress: Called after each run with runs done and runs in all.
 
     Returns:
-        What is to be appended; empty if nothing is lacking. Run, speed, device and versions are
-        those of the run's other rows; commit and time are those of now, for it is this code that
-        computed the score.
+        What is to be appended; empty if nothing is lacking. Run, speed, device, versions and
+        generator are those of the run's other rows; commit and time are those of now, for it is
+        this code that computed the score.
 
     Raises:
         ValueError: If predictions cannot be read, or are of another run than the rows.
@@ -68,7 +68,7 @@ def _of_run(results: Path, suite: Suite, rows: pd.DataFrame, now: Mapping[str, s
             f"{run.path(results)} is not of the run in runs.csv; run {run.model} on {run.suite} "
             "again"
         )
-    here: dict[str, Any] = {name: last[name] for name in _MACHINE} | dict(now)
+    here: dict[str, Any] = {name: last[name] for name in _KEPT} | dict(now)
     return [
         Row(
             **asdict(run),

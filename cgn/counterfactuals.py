@@ -5,9 +5,10 @@ How the weights come about is not here: see `cgn.train`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -99,9 +100,27 @@ def sample_cached(
     return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)
 
 
+class Weights(NamedTuple):
+    """A file with a trained CGN.
+
+    Attributes:
+        path: The file.
+        seed: The seed of its training.
+    """
+
+    path: Path
+    seed: int
+
+
 def find_weights(
-    world: str, train_sha256: str, own: Path, source: str = "", correlation: float = 1.0
-) -> Path:
+    world: str,
+    train_sha256: str,
+    own: Path,
+    source: str = "",
+    correlation: float = 1.0,
+    *,
+    seed: int = 0,
+) -> Weights:
     """Find the CGN that was trained on just this training set.
 
     Args:
@@ -113,25 +132,37 @@ def find_weights(
             version of a package draws some bytes otherwise: the split is the same.
         correlation: How closely the training set's textures and backgrounds follow the class.
             Shipped weights are for 1 alone.
+        seed: Of what will be trained on its images. Several CGNs, in the order of their seeds,
+            are taken in turn: of three, seed 4 gets the second.
 
     Returns:
-        The weights file.
+        The weights file and the CGN's own seed.
 
     Raises:
         ValueError: If there is none; the message names the command that trains one.
     """
     for folder in (own, SHIPPED):
+        of_seed = {}
         for path in sorted(folder.glob(f"{world}*.safetensors")):
-            if load_tensors(path)[1].get("train_sha256") == train_sha256:
-                return path
+            about = load_tensors(path)[1]
+            if about.get("train_sha256") == train_sha256:
+                of_seed[_seed(about)] = path
+        if of_seed:
+            chosen = sorted(of_seed)[seed % len(of_seed)]
+            return Weights(of_seed[chosen], chosen)
     shipped = SHIPPED / f"{world}.safetensors"
     if source == "embedded" and correlation == 1 and shipped.is_file():
-        return shipped
+        return Weights(shipped, _seed(load_tensors(shipped)[1]))
     flag = "" if correlation == 1 else f"--correlation {correlation} "
     raise ValueError(
         f"no CGN has been trained on this data of {world}; train one first: "
         f"bench.py train cgn --suite … {flag}with the same --data and --textures"
     )
+
+
+def _seed(about: Mapping[str, Any]) -> int:
+    """Seed of a CGN's training, from the header of its file; 0 if it does not say."""
+    return int(about.get("config", {}).get("seed", 0))
 
 
 @torch.inference_mode()

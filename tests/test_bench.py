@@ -21,7 +21,7 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
 from benchmarks.scores import worst_group
 from benchmarks.suite import DataSource, Suite
-from cgn.counterfactuals import find_weights
+from cgn.counterfactuals import Weights, find_weights
 from cgn.images import ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
@@ -90,7 +90,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
-    monkeypatch.setattr(bench, "find_weights", lambda *_: Path("weights"))
+    monkeypatch.setattr(bench, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
     monkeypatch.setattr(
         bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
@@ -201,6 +201,17 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
     assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
 
 
+def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "generated_cached", lambda *_, **__: tiny_images(0, n=6))
+    assert command(results, "--suite tiny --model erm,cgn-ensemble,gan,cgn-abduct") == 0
+    runs = read_runs(results)
+    found = {str(m): set(rows["generator_seed"]) for m, rows in runs.groupby("model")}
+    wanted = {"erm": "", "cgn-ensemble": "7", "gan": "0", "cgn-abduct": "7"}
+    assert found == {f"{m}{head}": {seed} for m, seed in wanted.items() for head in ("", "/shape")}
+
+
 def test_counterfactuals_of_real_images_are_made_for_each_seed_from_the_biased_ones(
     results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,9 +299,11 @@ def test_counterfactuals_come_from_the_cgn_of_the_correlation(
 ) -> None:
     asked: list[tuple[str, float]] = []
 
-    def find(world: str, sha256: str, own: Path, source: str, correlation: float) -> Path:
+    def find(
+        world: str, sha256: str, own: Path, source: str, correlation: float, *, seed: int
+    ) -> Weights:
         asked.append((sha256, correlation))
-        return Path("weights")
+        return Weights(Path("weights"), seed)
 
     monkeypatch.setattr(bench, "find_weights", find)
     command(results, "--suite tiny --model cgn")
@@ -597,7 +610,7 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 ) -> None:
     config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
     CGN(config).save(tmp_path / "cgn.safetensors", {})
-    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    monkeypatch.setattr(bench, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
     assert command(results, f"--suite all --model erm {official}") == 0
     assert command(results, "--suite tiny --model erm --data embedded") == 0
     capsys.readouterr()
@@ -637,7 +650,7 @@ def test_report_writes_one_page_beside_the_results(
 ) -> None:
     config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
     CGN(config).save(tmp_path / "cgn.safetensors", {})
-    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    monkeypatch.setattr(bench, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
     assert command(results, "--suite tiny --model erm,oracle --seeds 2") == 0
     assert bench.main(["report", "--results", str(results)]) == 0
     page = (results / "report.html").read_text()
@@ -651,7 +664,7 @@ def test_report_draws_the_correlations_if_there_are_several(
 ) -> None:
     config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
     CGN(config).save(tmp_path / "cgn.safetensors", {})
-    monkeypatch.setattr(bench, "find_weights", lambda *_: tmp_path / "cgn.safetensors")
+    monkeypatch.setattr(bench, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
     for correlation in (1, 0.99, 0.9):
         assert command(results, f"--suite tiny --model erm --correlation {correlation}") == 0
     assert bench.main(["report", "--results", str(results)]) == 0
@@ -709,10 +722,10 @@ def test_an_interrupted_reproduction_goes_on_where_it_was(
     with monkeypatch.context() as patch:
         real = bench.examine
 
-        def until_oracle(exam: bench.Exam, module: nn.Module, name: str, *rest: Any) -> None:
-            if name == "oracle":
+        def until_oracle(exam: bench.Exam, fit: bench.Fit, place: bench.Place) -> None:
+            if fit.name == "oracle":
                 raise KeyboardInterrupt
-            real(exam, module, name, *rest)
+            real(exam, fit, place)
 
         patch.setattr(bench, "examine", until_oracle)
         assert reproduce(results, f"--quick {official}") == 130
@@ -759,8 +772,8 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def find(world: str, *rest: Any) -> Path:
-        return Path("weights") if world == "tiny-world" else find_weights(world, *rest)
+    def find(world: str, *rest: Any, seed: int) -> Weights:
+        return Weights(Path("weights"), 0) if world == "tiny-world" else find_weights(world, *rest)
 
     monkeypatch.setattr(bench, "find_weights", find)
     suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))

@@ -175,8 +175,8 @@ def test_weights_trained_on_the_same_data_are_found(
     cgn.save(shipped / "farm.safetensors", {"train_sha256": "a"})
     cgn.save(shipped / "farm-official.safetensors", {"train_sha256": "b"})
     own = tmp_path / "own"
-    assert find_weights("farm", "a", own).name == "farm.safetensors"
-    assert find_weights("farm", "b", own).name == "farm-official.safetensors"
+    assert find_weights("farm", "a", own).path.name == "farm.safetensors"
+    assert find_weights("farm", "b", own).path.name == "farm-official.safetensors"
 
 
 def test_the_users_own_weights_go_before_the_shipped_ones(
@@ -184,7 +184,19 @@ def test_the_users_own_weights_go_before_the_shipped_ones(
 ) -> None:
     for folder in (shipped, tmp_path / "own"):
         cgn.save(folder / "farm.safetensors", {"train_sha256": "a"})
-    assert find_weights("farm", "a", tmp_path / "own").parent == tmp_path / "own"
+    assert find_weights("farm", "a", tmp_path / "own").path.parent == tmp_path / "own"
+
+
+def test_several_cgns_are_taken_in_turn_in_the_order_of_their_seeds(
+    cgn: CGN, shipped: Path, tmp_path: Path
+) -> None:
+    for seed in (10, 2, 4):
+        about = {"train_sha256": "a", "config": {"seed": seed}}
+        cgn.save(tmp_path / f"farm-{seed}.safetensors", about)
+    cgn.save(tmp_path / "farm-other.safetensors", {"train_sha256": "b", "config": {"seed": 3}})
+    found = [find_weights("farm", "a", tmp_path, seed=seed) for seed in range(4)]
+    assert [each.seed for each in found] == [2, 4, 10, 2]
+    assert [each.path.stem for each in found] == ["farm-2", "farm-4", "farm-10", "farm-2"]
 
 
 def test_weights_trained_on_other_data_are_refused_with_the_command_that_trains(
@@ -234,7 +246,7 @@ def test_a_png_holds_the_nearest_bytes(tmp_path: Path) -> None:
 def test_shipped_weights_serve_embedded_data_of_other_bytes_and_no_official_data(
     tmp_path: Path,
 ) -> None:
-    assert find_weights("openmoji-9", "other", tmp_path, "embedded").parent.name == "weights"
+    assert find_weights("openmoji-9", "other", tmp_path, "embedded").path.parent.name == "weights"
     with pytest.raises(ValueError, match="no CGN has been trained"):
         find_weights("openmoji-9", "other", tmp_path, "official")
 
@@ -251,4 +263,4 @@ def test_a_cgn_trained_at_another_correlation_is_found_by_its_own_data(
     for sha256 in ("a", "b"):
         cgn.save(shipped / f"farm-{sha256}.safetensors", {"train_sha256": sha256})
     found = find_weights("farm", "b", tmp_path / "own", "embedded", 0.99)
-    assert found.name == "farm-b.safetensors"
+    assert found.path.name == "farm-b.safetensors"

@@ -115,6 +115,25 @@ def test_three_seeds_give_mean_and_t_interval(tmp_path: Path, suite: Suite) -> N
     assert row["hard_accuracy_high"] == pytest.approx(0.5 + 4.303 * 0.1 / 3**0.5, abs=1e-4)
 
 
+@pytest.mark.parametrize(("seeds", "generators"), [(("", ""), 0), (("3", "3"), 1), (("0", "1"), 2)])
+def test_the_table_says_how_many_generators_the_seeds_were_trained_on(
+    seeds: tuple[str, ...], generators: int, tmp_path: Path, suite: Suite
+) -> None:
+    rows = [replace(ROW, seed=i, generator_seed=seed) for i, seed in enumerate(seeds)]
+    assert table(tmp_path, suite, *rows)["generators"].tolist() == [generators]
+
+
+def test_a_file_of_before_the_generators_seed_is_read_and_takes_new_rows(tmp_path: Path) -> None:
+    append([ROW], tmp_path)
+    path = tmp_path / "runs.csv"
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header.removesuffix(',generator_seed')}\n{row.removesuffix(',')}\n")
+    assert read_runs(tmp_path)["generator_seed"].tolist() == [""]
+    append([replace(ROW, seed=1, generator_seed="4")], tmp_path)
+    assert read_runs(tmp_path)["generator_seed"].tolist() == ["", "4"]
+    assert path.read_text().splitlines()[:2] == [header, row]
+
+
 def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) -> None:
     rows = [replace(ROW, seed=seed, value=0.9 + 0.1 * seed) for seed in range(2)]
     gaps = [replace(row, variant="easy-hard", metric="gap") for row in rows]
@@ -196,9 +215,9 @@ def test_pandas_reads_a_leaderboard_without_arguments(tmp_path: Path, suite: Sui
     assert write_leaderboards(tmp_path, [suite, tiny_suite("unseen")]) == [tmp_path / "tiny.csv"]
     ours = pd.read_csv(tmp_path / "tiny.csv")
     assert ours["rank"].tolist() == [1]
-    assert list(ours.columns)[:9] == [
-        "protocol", "source", "data_sha256", "rank", "model", "seeds", "n", "hard_accuracy",
-        "hard_accuracy_low",
+    assert list(ours.columns)[:10] == [
+        "protocol", "source", "data_sha256", "rank", "model", "seeds", "generators", "n",
+        "hard_accuracy", "hard_accuracy_low",
     ]  # fmt: skip
     assert {"interval", "easy_accuracy", "easy-hard_gap_high"} <= set(ours.columns)
 
