@@ -9,7 +9,6 @@ from typing import Literal
 from torch import nn
 
 from classifiers.debiasing import (
-    AnnealedCNN,
     GroupWeightedCNN,
     UnlearningCNN,
     group_dro,
@@ -110,7 +109,6 @@ RECIPES = (
         source="Arjovsky et al. 2019, https://arxiv.org/abs/1907.02893",
         given="which images have a texture or background of another class",
         trains_on=("biased",),
-        network=AnnealedCNN,
         objective=irm,
         sampling=balanced_environments,
     ),

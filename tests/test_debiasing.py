@@ -15,10 +15,8 @@ from cgn.images import Factors
 from classifiers import debiasing
 from classifiers.debiasing import (
     GROUP_STEP_SIZE,
-    IRM_ANNEAL_STEPS,
     IRM_PENALTY_WEIGHT,
     REVERSED_SHARE,
-    AnnealedCNN,
     GroupWeightedCNN,
     UnlearningCNN,
     environments,
@@ -61,7 +59,7 @@ def batch(shape: list[int], texture: list[int], background: list[int] | None = N
 
 @pytest.mark.parametrize(
     ("objective", "kind"),
-    [(irm, AnnealedCNN), (group_dro, GroupWeightedCNN), (unlearn, UnlearningCNN)],
+    [(group_dro, GroupWeightedCNN), (unlearn, UnlearningCNN)],
 )
 def test_a_network_without_the_objectives_state_is_refused(
     objective: Callable[[nn.Module, Batches], Tensor], kind: type[nn.Module]
@@ -82,20 +80,17 @@ def test_the_gradient_of_the_scale_is_that_which_autograd_finds() -> None:
 def test_the_penalty_of_known_logits_is_that_worked_out_by_hand() -> None:
     # Two agree: p = (3/4, 1/4), d = log 3 (3/4 - 1); the others do not: d = log 3 * 3/4.
     log3 = math.log(3)
-    network = with_logits(AnnealedCNN, [[log3, 0.0]] * 4)
+    network = with_logits(SmallCNN, [[log3, 0.0]] * 4)
     images = batch([0, 0, 1, 1], [0] * 4)
     loss = irm(network, images).item()
     risk = (math.log(4 / 3) + math.log(4)) / 2
     penalty = ((log3 / 4) ** 2 + (3 * log3 / 4) ** 2) / 2
-    assert loss == pytest.approx(risk + penalty, rel=1e-5)
-    network.get_buffer("steps_done").fill_(IRM_ANNEAL_STEPS)
-    loss = irm(network, images).item()
-    assert loss == pytest.approx(risk / IRM_PENALTY_WEIGHT + penalty, rel=1e-5)
+    assert loss == pytest.approx(risk + IRM_PENALTY_WEIGHT * penalty, rel=1e-5)
 
 
 def test_environments_weigh_alike_whatever_their_sizes() -> None:
-    few = with_logits(AnnealedCNN, [[1.0, 0.0]] * 2 + [[2.0, 0.0]] * 2)
-    many = with_logits(AnnealedCNN, [[1.0, 0.0]] * 6 + [[2.0, 0.0]] * 2)
+    few = with_logits(SmallCNN, [[1.0, 0.0]] * 2 + [[2.0, 0.0]] * 2)
+    many = with_logits(SmallCNN, [[1.0, 0.0]] * 6 + [[2.0, 0.0]] * 2)
     losses = (
         irm(few, batch([0, 0, 1, 1], [0] * 4)),
         irm(many, batch([0] * 6 + [1] * 2, [0] * 8)),
@@ -108,25 +103,17 @@ def test_a_batch_of_one_kind_is_split_in_halves(texture: list[int]) -> None:
     (images, factors) = batch([0, 1, 0, 1], texture)["biased"]
     halves = environments(debiasing.agrees(factors))
     assert halves.tolist() == [[True, True, False, False], [False, False, True, True]]
-    network = with_logits(AnnealedCNN, [[1.0, 0.0], [0.0, 1.0], [9.0, 0.0], [0.0, 9.0]])
+    network = with_logits(SmallCNN, [[1.0, 0.0], [0.0, 1.0], [9.0, 0.0], [0.0, 9.0]])
     slopes = scale_gradient(network(images), factors.shape).view(2, 2)
     risk = cross_entropy(network(images), factors.shape)
     expected = (risk + slopes.prod(dim=1).mean()).item()
     assert irm(network, {"biased": (images, factors)}).item() == pytest.approx(expected)
 
 
-def test_the_penalty_grows_after_the_annealing_and_not_before() -> None:
-    network, seen = with_logits(AnnealedCNN, [[9.0, 0.0]] * 4), []
-    for _ in range(IRM_ANNEAL_STEPS + 2):
-        seen.append(irm(network, batch([0, 0, 1, 1], [0] * 4)).item())
-    assert len(set(seen[:IRM_ANNEAL_STEPS])) == 1
-    assert seen[IRM_ANNEAL_STEPS] == seen[-1] != seen[0]
-
-
 def test_slopes_that_differ_within_an_environment_are_taken_for_noise() -> None:
     # Half of either environment wants a larger scale, the other half a smaller one.
     logits = [[1.0, 0.0], [0.0, 1.0]] * 2
-    network, images = with_logits(AnnealedCNN, logits), batch([0] * 4, [0, 0, 1, 1])
+    network, images = with_logits(SmallCNN, logits), batch([0] * 4, [0, 0, 1, 1])
     risk = cross_entropy(torch.tensor(logits), torch.zeros(4, dtype=torch.int64))
     assert irm(network, images).item() < risk.item()
 
@@ -239,7 +226,7 @@ def test_uneven_guesses_cost_the_features_and_not_the_heads(
     assert torch.allclose(not_none(found.grad), of_features, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", [AnnealedCNN, GroupWeightedCNN, UnlearningCNN])
+@pytest.mark.parametrize("kind", [GroupWeightedCNN, UnlearningCNN])
 def test_once_fitted_the_network_answers_as_the_small_cnn_does(kind: type[SmallCNN]) -> None:
     network, plain = kind(N_CLASSES, 16).eval(), SmallCNN(N_CLASSES, 16).eval()
     plain.load_state_dict(network.state_dict(), strict=False)
