@@ -35,9 +35,9 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn
 
-from benchmarks import ATTRIBUTIONS, SUITES, T10K
+from benchmarks import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.comparison import compare
-from benchmarks.evaluate import data_sha256, evaluate_outputs, score_suite
+from benchmarks.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
 from benchmarks.leaderboard import (
     Row,
@@ -55,6 +55,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import differences_table, published_table, scores_table
 from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
+from cgn.files import ImageFiles
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
@@ -64,6 +65,7 @@ from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
 from classifiers.fit import fit_cached
 from classifiers.networks import outputs, three_heads
+from classifiers.pretrained import Pretrained, is_spec, load
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,6 +79,8 @@ examples:
                                                     the official digits, not the embedded ones
   bench.py --suite attribution-openmoji-9 --model cgn,erm
                                                     which factor, changed alone, moves them?
+  bench.py --suite cue-conflict --model efficientnet-lite0 --data ~/cue-conflict
+                                                    a pretrained network, on the official images
   bench.py list                                     all suites and models, and what they ask
   bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
   bench.py reproduce mnists --data ~/mnist --textures ~/wildlife
@@ -332,8 +336,14 @@ def chosen_suites(text: str) -> list[Suite]:
 
 
 def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, the MNISTs' twins, and what moves a model."""
-    return SUITES | T10K | ATTRIBUTIONS
+    """Everything that can be run: the seven suites, their twins, and what moves a model."""
+    official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
+    return SUITES | T10K | official | ATTRIBUTIONS
+
+
+def edition(suite: Suite, source: DataSource) -> Suite:
+    """Choose the official edition of a suite if the user has its images, and it has one."""
+    return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
 
 
 def suites_with_rows(results: Path) -> list[Suite]:
@@ -372,7 +382,8 @@ def official_folder(suite: Suite) -> Path:
     """Where a suite's official data is looked for; all MNISTs share one folder."""
     default = user_cache_path("cgn-bench") / "data"
     root = Path(os.environ.get("CGN_BENCH_DATA") or default)
-    return root / ("mnist" if "mnist" in suite.name else suite.name)
+    name = suite.name.removesuffix("-official")
+    return root / ("mnist" if "mnist" in name else name)
 
 
 def cache_folder() -> Path:
@@ -420,27 +431,77 @@ class Exam:
     variants: dict[str, ImageSet]
     data_sha256: str
 
+    @property
+    def source_name(self) -> str:
+        """How its rows are marked; rows on a part of the official images are told from others."""
+        counts = {name: len(images) for name, images in self.variants.items()}
+        whole = not self.suite.n_images or counts == self.suite.n_images
+        return self.source.name if whole else f"{self.source.name}-part"
+
 
 def run(options: argparse.Namespace) -> None:
     """Score models on suites, keep the results, show them."""
+    specs = [name for name in options.model.split(",") if is_spec(name)]
+    names = ",".join(name for name in options.model.split(",") if not is_spec(name))
+    recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     suites = chosen_suites(options.suite)
-    recipes = chosen(options.model, MODELS, "model", {"all": list(MODELS)})
     if options.textures and "wildlife-mnist" not in {suite.world.name for suite in suites}:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
     device = chosen_device(options.device)
     sources = [chosen_source(suite, options) for suite in suites]
+    suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
+    require_fitting(recipes, specs, suites)
     check_writable(options.results, "--results")
     with progress_bars() as bars:
         place = Place(device, options.results, bars)
         # All test images are read before any work starts, so that bad data costs no time.
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
         require_masks(recipes, exams)
-        for world, source in dict.fromkeys((exam.suite.world, exam.source) for exam in exams):
+        for spec in specs:
+            run_pretrained(spec, exams, place)
+        worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
+        for world, source in worlds if recipes else ():
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, range(options.seeds), place)
-    names = [marked(recipe.name, options.correlation) for recipe in recipes]
+    names_run = [*specs, *(marked(recipe.name, options.correlation) for recipe in recipes)]
     for exam in exams:
-        show_result(exam, names, options.results)
+        show_result(exam, names_run, options.results)
+
+
+def require_fitting(
+    recipes: Sequence[Recipe], specs: Sequence[str], suites: Sequence[Suite]
+) -> None:
+    """Refuse models whose classes are not those that a suite asks for."""
+    for suite in suites:
+        if suite.decide is None and specs:
+            raise ValueError(
+                f"{specs[0]} knows ImageNet's 1,000 classes, for which {suite.name} has no images "
+                "here; point --data at the folder of the official ones, or take another suite"
+            )
+        if suite.decide is not None and recipes:
+            raise ValueError(
+                f"{recipes[0].name} is trained here, on other classes than the official images "
+                "have; take a pretrained network, such as efficientnet-lite0, or --data embedded"
+            )
+
+
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> None:
+    """Let a pretrained network take all exams."""
+    with bar(place.bars, f"{spec}: weights"):
+        network = load(spec)
+    for exam in exams:
+        seen = replace(exam, variants=prepared_for(network, exam))
+        examine(seen, Fit(network.spec, network.module, network.weights_sha256, 0, ""), place)
+
+
+def prepared_for(network: Pretrained, exam: Exam) -> dict[str, ImageSet]:
+    """Resize and crop images as the network asks for, where the protocol leaves that to it."""
+    if not exam.suite.own_preprocessing:
+        return exam.variants
+    return {
+        name: images.prepared(network.preprocessing) if isinstance(images, ImageFiles) else images
+        for name, images in exam.variants.items()
+    }
 
 
 def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
@@ -601,7 +662,7 @@ def examine(exam: Exam, fit: Fit, place: Place) -> None:
         origin = Run(
             suite=exam.suite.name,
             protocol=exam.suite.protocol,
-            source=exam.source.name,
+            source=exam.source_name,
             data_sha256=exam.data_sha256,
             model=f"{name}/{head}" if head else name,
             weights_sha256=fit.weights_sha256,
@@ -640,6 +701,7 @@ def predicted(
             outputs,
             device=place.device,
             n_classes=len(exam.suite.world.classes),
+            decide=exam.suite.decide or probabilities,
             progress=count,
         )
 
@@ -679,16 +741,17 @@ def console() -> Console:
 def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
     board = leaderboard(read_runs(results), exam.suite)
-    same = (board["source"] == exam.source.name) & (board["data_sha256"] == exam.data_sha256)
+    same = (board["source"] == exam.source_name) & (board["data_sha256"] == exam.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
     console().print(scores_table(exam.suite, ours, caption(exam)))
 
 
 def caption(exam: Exam) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
-    about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source.name} data"
+    about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source_name} data"
     if exam.source.folder is not None:
-        return f"{about} from {exam.source.folder}; --data embedded takes the installed data"
+        other = "" if exam.suite.decide else "; --data embedded takes the installed data"
+        return f"{about} from {exam.source.folder}{other}"
     if "mnist" not in exam.suite.name:
         return f"{about}, drawn with an installed font"
     return (
@@ -846,7 +909,7 @@ def report(options: argparse.Namespace) -> None:
             for suite in suites
         }
         sheets = {}
-        for world in dict.fromkeys(suite.world.name for suite in suites):
+        for world in dict.fromkeys(suite.world.name for suite in suites if suite.decide is None):
             cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded").path)
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)

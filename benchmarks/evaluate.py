@@ -20,6 +20,9 @@ from benchmarks.suite import EMBEDDED, DataSource, Suite
 from cgn.images import ImageSet
 
 Outputs = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
+Decide = Callable[[Tensor], Tensor]
+
+PIXELS_AT_ONCE = 500 * 64 * 64  # in a batch, so that large images don't need more memory
 
 
 def score(
@@ -32,9 +35,10 @@ def score(
     """Score your own module on a suite.
 
     Args:
-        module: From images (B, 3, H, W) in [0, 1] to logits (B, C), C the suite's classes; it
-            normalises images itself, and stays in the mode (training or not) it came in.
-        suite: One of `benchmarks.SUITES`.
+        module: From images (B, 3, H, W) in [0, 1] to logits (B, C), C the suite's classes, or
+            ImageNet's 1,000 for a suite of `benchmarks.OFFICIAL_SUITES`; it normalises images
+            itself, and stays in the mode (training or not) it came in.
+        suite: One of `benchmarks.SUITES`, or of the others beside it.
         source: Where the test images come from.
         device: Where to run; the module is moved there.
 
@@ -50,7 +54,11 @@ def score(
         >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
     """
     predictions, _ = evaluate(
-        module, suite.variants(source), device=device, n_classes=len(suite.world.classes)
+        module,
+        suite.variants(source),
+        device=device,
+        n_classes=len(suite.world.classes),
+        decide=suite.decide or probabilities,
     )
     estimates = score_suite(suite, predictions)
     return pd.DataFrame(
@@ -87,6 +95,11 @@ def data_sha256(variants: Mapping[str, ImageSet]) -> str:
     return digest.hexdigest()
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """Let the most probable class decide: the softmax of logits (B, C)."""
+    return logits.softmax(dim=1)
+
+
 def evaluate(
     module: nn.Module,
     variants: Mapping[str, ImageSet],
@@ -94,6 +107,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     batch_size: int = 500,
     n_classes: int | None = None,
+    decide: Decide = probabilities,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Let a module classify all images of all variants.
@@ -105,14 +119,16 @@ def evaluate(
             put into evaluation mode, and back into its own mode afterwards.
         variants: Image sets by name.
         device: Where to run.
-        batch_size: Images a batch; it moves no prediction.
+        batch_size: Images a batch, fewer if they are large; it moves no prediction.
         n_classes: If given, the logits must have this C.
+        decide: From logits (B, C) to how much speaks for each class of the suite, (B, K) in
+            [0, 1]; the largest is the prediction, and its value the confidence.
         progress: Called after each batch with the number of images in it.
 
     Returns:
         Predictions, one row an image in the order of the variants, with columns variant, index
         (position in the variant), id, shape, texture, background, prediction and confidence
-        (probability of the predicted class, in [0, 1]); and images per second.
+        (what speaks for it, in [0, 1]); and images per second.
 
     Raises:
         ValueError: If the logits are not finite, or not (B, C).
@@ -133,6 +149,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         n_classes=n_classes,
+        decide=decide,
         progress=progress,
     )
     return tables[""], images_per_second
@@ -146,6 +163,7 @@ def evaluate_outputs(
     device: torch.device | str = "cpu",
     batch_size: int = 500,
     n_classes: int | None = None,
+    decide: Decide = probabilities,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module that gives several answers classify all images of all variants at once.
@@ -155,8 +173,9 @@ def evaluate_outputs(
         variants: Image sets by name.
         outputs: From the module and images (B, 3, H, W) in [0, 1] to logits (B, C) by name.
         device: Where to run.
-        batch_size: Images a batch.
+        batch_size: As for `evaluate`.
         n_classes: If given, all logits must have this C.
+        decide: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
 
     Returns:
@@ -182,9 +201,12 @@ def evaluate_outputs(
     with _evaluation_mode(module), torch.inference_mode():
         for variant, images in variants.items():
             predicted = defaultdict(list)
-            for batch, _ in images.batches(batch_size, device=device):
+            pixels_an_image = images.images(slice(1)).shape[2:].numel()
+            at_once = min(batch_size, max(1, PIXELS_AT_ONCE // pixels_an_image))
+            for batch, _ in images.batches(at_once, device=device):
                 for name, logits in _answers(module, batch, outputs).items():
-                    predicted[name].append(_predict(logits, len(batch), n_classes))
+                    _require_logits(logits, len(batch), n_classes)
+                    predicted[name].append(_predict(decide(logits.double())))
                 if progress is not None:
                     progress(len(batch))
             for name, parts in predicted.items():
@@ -213,8 +235,8 @@ def _answers(module: nn.Module, images: Tensor, outputs: Outputs) -> Mapping[str
         return outputs(module, images)
 
 
-def _predict(logits: Tensor, n_images: int, n_classes: int | None) -> Tensor:
-    """Classes and confidences of a batch, (2, B) on the CPU."""
+def _require_logits(logits: Tensor, n_images: int, n_classes: int | None) -> None:
+    """Refuse what is no logits of all images, or of other classes."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n_images:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the module must give logits ({n_images}, C), it gave {came}")
@@ -225,7 +247,11 @@ def _predict(logits: Tensor, n_images: int, n_classes: int | None) -> Tensor:
         )
     if not logits.isfinite().all():
         raise ValueError("the module gives logits that are infinite or NaN: did training diverge?")
-    confidence, prediction = logits.double().softmax(dim=1).max(dim=1)
+
+
+def _predict(probabilities: Tensor) -> Tensor:
+    """Classes and confidences of a batch, (2, B) on the CPU."""
+    confidence, prediction = probabilities.max(dim=1)
     return torch.stack([prediction.double(), confidence]).cpu()
 
 

@@ -6,9 +6,12 @@ The suites themselves stand in `benchmarks.SUITES`, how a score is computed in
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from torch import Tensor
 
 from benchmarks.scores import Score
 from cgn.images import ImageSet
@@ -68,12 +71,13 @@ def unmarked(model: str) -> tuple[str, float]:
     """Tell a model and the correlation of its training images from its name in results.
 
     Example:
-        >>> unmarked("cgn@0.99"), unmarked("cgn-ensemble@0.9/shape"), unmarked("erm")
-        (('cgn', 0.99), ('cgn-ensemble/shape', 0.9), ('erm', 1.0))
+        >>> unmarked("cgn@0.99"), unmarked("cgn-ensemble@0.9/shape"), unmarked("tv:vgg16@V1")
+        (('cgn', 0.99), ('cgn-ensemble/shape', 0.9), ('tv:vgg16@V1', 1.0))
     """
     name, slash, head = model.partition("/")
-    plain, _, correlation = name.partition("@")
-    return plain + slash + head, float(correlation or 1)
+    match = re.fullmatch(r"(.*)@(0?\.\d+)", name)
+    plain, correlation = (match[1], float(match[2])) if match else (name, 1.0)
+    return plain + slash + head, correlation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +121,11 @@ class Suite:
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
         embedded: Whether its test images can be made without any data of the user's.
+        decide: From ImageNet logits (B, 1000) to how much speaks for each of the suite's classes,
+            (B, C) or more columns in [0, 1]; the largest decides. None where logits are of the
+            world's classes themselves.
+        own_preprocessing: Whether images are resized and cropped as each model asks for.
+        n_images: How many images the official variants have, by name; empty if it does not matter.
     """
 
     name: str
@@ -128,6 +137,9 @@ class Suite:
     primary: str
     standard: str | None = None
     embedded: bool = True
+    decide: Callable[[Tensor], Tensor] | None = None
+    own_preprocessing: bool = False
+    n_images: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]

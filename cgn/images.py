@@ -94,7 +94,11 @@ class ImageSet:
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """Return the chosen images, (B, 3, H, W) in [0, 1]."""
-        return to_images(self.pixels[index])
+        return to_images(self.read(index))
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Return the chosen images as bytes, (B, 3, H, W) uint8."""
+        return self.pixels[index]
 
     def select(self, index: Tensor | slice) -> ImageSet:
         """Return the set of the chosen images."""
@@ -145,7 +149,7 @@ class ImageSet:
             span = slice(start, start + batch_size)
             index = span if order is None else order[span]
             factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
-            yield to_images(self.pixels[index].to(device)), factors
+            yield to_images(self.read(index).to(device)), factors
 
     def sha256(self) -> str:
         """Hash pixels and labels; masks and ids do not count, for no classifier sees them.

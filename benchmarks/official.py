@@ -1,0 +1,381 @@
+"""The ImageNet suites on their official files, for networks with ImageNet's 1,000 outputs.
+
+One row of `imagenet.csv` is one of these outputs: its wnid, and the class that it counts for in
+each suite. How files are decoded is not here: see `cgn.files`.
+
+Source:
+    ImageNet-9: Xiao et al., ICLR 2021, `in_to_in9.json` of
+    https://github.com/MadryLab/backgrounds_challenge
+    Cue-conflict: Geirhos et al., ICLR 2019, `human_categories.py` of
+    https://github.com/bethgelab/model-vs-human
+    ImageNet-A: Hendrycks et al., CVPR 2021, https://github.com/hendrycks/natural-adv-examples
+    ImageNet-Sketch: Wang et al., NeurIPS 2019, https://github.com/HaohanWang/ImageNet-Sketch
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from benchmarks.cue_conflict import CUE_CONFLICT
+from benchmarks.imagenet9 import IN9
+from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
+from benchmarks.scores import accuracy, shape_bias
+from benchmarks.suite import DataSource, Suite, World
+from cgn.files import AS_IT_IS, IMAGENET, ImageFiles, Preprocessing
+from cgn.images import Factors, ImageSet
+
+SIZE_PX = 224
+ENDINGS = (".jpeg", ".jpg", ".png")
+NONE = ""  # in `imagenet.csv`: counts for no class
+
+
+@cache
+def outputs() -> pd.DataFrame:
+    """Read what each of the 1,000 outputs counts for.
+
+    Returns:
+        Columns wnid, in9, cue_conflict (names of classes, or empty) and imagenet_a (bool), indexed
+        by the output.
+    """
+    path = Path(__file__).with_name("imagenet.csv")
+    types = {"imagenet_a": bool}
+    return pd.read_csv(path, index_col="index", keep_default_na=False, dtype=types)
+
+
+def classes_of(column: str) -> list[str]:
+    """Names of the classes of a suite, sorted, which is the order of their labels."""
+    return sorted(set(outputs()[column]) - {NONE})
+
+
+def most_probable_of_groups(probabilities: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Give each class the probability of its most probable output.
+
+    Args:
+        probabilities: Of the outputs, (B, K).
+        labels: Class of each output, (K,) int64 in [0, n_classes].
+        n_classes: How many classes there are; the label `n_classes` stands for none of them.
+
+    Returns:
+        (B, n_classes + 1): the largest is that of the class of the most probable output.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+        >>> most_probable_of_groups(probabilities, torch.tensor([0, 1, 1, 2]), 2)
+        tensor([[0.1000, 0.3000, 0.4000]])
+    """
+    empty = probabilities.new_zeros(len(probabilities), n_classes + 1)
+    index = labels.to(probabilities.device).expand_as(probabilities)
+    return empty.scatter_reduce(1, index, probabilities, "amax")
+
+
+def mean_of_groups(probabilities: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Give each class the mean probability of its outputs.
+
+    Args:
+        probabilities: As for `most_probable_of_groups`, and so are the other arguments.
+        labels: Class of each output.
+        n_classes: How many classes there are.
+
+    Returns:
+        (B, n_classes): of all others nothing is said.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+        >>> mean_of_groups(probabilities, torch.tensor([0, 1, 1, 2]), 2)
+        tensor([[0.1000, 0.2500]])
+    """
+    members = torch.nn.functional.one_hot(labels, n_classes + 1)[:, :n_classes]
+    weights = (members / members.sum(dim=0)).to(probabilities)
+    return probabilities @ weights
+
+
+def _labels(column: str) -> Tensor:
+    """Class of each output, (1000,) int64; the number of classes for none."""
+    classes = classes_of(column)
+    return torch.tensor(
+        [len(classes) if name == NONE else classes.index(name) for name in outputs()[column]]
+    )
+
+
+def decide_in9(logits: Tensor) -> Tensor:
+    """Let the most probable of 1,000 outputs decide; 630 of them count for no class.
+
+    Args:
+        logits: (B, 1000).
+
+    Returns:
+        (B, 10), in [0, 1]: of the nine classes, and of none.
+    """
+    return most_probable_of_groups(logits.softmax(dim=1), _labels("in9"), len(classes_of("in9")))
+
+
+def decide_cue_conflict(logits: Tensor) -> Tensor:
+    """Let the class with the highest mean probability of its outputs decide.
+
+    Args:
+        logits: (B, 1000).
+
+    Returns:
+        (B, 16), in [0, 1]. They don't sum to 1.
+    """
+    classes = classes_of("cue_conflict")
+    return mean_of_groups(logits.softmax(dim=1), _labels("cue_conflict"), len(classes))
+
+
+def decide_imagenet_a(logits: Tensor) -> Tensor:
+    """Let the 200 outputs that the suite has images of decide among themselves.
+
+    Args:
+        logits: (B, 1000).
+
+    Returns:
+        Probabilities, (B, 200).
+    """
+    there = torch.tensor(outputs()["imagenet_a"].tolist(), device=logits.device)
+    return logits[:, there].softmax(dim=1)
+
+
+def decide_imagenet(logits: Tensor) -> Tensor:
+    """Let the most probable output decide.
+
+    Args:
+        logits: (B, 1000).
+
+    Returns:
+        Probabilities, (B, 1000).
+    """
+    return logits.softmax(dim=1)
+
+
+def files_of(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
+    """List the images of a folder of class folders.
+
+    Args:
+        folder: It holds one folder a class.
+        classes: Their names, in the order of the labels.
+
+    Returns:
+        The files, class by class and sorted within; and their labels, (N,) int64.
+
+    Raises:
+        ValueError: If a class has no folder or no image, or there is a folder of no class.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; point --data at the unpacked archive")
+    found = {each.name for each in folder.iterdir() if each.is_dir()}
+    if odd := sorted(found ^ set(classes)):
+        state = "has no class folder" if odd[0] in classes else "has a folder of no class:"
+        raise ValueError(f"{folder} {state} {odd[0]!r} ({len(odd)} such); unpack it again")
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        images = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in ENDINGS)
+        if not images:
+            raise ValueError(f"{folder / name} has no image; unpack the archive again")
+        paths += images
+        labels += [label] * len(images)
+    return paths, torch.tensor(labels)
+
+
+def _within(source: DataSource, name: str) -> Path:
+    """The user's folder, or the one of that name in it: both are common."""
+    if source.folder is None:
+        raise ValueError("official ImageNet suites need a folder; name one with --data")
+    inner = source.folder / name
+    return inner if inner.is_dir() else source.folder
+
+
+def _image_files(
+    paths: Sequence[Path], factors: Factors, ids: Tensor, preprocessing: Preprocessing
+) -> ImageFiles:
+    """Images of the size that all these suites share."""
+    return ImageFiles(paths, factors, ids, size_px=SIZE_PX, preprocessing=preprocessing)
+
+
+IN9_VARIANTS = tuple(dict.fromkeys(v for s in IN9.scores for v in s.variant.split("-")))
+# The object comes first in a name, in the mixed variants followed by what is behind it.
+FOREGROUND = re.compile(r"(?:fg_)?(n\d+(?:_\d+)?)")
+BACKGROUND = re.compile(r"_bg_(\d\d)_")
+
+
+def in9_variants(source: DataSource) -> dict[str, ImageSet]:
+    """Find the eight variants in `bg_challenge/<variant>/val/<class>`, 224 px, as they are.
+
+    Returns:
+        By name, images whose ids tell their foregrounds. Labels are as in the embedded suite;
+        which background mixed_rand has is known where the file's name says so.
+
+    Raises:
+        ValueError: If a variant or a class is missing, or a file's name has no foreground.
+    """
+    folder = _within(source, "bg_challenge")
+    classes = classes_of("in9")
+    numbers: dict[str, int] = {}
+    sets: dict[str, ImageSet] = {}
+    for variant in IN9_VARIANTS:
+        paths, labels = files_of(folder / variant / "val", classes)
+        ids = []
+        for path in paths:
+            match = FOREGROUND.match(path.stem)
+            if match is None:
+                raise ValueError(f"{path} does not begin with an ImageNet wnid, as in n02085620_1")
+            ids.append(numbers.setdefault(match[1], len(numbers)))
+        factors = _in9_factors(variant, paths, labels)
+        sets[variant] = _image_files(paths, factors, torch.tensor(ids), AS_IT_IS)
+    return sets
+
+
+def _in9_factors(variant: str, paths: Sequence[Path], labels: Tensor) -> Factors:
+    """Labels of what is to be seen; -1 where nothing is, or it is not known."""
+    unknown = torch.full_like(labels, -1)
+    has_object = not variant.startswith(("only_bg", "no_fg"))
+    texture = labels if has_object else unknown
+    if variant == "only_fg":
+        return Factors(labels, texture, unknown)
+    if variant == "mixed_next":
+        return Factors(labels, texture, (labels + 1) % len(classes_of("in9")))
+    if variant == "mixed_rand":
+        found = [BACKGROUND.search(path.stem) for path in paths]
+        return Factors(labels, texture, torch.tensor([int(m[1]) if m else -1 for m in found]))
+    return Factors(labels, texture, labels)
+
+
+STIMULUS = re.compile(r"([a-z]+)\d+-([a-z]+)\d+")
+
+
+def cue_conflict_variants(source: DataSource) -> dict[str, ImageSet]:
+    """Find the stimuli in `<shape>/<shape>n-<texture>m.png`, 224 px, as they are.
+
+    Returns:
+        `conflict`, whose shape and texture are of different classes, and `agree`, the rest.
+
+    Raises:
+        ValueError: If a class is missing, or a name is of another form.
+    """
+    classes = classes_of("cue_conflict")
+    paths, labels = files_of(_within(source, "cue-conflict"), classes)
+    textures = []
+    for path, label in zip(paths, labels.tolist(), strict=True):
+        match = STIMULUS.fullmatch(path.stem)
+        if match is None or match[1] != classes[label] or match[2] not in classes:
+            raise ValueError(f"{path} is not called as a stimulus, like cat7-elephant1.png")
+        textures.append(classes.index(match[2]))
+    factors = Factors(labels, torch.tensor(textures), torch.full_like(labels, -1))
+    images = _image_files(paths, factors, torch.arange(len(paths)), AS_IT_IS)
+    agrees = factors.shape == factors.texture
+    return {
+        "conflict": images.select((~agrees).nonzero()[:, 0]),
+        "agree": images.select(agrees.nonzero()[:, 0]),
+    }
+
+
+def _of_wnids(
+    variant: str, folder_name: str, chosen: str | None
+) -> Callable[..., dict[str, ImageSet]]:
+    """Make the function that finds a suite of wnid folders; `chosen` is a column, None for all."""
+
+    def variants(source: DataSource) -> dict[str, ImageSet]:
+        table = outputs()
+        wnids = list(table["wnid"] if chosen is None else table.loc[table[chosen], "wnid"])
+        paths, labels = files_of(_within(source, folder_name), wnids)
+        unknown = torch.full_like(labels, -1)
+        factors = Factors(labels, unknown, unknown)
+        return {variant: _image_files(paths, factors, torch.arange(len(paths)), IMAGENET)}
+
+    return variants
+
+
+def _no_training(source: DataSource) -> ImageSet:
+    """Refuse: these suites are for networks that were trained elsewhere."""
+    raise ValueError(
+        "official ImageNet suites are for pretrained networks, such as efficientnet-lite0; "
+        "for this model take --data embedded"
+    )
+
+
+WORLD = World(
+    name="imagenet",
+    classes=tuple(outputs()["wnid"]),
+    image_size_px=SIZE_PX,
+    train=_no_training,
+    unbiased=_no_training,
+)
+
+OFFICIAL_SUITES = {
+    "in9": Suite(
+        name="in9-official",
+        asks=IN9.asks,
+        protocol="in9@madry-v1",
+        world=WORLD,
+        variants=in9_variants,
+        # Not every name in mixed_rand says which class the background is of.
+        scores=tuple(score for score in IN9.scores if score.metric != "background_decisions"),
+        primary=IN9.primary,
+        standard=IN9.standard,
+        embedded=False,
+        decide=decide_in9,
+        n_images=dict.fromkeys(IN9_VARIANTS, 4_050),
+    ),
+    "cue-conflict": Suite(
+        name="cue-conflict-official",
+        asks=CUE_CONFLICT.asks,
+        protocol="cue-conflict@geirhos-avg-v1",
+        world=WORLD,
+        variants=cue_conflict_variants,
+        scores=(
+            shape_bias("conflict"),
+            accuracy("conflict", chance=1 / 16, metric="shape_accuracy"),
+            accuracy("conflict", chance=1 / 16, metric="texture_accuracy", factor="texture"),
+            accuracy("agree", chance=1 / 16),
+        ),
+        primary=CUE_CONFLICT.primary,
+        embedded=False,
+        decide=decide_cue_conflict,
+        n_images={"conflict": 1_200, "agree": 80},
+    ),
+    "imagenet-a": Suite(
+        name="imagenet-a-official",
+        asks=IMAGENET_A.asks,
+        protocol="imagenet-a@mask200-v1",
+        world=WORLD,
+        variants=_of_wnids("hard", "imagenet-a", "imagenet_a"),
+        scores=(accuracy("hard", chance=1 / 200),),
+        primary="hard_accuracy",
+        embedded=False,
+        decide=decide_imagenet_a,
+        own_preprocessing=True,
+        n_images={"hard": 7_500},
+    ),
+    "imagenet-sketch": Suite(
+        name="imagenet-sketch-official",
+        asks=IMAGENET_SKETCH.asks,
+        protocol="imagenet-sketch@v1",
+        world=WORLD,
+        variants=_of_wnids("sketch", "sketch", None),
+        scores=(accuracy("sketch", chance=1 / 1_000),),
+        primary="sketch_accuracy",
+        embedded=False,
+        decide=decide_imagenet,
+        own_preprocessing=True,
+        n_images={"sketch": 50_889},
+    ),
+    "imagenet": Suite(
+        name="imagenet",
+        asks="Does the classifier recognise ordinary photographs?",
+        protocol="imagenet@v1",
+        world=WORLD,
+        variants=_of_wnids("validation", "val", None),
+        scores=(accuracy("validation", chance=1 / 1_000),),
+        primary="validation_accuracy",
+        embedded=False,
+        decide=decide_imagenet,
+        own_preprocessing=True,
+        n_images={"validation": 50_000},
+    ),
+}

@@ -1,0 +1,182 @@
+"""Image sets on disk: files that are decoded when their pixels are asked for.
+
+Source:
+    Resizing and cropping are torchvision's, on Pillow images, as in its reference evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgn.images import Factors, ImageSet
+
+DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes a square of pixels, before a network normalises it.
+
+    Attributes:
+        resize_px: What the shorter side is resized to, antialiased; None leaves it alone.
+        crop_px: Side of the square that is cut from the middle; None cuts nothing.
+        interpolation: Of the resizing.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    resize_px: int | None
+    crop_px: int | None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name in ("resize_px", "crop_px"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be positive or None, got {size}")
+
+    def apply(self, image: Image.Image) -> Tensor:
+        """Turn an image of any mode into RGB pixels, (3, H, W) uint8.
+
+        Example:
+            >>> IMAGENET.apply(Image.new("L", (500, 400))).shape
+            torch.Size([3, 224, 224])
+        """
+        from torchvision.transforms import InterpolationMode  # seconds to import
+        from torchvision.transforms import functional as transforms
+
+        image = image.convert("RGB")
+        if self.resize_px is not None:
+            mode = InterpolationMode(self.interpolation)
+            image = transforms.resize(image, [self.resize_px], mode)
+        if self.crop_px is not None:
+            image = transforms.center_crop(image, [self.crop_px, self.crop_px])
+        pixels: Tensor = transforms.pil_to_tensor(image)
+        return pixels
+
+
+AS_IT_IS = Preprocessing(None, None)
+IMAGENET = Preprocessing(256, 224)
+
+
+class ImageFiles(ImageSet):
+    """A set of labelled images that lie in files and are decoded where they are touched.
+
+    Attributes:
+        paths: The files, in the order of the images.
+        size_px: Height and width of every image once it is prepared.
+        preprocessing: How it is.
+    """
+
+    paths: Sequence[Path]
+    size_px: int
+    preprocessing: Preprocessing
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        factors: Factors,
+        ids: Tensor,
+        *,
+        size_px: int,
+        preprocessing: Preprocessing = AS_IT_IS,
+    ) -> None:
+        """Name the files; nothing is read yet.
+
+        Raises:
+            ValueError: If files, labels and ids differ in number.
+        """
+        lengths = {len(paths), len(ids), *map(len, factors)}
+        if len(lengths) != 1:
+            raise ValueError(f"files, ids and labels differ in number: {sorted(lengths)}")
+        own = {"paths": paths, "size_px": size_px, "preprocessing": preprocessing}
+        for name, value in (own | {"factors": factors, "ids": ids, "masks": None}).items():
+            object.__setattr__(self, name, value)  # as all image sets, these don't change
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def pixels(self) -> Tensor:
+        """Decode all images at once, (N, 3, H, W) uint8."""
+        return self.read(slice(None))
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Decode the chosen images, (B, 3, H, W) uint8.
+
+        Raises:
+            ValueError: If a file is no image, or of another size.
+        """
+        order = torch.arange(len(self))[index].tolist()
+        with ThreadPoolExecutor(DECODERS) as pool:
+            return torch.stack(list(pool.map(self._decode, [self.paths[i] for i in order])))
+
+    def select(self, index: Tensor | slice) -> ImageFiles:
+        """Return the set of the chosen images."""
+        paths = [self.paths[i] for i in torch.arange(len(self))[index].tolist()]
+        factors = self.factors.map(lambda labels: labels[index])
+        return ImageFiles(
+            paths,
+            factors,
+            self.ids[index],
+            size_px=self.size_px,
+            preprocessing=self.preprocessing,
+        )
+
+    def prepared(self, preprocessing: Preprocessing) -> ImageFiles:
+        """Return the same images, prepared otherwise.
+
+        Raises:
+            ValueError: If the preprocessing cuts no square, so that sizes would differ.
+        """
+        if preprocessing.crop_px is None:
+            raise ValueError(f"{preprocessing} cuts no square from images of any size")
+        return ImageFiles(
+            self.paths,
+            self.factors,
+            self.ids,
+            size_px=preprocessing.crop_px,
+            preprocessing=preprocessing,
+        )
+
+    def sha256(self) -> str:
+        """Hash names and contents of the files, and labels; how they are prepared doesn't count."""
+        digest = hashlib.sha256()
+        with ThreadPoolExecutor(DECODERS) as pool:
+            for path, content in zip(self.paths, pool.map(_hash, self.paths), strict=True):
+                digest.update(f"{path.parent.name}/{path.name} {content}\n".encode())
+        for labels in self.factors:
+            digest.update(labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def _decode(self, path: Path) -> Tensor:
+        """Read one image, (3, H, W) uint8."""
+        try:
+            with Image.open(path) as image:
+                pixels = self.preprocessing.apply(image)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}") from None
+        if pixels.shape[1:] != (self.size_px, self.size_px):
+            height, width = pixels.shape[1:]
+            raise ValueError(
+                f"{path} is {width} x {height} pixels, expected {self.size_px} x {self.size_px}: "
+                "these images are taken as they are"
+            )
+        return pixels
+
+
+def _hash(path: Path) -> str:
+    """Hash one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgn.files import IMAGENET, ImageFiles, Preprocessing
+from cgn.images import Factors, ImageSet
+
+
+def write(folder: Path, n: int, size: tuple[int, int] = (16, 16)) -> list[Path]:
+    """Images of noise in PNG files, which keep every pixel."""
+    generator = torch.Generator().manual_seed(0)
+    paths = []
+    for i in range(n):
+        shape = (size[1], size[0], 3)
+        pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(pixels.numpy()).save(paths[-1])
+    return paths
+
+
+def labels(n: int) -> Factors:
+    return Factors.tied(torch.arange(n) % 3)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> ImageFiles:
+    return ImageFiles(write(tmp_path, 7), labels(7), torch.arange(7), size_px=16)
+
+
+@pytest.fixture
+def in_memory(files: ImageFiles) -> ImageSet:
+    return ImageSet(files.pixels, files.factors, files.ids)
+
+
+def test_files_and_memory_give_the_same_batches(files: ImageFiles, in_memory: ImageSet) -> None:
+    for ours, theirs in zip(files.batches(3), in_memory.batches(3), strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1].shape, theirs[1].shape)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [slice(2, 5), torch.tensor([6, 0, 0]), torch.arange(7) > 4],
+    ids=["span", "list", "mask"],
+)
+def test_files_are_chosen_like_tensors(
+    index: Tensor | slice, files: ImageFiles, in_memory: ImageSet
+) -> None:
+    assert torch.equal(files.select(index).pixels, in_memory.pixels[index])
+    assert torch.equal(files.images(index), in_memory.images(index))
+    assert torch.equal(files.select(index).ids, in_memory.ids[index])
+
+
+def test_only_what_is_touched_is_decoded(files: ImageFiles) -> None:
+    files.paths[6].write_bytes(b"no image")
+    assert len(files.images(slice(6))) == 6
+    with pytest.raises(ValueError, match=r"6\.png cannot be read as an image"):
+        files.images(slice(6, 7))
+
+
+def test_the_hash_follows_content_names_and_labels_and_not_the_folder(
+    files: ImageFiles, tmp_path: Path
+) -> None:
+    def sha256(paths: list[Path], factors: Factors) -> str:
+        return ImageFiles(paths, factors, torch.arange(7), size_px=16).sha256()
+
+    before = files.sha256()
+    moved = tmp_path / "elsewhere" / tmp_path.name
+    moved.mkdir(parents=True)
+    assert sha256(write(moved, 7), labels(7)) == before
+    assert files.prepared(Preprocessing(None, 8)).sha256() == before
+    assert sha256(list(files.paths), Factors.tied(torch.zeros(7, dtype=torch.int64))) != before
+    Image.new("RGB", (16, 16)).save(files.paths[3])
+    assert files.sha256() != before
+
+
+def test_an_image_of_another_size_is_named(files: ImageFiles) -> None:
+    Image.new("RGB", (16, 20)).save(files.paths[2])
+    with pytest.raises(ValueError, match=r"2\.png is 16 x 20 pixels, expected 16 x 16"):
+        files.images()
+
+
+def test_files_labels_and_ids_must_be_as_many(files: ImageFiles) -> None:
+    with pytest.raises(ValueError, match=r"differ in number: \[6, 7\]"):
+        ImageFiles(files.paths[:6], files.factors, files.ids, size_px=16)
+
+
+def test_images_of_any_size_and_mode_are_prepared_to_one(tmp_path: Path) -> None:
+    paths = write(tmp_path, 1, (300, 500))
+    Image.new("L", (640, 480), 9).save(tmp_path / "gray.png")
+    Image.new("RGBA", (64, 48), (1, 2, 3, 4)).save(tmp_path / "small.png")
+    paths += [tmp_path / "gray.png", tmp_path / "small.png"]
+    images = ImageFiles(paths, labels(3), torch.arange(3), size_px=224, preprocessing=IMAGENET)
+    assert images.pixels.shape == (3, 3, 224, 224)
+    assert images.pixels[1].unique().tolist() == [9]
+    assert images.pixels[2, :, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_preparing_is_that_of_torchvision(interpolation: str, tmp_path: Path) -> None:
+    from torchvision import transforms
+
+    (path,) = write(tmp_path, 1, (90, 70))
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(40, transforms.InterpolationMode(interpolation)),
+            transforms.CenterCrop(32),
+            transforms.PILToTensor(),
+        ]
+    )
+    with Image.open(path) as image:
+        ours = Preprocessing(40, 32, interpolation).apply(image)  # type: ignore[arg-type]
+        assert torch.equal(ours, theirs(image))
+
+
+def test_preparing_without_a_crop_is_refused(files: ImageFiles) -> None:
+    with pytest.raises(ValueError, match="cuts no square"):
+        files.prepared(Preprocessing(16, None))
+
+
+def test_sizes_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="crop_px must be positive or None, got 0"):
+        Preprocessing(None, 0)

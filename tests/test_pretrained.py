@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from cgn.files import IMAGENET, Preprocessing
+from classifiers.pretrained import Normalised, Pretrained, is_spec, load
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+MOBILENET = DATA / "weights" / "mobilenet_v2_torchvision_from_int8_fp16.pth"
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Pretrained:
+    return load("efficientnet-lite0")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A state dict of a small network with seven classes, whose keys have a prefix."""
+    import timm
+
+    network = timm.create_model("test_resnet", num_classes=7)
+    path = tmp_path / "some where" / "mine.pth"
+    path.parent.mkdir()
+    torch.save({f"module.{k}": v.half() for k, v in network.state_dict().items()}, path)
+    return path
+
+
+def test_a_network_sees_its_images_normalised() -> None:
+    module = Normalised(nn.Flatten(), mean=(0.5, 0.25, 0.0), deviation=(0.5, 0.25, 2.0))
+    assert module(torch.ones(1, 3, 1, 1)).tolist() == [[1.0, 3.0, 0.5]]
+
+
+def test_the_shipped_network_has_the_preprocessing_that_timm_has_for_it(lite0: Pretrained) -> None:
+    assert lite0.spec == "efficientnet-lite0"
+    assert lite0.preprocessing == Preprocessing(256, 224, "bicubic")
+    assert lite0.n_classes == 1_000
+    assert len(lite0.weights_sha256) == 64
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the ImageNet samples are not here: {DATA}")
+def test_the_shipped_network_knows_photographs_it_was_trained_on(lite0: Pretrained) -> None:
+    paths = sorted((DATA / "imagenet-sample").glob("*/*.JPEG"))
+    chosen = range(0, 1_000, 25)
+    images = []
+    for index in chosen:
+        with Image.open(paths[index]) as image:
+            images.append(lite0.preprocessing.apply(image))
+    with torch.inference_mode():
+        found = lite0.module(torch.stack(images) / 255).argmax(dim=1)
+    assert (found == torch.tensor(chosen)).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("efficientnet-lite2", True),
+        ("timm:anything", True),
+        ("file:a", True),
+        ("cgn+original", False),
+        ("resnet50", False),
+        ("efficientnet-lite9", False),
+    ],
+)
+def test_a_spec_is_told_from_a_recipe(text: str, wanted: bool) -> None:
+    assert is_spec(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "resnet50",
+            r"several networks; write timm:resnet50\.a1_in1k, .*tv:resnet50@IMAGENET1K_V1",
+        ),
+        ("nonsense", "write efficientnet-lite0, timm:"),
+        ("timm:resnet50", r"with its tag; write timm:resnet50\.a1_in1k"),
+        ("timm:nonsense.v1", "no pretrained network of timm"),
+        ("tv:resnet50", "write tv:resnet50@IMAGENET1K_V1, tv:resnet50@IMAGENET1K_V2"),
+        ("tv:resnet50@DEFAULT", "names no fixed weights"),
+        ("tv:nonsense@V1", "torchvision has no network 'nonsense'"),
+        ("file:nowhere.pth#arch=tv:resnet18", "nowhere.pth cannot be read: No such file"),
+    ],
+)
+def test_a_name_that_is_not_pinned_is_refused_with_what_it_may_mean(
+    spec: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(spec)
+
+
+@pytest.mark.parametrize("tag", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
+def test_images_come_to_a_network_of_torchvision_as_torchvision_has_it(
+    tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision
+
+    monkeypatch.setattr(
+        torchvision.models.ResNet50_Weights,
+        "get_state_dict",
+        lambda *_, **__: torchvision.models.resnet50().state_dict(),
+    )
+    found = load(f"tv:resnet50@{tag}")
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (300, 400, 3), generator=generator, dtype=torch.uint8)
+    image = Image.fromarray(noise.numpy())
+    ours = found.preprocessing.apply(image).float() / 255
+    front: Any = found.module
+    theirs = torchvision.models.ResNet50_Weights[tag].transforms()(image)
+    assert torch.allclose((ours - front.mean) / front.deviation, theirs, atol=1e-5)
+
+
+def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    message = "weights of timm:resnet50.a1_in1k could not be downloaded.* no route to host"
+    with pytest.raises(ValueError, match=message):
+        load("timm:resnet50.a1_in1k")
+
+
+def test_a_file_gives_its_network_under_a_name_without_a_folder(weights: Path) -> None:
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = load(f"file:{weights}#arch=timm:test_resnet")
+    assert found.spec == f"file:mine.pth#arch=timm:test_resnet&sha256={sha256}"
+    assert found.n_classes == 7
+    stored = torch.load(weights)
+    front: Any = found.module
+    own = front.network.state_dict()
+    assert all(torch.equal(own[k.removeprefix("module.")], v.float()) for k, v in stored.items())
+    assert load(f"file:{weights}#arch=timm:test_resnet&sha256={sha256}").spec == found.spec
+
+
+def test_safetensors_and_a_state_dict_give_one_network(weights: Path) -> None:
+    other = weights.with_suffix(".safetensors")
+    save_file(torch.load(weights), other)
+    first, second = (load(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
+    assert first.weights_sha256 == second.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("arch=timm:test_resnet&sha256=00", "has the sha256 [0-9a-f]{64}, expected 00"),
+        ("arch=timm:test_vit", "mine.pth does not fit timm:test_vit: Missing key"),
+        ("arch=vgg", "arch must be timm:NAME or tv:NAME of a network there is, got 'vgg'"),
+        ("", "arch must be timm:NAME or tv:NAME of a network there is, got ''"),
+        ("arch=timm:test_resnet&seed=1", "unknown part 'seed'"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(weights: Path, options: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(f"file:{weights}#{options}")
+
+
+@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
+def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match=r"holds no plain weights|no whole safetensors file"):
+        load(f"file:{tmp_path / name}#arch=timm:test_resnet")
+
+
+def test_a_file_of_more_than_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "weights": {}}, tmp_path / "checkpoint.pth")
+    with pytest.raises(ValueError, match="no plain state dict"):
+        load(f"file:{tmp_path / 'checkpoint.pth'}#arch=timm:test_resnet")
+
+
+@pytest.mark.skipif(not MOBILENET.is_file(), reason=f"the MobileNet is not here: {MOBILENET}")
+def test_a_real_file_of_half_precision_loads() -> None:
+    found = load(f"file:{MOBILENET}#arch=tv:mobilenet_v2")
+    assert found.n_classes == 1_000
+    assert found.preprocessing == IMAGENET
