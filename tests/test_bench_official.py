@@ -1,0 +1,113 @@
+"""The command line with official ImageNet images and a pretrained network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import bench
+from benchmarks import OFFICIAL_SUITES
+from benchmarks.leaderboard import read_runs
+from benchmarks.official import classes_of
+from benchmarks.suite import DataSource
+from cgn.files import IMAGENET, Preprocessing
+from classifiers.pretrained import Pretrained
+
+
+class KnowsNothing(nn.Module):
+    """Takes every image for a tench."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(torch.zeros(len(images)).long(), 1_000).float()
+
+
+def network(spec: str, preprocessing: Preprocessing = IMAGENET) -> Pretrained:
+    return Pretrained(
+        spec=f"{spec}-pinned",
+        module=KnowsNothing(),
+        weights_sha256="w",
+        preprocessing=preprocessing,
+        n_classes=1_000,
+    )
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A network that need not be loaded, and folders of this test alone."""
+    monkeypatch.setattr(bench, "load", network)
+    monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def stimuli(tmp_path: Path) -> Path:
+    """Two cue-conflict stimuli a class."""
+    for name in classes_of("cue_conflict"):
+        folder = tmp_path / "cue-conflict" / name
+        folder.mkdir(parents=True)
+        for texture in (name, "dog" if name == "cat" else "cat"):
+            Image.new("RGB", (224, 224)).save(folder / f"{name}1-{texture}2.png")
+    return tmp_path / "cue-conflict"
+
+
+def run(results: Path, text: str) -> int:
+    return bench.main([*text.split(), "--device", "cpu", "--results", str(results)])
+
+
+def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
+    stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert run(results, f"--suite cue-conflict --model timm:net.tag --data {stimuli}") == 0
+    assert "official-part data from" in " ".join(capsys.readouterr().out.split())
+    runs = read_runs(results)
+    assert set(runs["protocol"]) == {"cue-conflict@geirhos-avg-v1"}
+    assert set(runs["source"]) == {"official-part"}  # 16 of 1,200 images that disagree
+    assert set(runs["model"]) == {"timm:net.tag-pinned"}
+    assert runs.set_index("metric")["n"].to_dict()["shape_accuracy"] == 16
+    assert (results / "cue-conflict-official.csv").is_file()
+    assert not (results / "cue-conflict.csv").exists()
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
+
+
+def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    stimuli.rename(tmp_path / "data" / "cue-conflict")
+    results = tmp_path / "results"
+    assert run(results, "--suite cue-conflict --model efficientnet-lite0") == 0
+    assert set(read_runs(results)["suite"]) == {"cue-conflict-official"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--suite in9 --model efficientnet-lite0", "for which in9 has no images here"),
+        ("--suite cue-conflict --model erm --data STIMULI", "erm is trained here, on other"),
+        ("--suite imagenet --model efficientnet-lite0", "need a folder; name one with --data"),
+        ("--suite in9 --model timm:a.b --data STIMULI", "there is no folder"),
+    ],
+)
+def test_models_without_their_images_are_refused(
+    text: str, message: str, stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "results", text.replace("STIMULI", str(stimuli))) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "results" / "runs.csv").exists()
+
+
+def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_it_to_it(
+    stimuli: Path,
+) -> None:
+    source = DataSource(folder=stimuli)
+    suite = OFFICIAL_SUITES["cue-conflict"]
+    for own, size_px in ((False, 224), (True, 288)):
+        exam = bench.Exam(replace(suite, own_preprocessing=own), source, suite.variants(source), "")
+        prepared = bench.prepared_for(network("a", Preprocessing(300, 288)), exam)
+        assert prepared["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
