@@ -52,8 +52,9 @@ from benchmarks.predictions import Run, load_runs, save
 from benchmarks.published import ALSO, OFFICIAL, beside, lacking, published, to_measure
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
+from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
-from benchmarks.tables import differences_table, published_table, scores_table
+from benchmarks.tables import data_table, differences_table, published_table, scores_table
 from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
 from cgn.files import ImageFiles
 from cgn.gan import generated_cached
@@ -145,6 +146,7 @@ def command_line() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_run(commands.add_parser("run", help="score models on suites (the default)"))
     add_list(commands.add_parser("list", help="show suites and models"))
+    add_data_sets(commands.add_parser("data", help="fetch official data, and check it"))
     add_check(commands.add_parser("check", help="find rows of results that do not hold"))
     add_rescore(commands.add_parser("rescore", help="add scores that rows lack, without a model"))
     add_reproduce(commands.add_parser("reproduce", help="hold published scores against ours"))
@@ -179,6 +181,24 @@ def add_list(parser: argparse.ArgumentParser) -> None:
         "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+
+
+def add_data_sets(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `data`."""
+    parser.set_defaults(command=official_data)
+    parser.description = (
+        "Fetch official data to where the other commands look for it; without names, list it. An "
+        "interrupted download goes on where it was. Example: bench.py data mnist cue-conflict"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(DATA_SETS))
+    parser.add_argument("--verify", action="store_true", help="only check what is there")
+    parser.add_argument("--offline", action="store_true", help="connect nowhere")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="FOLDER",
+        help="default: $CGN_BENCH_DATA, else the user cache",
+    )
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -380,10 +400,13 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
 
 def official_folder(suite: Suite) -> Path:
     """Where a suite's official data is looked for; all MNISTs share one folder."""
-    default = user_cache_path("cgn-bench") / "data"
-    root = Path(os.environ.get("CGN_BENCH_DATA") or default)
     name = suite.name.removesuffix("-official")
-    return root / ("mnist" if "mnist" in name else name)
+    return data_folder() / ("mnist" if "mnist" in name else name)
+
+
+def data_folder() -> Path:
+    """Where official data is looked for."""
+    return Path(os.environ.get("CGN_BENCH_DATA") or user_cache_path("cgn-bench") / "data")
 
 
 def cache_folder() -> Path:
@@ -788,6 +811,28 @@ def making(models: Sequence[str]) -> str:
         f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
         for correlation, plain in names.items()
     )
+
+
+def official_data(options: argparse.Namespace) -> int:
+    """Fetch or check official data, or list it; 1 if something is off."""
+    root: Path = options.folder or data_folder()
+    chosen_sets = [one for n in options.names for one in chosen(n, DATA_SETS, "data set", {})]
+    there = {name: root / name for name in DATA_SETS if (root / name).is_dir()}
+    if not options.verify:
+        with progress_bars() as bars:
+            for data in chosen_sets:
+                with bar(bars, f"{data.name}: bytes") as update:
+                    folder = fetch(data, root, offline=options.offline, progress=update)
+                print(f"{data.name} is whole, in {folder}")
+        if not chosen_sets:
+            console().print(data_table(DATA_SETS.values(), there, root))
+        return 0
+    wanted = [data.name for data in chosen_sets] or list(there)
+    problems = [line for name in wanted for line in verify(DATA_SETS[name], root / name)]
+    for problem in problems:
+        print(problem)
+    print(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
+    return int(bool(problems))
 
 
 def check_results(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Tables for the terminal: scores of models, and what differs between two.
+"""Tables for the terminal: scores of models, what differs between two, and official data.
 
 Nothing is printed here, and no number is computed: see `benchmarks.leaderboard` and
 `benchmarks.comparison`.
@@ -6,13 +6,15 @@ Nothing is printed here, and no number is computed: see `benchmarks.leaderboard`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from rich.table import Column, Table
 
 from benchmarks.comparison import Difference, holm, verdict
 from benchmarks.scores import Score
+from benchmarks.store import DataSet
 from benchmarks.suite import Suite
 
 
@@ -133,6 +135,28 @@ def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
             str(row["verdict"]),
         ]
         table.add_row(*(cell or "-" for cell in cells))
+    return table
+
+
+def data_table(data_sets: Iterable[DataSet], there: Mapping[str, Path], root: Path) -> Table:
+    """Lay out official data: what there is, and what of it is on this machine.
+
+    Args:
+        data_sets: All of it.
+        there: The folders that exist, by name.
+        root: Where they are looked for.
+    """
+    table = Table(
+        *("name", "what it is", "size", "licence", "source", "here"),
+        title=f"Official data in {root}",
+        caption="fetch with: bench.py data NAME",
+    )
+    for data in data_sets:
+        sizes = [each.size_bytes for each in data.downloads]
+        known = sum(size for size in sizes if size is not None)
+        size = f"{known / 1e6:,.0f} MB" if known and None not in sizes else "unknown"
+        here = "yes" if data.name in there else ("no" if data.downloads else data.by_hand)
+        table.add_row(data.name, data.about, size, data.licence, data.source, here)
     return table
 
 

@@ -1,0 +1,399 @@
+"""Official data: where it comes from, how it is fetched, and whether it is whole.
+
+Nothing half-made is ever taken for data: a download grows in a file of its own, is checked, and is
+unpacked into a folder of its own, which gets its name when all of it has been checked. Which
+images a suite expects in it is not here: see `benchmarks.official`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from benchmarks.official import OFFICIAL_SUITES
+from benchmarks.suite import DataSource, Suite
+
+Progress = Callable[[int, int], None]
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 30.0
+PINS = "pins.json"  # what files without a published checksum were at their first download
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that is fetched.
+
+    Attributes:
+        urls: Where it lies, tried in turn.
+        size_bytes: Its published size; None if nobody says.
+        sha256: Its published hash; None if nobody says.
+    """
+
+    urls: tuple[str, ...]
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.urls[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Official data that suites read.
+
+    Attributes:
+        name: Its name on the command line, and that of its folder.
+        about: What it is, in a few words.
+        downloads: The files it is made of: tar or zip archives, which are unpacked; files with
+            another ending are kept as they are. Empty if it cannot be fetched.
+        by_hand: What the user has to do if it cannot.
+        licence: Under which terms.
+        source: Whom to cite.
+        suite: Whose images it holds; None if it has no layout of folders.
+    """
+
+    name: str
+    about: str
+    downloads: tuple[Download, ...] = ()
+    by_hand: str = ""
+    licence: str
+    source: str
+    suite: Suite | None = None
+
+
+def _of_mnist(name: str, sha256: str, size_bytes: int | None = None) -> Download:
+    """One of the four files of MNIST."""
+    url = f"https://storage.googleapis.com/cvdf-datasets/mnist/{name}-ubyte.gz"
+    return Download(urls=(url,), size_bytes=size_bytes, sha256=sha256)
+
+
+DATA_SETS = {
+    each.name: each
+    for each in (
+        DataSet(
+            name="mnist",
+            about="70,000 digits, for the three MNISTs",
+            downloads=(
+                _of_mnist(
+                    "train-images-idx3",
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                    9_912_422,
+                ),
+                _of_mnist(
+                    "train-labels-idx1",
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                    28_881,
+                ),
+                _of_mnist(
+                    "t10k-images-idx3",
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                ),
+                _of_mnist(
+                    "t10k-labels-idx1",
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                ),
+            ),
+            licence="not stated",
+            source="LeCun, Cortes and Burges, the MNIST database",
+        ),
+        DataSet(
+            name="in9",
+            about="ImageNet-9, eight variants of 4,050 images, and the Backgrounds Challenge",
+            downloads=(
+                Download(
+                    urls=(
+                        "https://github.com/MadryLab/backgrounds_challenge/releases/download/"
+                        "data/backgrounds_challenge_data.tar.gz",
+                    )
+                ),
+            ),
+            licence="of ImageNet: research only",
+            source="Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994",
+            suite=OFFICIAL_SUITES["in9"],
+        ),
+        DataSet(
+            name="cue-conflict",
+            about="1,280 images with the shape of one class and the texture of another",
+            downloads=(
+                Download(
+                    urls=(
+                        "https://github.com/bethgelab/model-vs-human/releases/download/v0.1/"
+                        "cue-conflict.tar.gz",
+                    )
+                ),
+            ),
+            licence="CC BY 4.0",
+            source="Geirhos et al., ICLR 2019, https://arxiv.org/abs/1811.12231",
+            suite=OFFICIAL_SUITES["cue-conflict"],
+        ),
+        DataSet(
+            name="imagenet-a",
+            about="7,500 photographs that a ResNet-50 got wrong",
+            downloads=(
+                Download(
+                    urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",),
+                    size_bytes=687_552_512,
+                    sha256="3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e",
+                ),
+            ),
+            licence="not stated",
+            source="Hendrycks et al., CVPR 2021, https://arxiv.org/abs/1907.07174",
+            suite=OFFICIAL_SUITES["imagenet-a"],
+        ),
+        DataSet(
+            name="imagenet-sketch",
+            about="50,889 drawings of ImageNet's 1,000 classes",
+            downloads=(
+                Download(
+                    urls=(
+                        "https://huggingface.co/datasets/songweig/imagenet_sketch/resolve/main/"
+                        "data/ImageNet-Sketch.zip",
+                    ),
+                    size_bytes=7_593_573_012,
+                    sha256="4d3ce6b82a7c48aabf14aeac105eb533e75707f152cc858f55bfc022031a72ed",
+                ),
+            ),
+            licence="MIT",
+            source="Wang et al., NeurIPS 2019, https://arxiv.org/abs/1905.13549",
+            suite=OFFICIAL_SUITES["imagenet-sketch"],
+        ),
+        DataSet(
+            name="imagenet",
+            about="ImageNet's 50,000 validation images",
+            by_hand="register at https://image-net.org, download ILSVRC2012_img_val.tar, and sort "
+            "its images into one folder a wnid",
+            licence="of ImageNet: research only, after registration",
+            source="Russakovsky et al., IJCV 2015, https://arxiv.org/abs/1409.0575",
+            suite=OFFICIAL_SUITES["imagenet"],
+        ),
+    )
+}
+
+
+def fetch(
+    data: DataSet, root: Path, *, offline: bool = False, progress: Progress = lambda *_: None
+) -> Path:
+    """Fetch, check and unpack official data, unless it is there already.
+
+    What an interruption left behind is taken up where it was.
+
+    Args:
+        data: One of `DATA_SETS`.
+        root: Folder of all data sets.
+        offline: Take what is there, and connect nowhere.
+        progress: Called with bytes fetched of a file and bytes in all, 0 if unknown.
+
+    Returns:
+        The folder, whole and checked.
+
+    Raises:
+        ValueError: If it cannot be had, or is not what was published.
+    """
+    folder = root / data.name
+    if folder.is_dir():
+        _require_whole(data, folder)
+        return folder
+    if not data.downloads:
+        raise ValueError(f"{data.name} cannot be fetched: {data.by_hand}; then move it to {folder}")
+    if offline:
+        raise ValueError(f"{data.name} is not in {root}, and --offline connects nowhere")
+    root.mkdir(parents=True, exist_ok=True)
+    files = [_download(each, root, progress) for each in data.downloads]
+    with tempfile.TemporaryDirectory(dir=root, prefix=f".{data.name}-") as temporary:
+        fresh = Path(temporary) / data.name
+        fresh.mkdir()
+        for file in files:
+            _unpack(file, fresh)
+        _require_whole(data, fresh)
+        fresh.replace(folder)
+    for file in files:
+        file.unlink()
+    return folder
+
+
+def _require_whole(data: DataSet, folder: Path) -> None:
+    """Refuse a folder that is not what was published."""
+    if problems := verify(data, folder):
+        raise ValueError(f"{data.name} is not whole: {'; '.join(problems)}")
+
+
+def verify(data: DataSet, folder: Path) -> list[str]:
+    """Find what is off about a folder of official data.
+
+    Args:
+        data: One of `DATA_SETS`.
+        folder: Where it is said to lie.
+
+    Returns:
+        One line a problem: a class that is missing, another number of images, a file with other
+        content; none if all is well.
+    """
+    if data.suite is None:
+        # torchvision keeps the files two folders further down.
+        inner = folder / "MNIST" / "raw"
+        files = {each: (inner if inner.is_dir() else folder) / each.name for each in data.downloads}
+        problems = {path: _differs(path, each) for each, path in files.items()}
+        return [f"{path} {problem}" for path, problem in problems.items() if problem]
+    try:
+        variants = data.suite.variants(DataSource(folder=folder))
+    except ValueError as error:
+        return [str(error)]
+    counts = {name: len(images) for name, images in variants.items()}
+    return [
+        f"{folder} has {counts[name]:,} images of {name}, expected {n:,}"
+        for name, n in data.suite.n_images.items()
+        if counts[name] != n
+    ]
+
+
+def _download(download: Download, root: Path, progress: Progress) -> Path:
+    """Fetch one file from the first place that has it, and check it."""
+    path = root / download.name
+    part = root / f"{download.name}.part"
+    failures = []
+    for url in download.urls if not path.is_file() else ():
+        try:
+            _fetch_rest(url, part, download.size_bytes, progress)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+            failures.append(f"{url}: {error}")
+            continue
+        except OSError as error:
+            if isinstance(error, ConnectionError):
+                failures.append(f"{url}: {error}")
+                continue
+            raise ValueError(
+                f"cannot write {part}: {error.strerror}; make room, and run this again to go on"
+            ) from None
+        part.replace(path)
+        break
+    if not path.is_file():
+        raise ValueError(
+            f"{download.name} could not be fetched ({'; '.join(failures)}); run this again to go on"
+        )
+    pinned = _pinned(download, path, root)
+    if problem := _differs(path, pinned):
+        path.unlink()
+        raise ValueError(f"{path} {problem}; it is deleted, run this again to fetch it anew")
+    return path
+
+
+def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress) -> None:
+    """Fetch what is missing of a file, in chunks, each of which is kept if the next fails.
+
+    Raises:
+        OSError: If the connection or the disk fails.
+        http.client.IncompleteRead: If the server ends early.
+    """
+    done = part.stat().st_size if part.is_file() else 0
+    if size_bytes is not None and done == size_bytes:
+        return
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:  # there is no more of it
+            return
+        raise
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            done = 0  # the server knows no ranges
+        length = response.headers["Content-Length"]
+        total = done + int(length) if length else 0
+        _require_room(part.parent, total - done)
+        with part.open("ab" if done else "wb") as file:
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                done += len(chunk)
+                progress(done, total)
+    if total and done < total:
+        raise http.client.IncompleteRead(b"", total - done)
+
+
+def _require_room(folder: Path, n_bytes: int) -> None:
+    """Refuse what the disk cannot hold."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise ValueError(
+            f"{folder} has room for {free / 1e9:.1f} GB, and {n_bytes / 1e9:.1f} are needed; make "
+            "room or name another folder with --folder"
+        )
+
+
+def _differs(path: Path, download: Download) -> str:
+    """Say how a file differs from the published one; empty if it does not."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if download.size_bytes not in (None, size):
+        return f"has {size:,} bytes, expected {download.size_bytes:,}"
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if download.sha256 not in (None, sha256):
+        return f"has the sha256 {sha256}, expected {download.sha256}"
+    return ""
+
+
+def _pinned(download: Download, path: Path, root: Path) -> Download:
+    """Fill in what is not published with what this user got the first time."""
+    if download.sha256 is not None:
+        return download
+    pins_path = root / PINS
+    pins = json.loads(pins_path.read_text()) if pins_path.is_file() else {}
+    if download.name not in pins:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        pins[download.name] = {"size_bytes": path.stat().st_size, "sha256": sha256}
+        temporary = pins_path.with_suffix(".part")
+        temporary.write_text(json.dumps(pins, indent=2) + "\n")
+        temporary.replace(pins_path)
+    return Download(urls=download.urls, **pins[download.name])
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    """Unpack an archive, or put a file that is none, into a folder.
+
+    Raises:
+        ValueError: If it is cut short, would write elsewhere, or the disk cannot hold it.
+    """
+    try:
+        if tarfile.is_tarfile(file):
+            with tarfile.open(file) as tar:
+                _require_room(folder, sum(member.size for member in tar))
+                tar.extractall(folder, filter="data")
+        elif zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                _require_inside(archive.namelist(), file)
+                _require_room(folder, sum(member.file_size for member in archive.infolist()))
+                archive.extractall(folder)
+        elif file.name.endswith((".tar", ".tar.gz", ".zip")):
+            raise ValueError(f"{file} is no archive; delete it and run this again")
+        else:
+            os.link(file, folder / file.name)
+    except tarfile.FilterError as error:
+        raise ValueError(f"{file} would write outside of its folder: {error}") from None
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{file} is cut short or damaged: {error}; delete it, run again") from None
+    except OSError as error:
+        raise ValueError(f"cannot unpack {file}: {error.strerror or error}") from None
+
+
+def _require_inside(names: Sequence[str], file: Path) -> None:
+    """Refuse a zip archive that names places outside of the folder it is unpacked to."""
+    for name in names:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise ValueError(f"{file} would write outside of its folder: {name!r}")
