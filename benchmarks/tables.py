@@ -112,12 +112,13 @@ def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
     table = Table(
         "trained on, as published",
         "kind",
+        "score",
         "published",
         "model here",
         "here",
         "seeds",
         "verdict",
-        title=f"{suite.name}: {suite.primary.replace('_', ' ')}",
+        title=f"{suite.name}, beside what was published",
         caption="percent with 95 % interval, here over seeds; verdict: whether the mean here is "
         "inside the published value's interval over its images, else how far beyond",
         min_width=80,
@@ -128,6 +129,7 @@ def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
         cells = [
             str(row["model"]),
             str(row["kind"]),
+            str(row["score"]).replace("_", " "),
             "" if pd.isna(row["value"]) else percent(*values),
             str(row["measured"]),
             "" if pd.isna(row["here"]) else percent(*here),

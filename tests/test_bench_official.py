@@ -111,3 +111,26 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
         exam = bench.Exam(replace(suite, own_preprocessing=own), source, suite.variants(source), "")
         prepared = bench.prepared_for(network("a", Preprocessing(300, 288)), exam)
         assert prepared["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
+
+
+def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
+    stimuli: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def only_vgg(spec: str) -> Pretrained:
+        if "vgg16" not in spec:
+            raise ValueError(f"the weights of {spec} could not be downloaded")
+        return replace(network(spec), spec=spec)
+
+    monkeypatch.setattr(bench, "load", only_vgg)
+    results = tmp_path / "results"
+    text = f"reproduce cue-conflict --data {stimuli} --device cpu --results {results}"
+    for _ in range(2):
+        assert bench.main(text.split()) == 0
+        shown = capsys.readouterr()
+        assert "the weights of tv:resnet50@IMAGENET1K_V1 could not be downloaded" in shown.err
+        # These are 32 of 1,280 images, so nothing is held against what was published.
+        assert "points" not in shown.out
+        assert set(read_runs(results)["model"]) == {"tv:vgg16@IMAGENET1K_V1"}
