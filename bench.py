@@ -36,6 +36,13 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
+from benchmarks.backgrounds_challenge import (
+    CHALLENGE,
+    Outcome,
+    attack,
+    outcomes_kept,
+    predictions_of,
+)
 from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
@@ -55,12 +62,13 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import data_table, differences_table, published_table, scores_table
+from cgn.cache import cache_key
 from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
 from cgn.files import ImageFiles
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
-from cgn.model import CGN
+from cgn.model import CGN, weights_sha256
 from cgn.quality import abduction_quality, accuracy, quality
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
@@ -358,7 +366,7 @@ def chosen_suites(text: str) -> list[Suite]:
 def known_suites() -> dict[str, Suite]:
     """Everything that can be run: the seven suites, their twins, and what moves a model."""
     official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | ATTRIBUTIONS
+    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS
 
 
 def edition(suite: Suite, source: DataSource) -> Suite:
@@ -400,7 +408,7 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
 
 def official_folder(suite: Suite) -> Path:
     """Where a suite's official data is looked for; all MNISTs share one folder."""
-    name = suite.name.removesuffix("-official")
+    name = suite.name.removesuffix("-official").removesuffix("-challenge")
     return data_folder() / ("mnist" if "mnist" in name else name)
 
 
@@ -709,6 +717,8 @@ def predicted(
     exam: Exam, module: nn.Module, name: str, place: Place
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Evaluate one module on one suite; predictions of each output, and images per second."""
+    if exam.suite == CHALLENGE:
+        return challenged(exam, module, name, place)
     total = sum(map(len, exam.variants.values()))
     done = 0
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
@@ -727,6 +737,36 @@ def predicted(
             decide=exam.suite.decide or probabilities,
             progress=count,
         )
+
+
+def challenged(
+    exam: Exam, module: nn.Module, name: str, place: Place
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """Let a module take the Backgrounds Challenge; an interrupted one goes on where it was."""
+    foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
+    key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
+    started, outcomes = time.perf_counter(), []
+    module.to(place.device).eval()
+    with bar(place.bars, f"{name} on {exam.suite.name}") as update:
+
+        def go_on(earlier: Sequence[Outcome]) -> Iterator[Outcome]:
+            return attack(
+                module,
+                foregrounds,
+                backgrounds,
+                decide=exam.suite.decide or probabilities,
+                device=place.device,
+                earlier=earlier,
+            )
+
+        for outcome in outcomes_kept(cache_folder() / "challenge" / f"{key}.jsonl", go_on):
+            outcomes.append(outcome)
+            update(len(outcomes), len(foregrounds))
+    seconds = time.perf_counter() - started
+    tried = sum(outcome.tried for outcome in outcomes)
+    every = len(foregrounds) * len(backgrounds)
+    place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
+    return {"": predictions_of(outcomes, foregrounds)}, tried / seconds
 
 
 def progress_bars() -> Progress:

@@ -154,12 +154,15 @@ def decide_imagenet(logits: Tensor) -> Tensor:
     return logits.softmax(dim=1)
 
 
-def files_of(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
+def files_of(
+    folder: Path, classes: Sequence[str], endings: tuple[str, ...] = ENDINGS
+) -> tuple[list[Path], Tensor]:
     """List the images of a folder of class folders.
 
     Args:
         folder: It holds one folder a class.
         classes: Their names, in the order of the labels.
+        endings: How the names of the files end, in lower case.
 
     Returns:
         The files, class by class and sorted within; and their labels, (N,) int64.
@@ -175,7 +178,7 @@ def files_of(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
         raise ValueError(f"{folder} {state} {odd[0]!r} ({len(odd)} such); unpack it again")
     paths, labels = [], []
     for label, name in enumerate(classes):
-        images = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in ENDINGS)
+        images = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in endings)
         if not images:
             raise ValueError(f"{folder / name} has no image; unpack the archive again")
         paths += images
@@ -183,7 +186,7 @@ def files_of(folder: Path, classes: Sequence[str]) -> tuple[list[Path], Tensor]:
     return paths, torch.tensor(labels)
 
 
-def _within(source: DataSource, name: str) -> Path:
+def within(source: DataSource, name: str) -> Path:
     """The user's folder, or the one of that name in it: both are common."""
     if source.folder is None:
         raise ValueError("official ImageNet suites need a folder; name one with --data")
@@ -198,6 +201,7 @@ def _image_files(
     return ImageFiles(paths, factors, ids, size_px=SIZE_PX, preprocessing=preprocessing)
 
 
+IN9_CLASSES = tuple(classes_of("in9"))
 IN9_VARIANTS = tuple(dict.fromkeys(v for s in IN9.scores for v in s.variant.split("-")))
 # The object comes first in a name, in the mixed variants followed by what is behind it.
 FOREGROUND = re.compile(r"(?:fg_)?(n\d+(?:_\d+)?)")
@@ -214,7 +218,7 @@ def in9_variants(source: DataSource) -> dict[str, ImageSet]:
     Raises:
         ValueError: If a variant or a class is missing, or a file's name has no foreground.
     """
-    folder = _within(source, "bg_challenge")
+    folder = within(source, "bg_challenge")
     classes = classes_of("in9")
     numbers: dict[str, int] = {}
     sets: dict[str, ImageSet] = {}
@@ -259,7 +263,7 @@ def cue_conflict_variants(source: DataSource) -> dict[str, ImageSet]:
         ValueError: If a class is missing, or a name is of another form.
     """
     classes = classes_of("cue_conflict")
-    paths, labels = files_of(_within(source, "cue-conflict"), classes)
+    paths, labels = files_of(within(source, "cue-conflict"), classes)
     textures = []
     for path, label in zip(paths, labels.tolist(), strict=True):
         match = STIMULUS.fullmatch(path.stem)
@@ -283,7 +287,7 @@ def _of_wnids(
     def variants(source: DataSource) -> dict[str, ImageSet]:
         table = outputs()
         wnids = list(table["wnid"] if chosen is None else table.loc[table[chosen], "wnid"])
-        paths, labels = files_of(_within(source, folder_name), wnids)
+        paths, labels = files_of(within(source, folder_name), wnids)
         unknown = torch.full_like(labels, -1)
         factors = Factors(labels, unknown, unknown)
         return {variant: _image_files(paths, factors, torch.arange(len(paths)), IMAGENET)}

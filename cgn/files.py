@@ -91,17 +91,19 @@ class ImageFiles(ImageSet):
         *,
         size_px: int,
         preprocessing: Preprocessing = AS_IT_IS,
+        masks: Tensor | None = None,
     ) -> None:
         """Name the files; nothing is read yet.
 
         Raises:
-            ValueError: If files, labels and ids differ in number.
+            ValueError: If files, labels, ids and masks differ in number.
         """
         lengths = {len(paths), len(ids), *map(len, factors)}
+        lengths |= set() if masks is None else {len(masks)}
         if len(lengths) != 1:
             raise ValueError(f"files, ids and labels differ in number: {sorted(lengths)}")
         own = {"paths": paths, "size_px": size_px, "preprocessing": preprocessing}
-        for name, value in (own | {"factors": factors, "ids": ids, "masks": None}).items():
+        for name, value in (own | {"factors": factors, "ids": ids, "masks": masks}).items():
             object.__setattr__(self, name, value)  # as all image sets, these don't change
 
     def __len__(self) -> int:
@@ -132,6 +134,7 @@ class ImageFiles(ImageSet):
             self.ids[index],
             size_px=self.size_px,
             preprocessing=self.preprocessing,
+            masks=None if self.masks is None else self.masks[index],
         )
 
     def prepared(self, preprocessing: Preprocessing) -> ImageFiles:
@@ -151,13 +154,16 @@ class ImageFiles(ImageSet):
         )
 
     def sha256(self) -> str:
-        """Hash names and contents of the files, and labels; how they are prepared doesn't count."""
+        """Hash names and contents of the files, labels, and masks if they are there.
+
+        How the images are prepared does not count.
+        """
         digest = hashlib.sha256()
         with ThreadPoolExecutor(DECODERS) as pool:
             for path, content in zip(self.paths, pool.map(_hash, self.paths), strict=True):
                 digest.update(f"{path.parent.name}/{path.name} {content}\n".encode())
-        for labels in self.factors:
-            digest.update(labels.contiguous().numpy().data)
+        for tensor in (*self.factors, *(() if self.masks is None else (self.masks,))):
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
     def _decode(self, path: Path) -> Tensor:
