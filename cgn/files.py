@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from cgn.images import Factors, ImageSet
 
+AHEAD = 2  # batches that are decoded before they are asked for
 DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
 
 
@@ -123,6 +125,16 @@ class ImageFiles(ImageSet):
         order = torch.arange(len(self))[index].tolist()
         with ThreadPoolExecutor(DECODERS) as pool:
             return torch.stack(list(pool.map(self._decode, [self.paths[i] for i in order])))
+
+    def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Read one batch after the other, each next one while the last one is used."""
+        with ThreadPoolExecutor(1) as reader:
+            waiting = deque(reader.submit(self.read, index) for index in indices[:AHEAD])
+            for index in (*indices[AHEAD:], *[None] * len(waiting)):
+                pixels = waiting.popleft().result()
+                if index is not None:
+                    waiting.append(reader.submit(self.read, index))
+                yield pixels
 
     def select(self, index: Tensor | slice) -> ImageFiles:
         """Return the set of the chosen images."""

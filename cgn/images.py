@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -144,12 +144,17 @@ class ImageSet:
         Yields:
             Images (B, 3, H, W) in [0, 1] and their labels.
         """
-        order = None if generator is None else torch.randperm(len(self), generator=generator)
-        for start in range(0, len(self), batch_size):
-            span = slice(start, start + batch_size)
-            index = span if order is None else order[span]
+        order = torch.arange(len(self))
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator)
+        indices = order.split(batch_size)
+        for index, pixels in zip(indices, self._read_each(indices), strict=True):
             factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
-            yield to_images(self.read(index).to(device)), factors
+            yield to_images(pixels.to(device)), factors
+
+    def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Read one batch after the other, as `read` does."""
+        return map(self.read, indices)
 
     def sha256(self) -> str:
         """Hash pixels and labels; masks and ids do not count, for no classifier sees them.

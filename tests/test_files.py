@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_only_what_is_touched_is_decoded(files: ImageFiles) -> None:
     assert len(files.images(slice(6))) == 6
     with pytest.raises(ValueError, match=r"6\.png cannot be read as an image"):
         files.images(slice(6, 7))
+
+
+def test_the_next_batch_is_read_while_the_last_one_is_used(
+    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = [threading.Event() for _ in range(7)]
+    read = ImageFiles.read
+
+    def noted(self: ImageFiles, index: Tensor | slice) -> Tensor:
+        assert isinstance(index, Tensor)
+        begun[int(index[0])].set()
+        return read(self, index)
+
+    monkeypatch.setattr(ImageFiles, "read", noted)
+    batches = files.batches(1)
+    next(batches)
+    assert begun[1].wait(timeout=30)
+    assert begun[2].wait(timeout=30)
+    assert not begun[5].is_set()  # all at once would fill the memory
+    assert len(list(batches)) == 6
 
 
 def test_the_hash_follows_content_names_and_labels_and_not_the_folder(
