@@ -77,8 +77,9 @@ class DataSet:
 
 def _of_mnist(name: str, sha256: str, size_bytes: int | None = None) -> Download:
     """One of the four files of MNIST."""
-    url = f"https://storage.googleapis.com/cvdf-datasets/mnist/{name}-ubyte.gz"
-    return Download(urls=(url,), size_bytes=size_bytes, sha256=sha256)
+    places = "storage.googleapis.com/cvdf-datasets/mnist", "ossci-datasets.s3.amazonaws.com/mnist"
+    urls = tuple(f"https://{place}/{name}-ubyte.gz" for place in places)
+    return Download(urls=urls, size_bytes=size_bytes, sha256=sha256)
 
 
 DATA_SETS = {
