@@ -14,12 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -36,6 +36,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
+from benchmarks.arguments import command_line
 from benchmarks.backgrounds_challenge import (
     CHALLENGE,
     Outcome,
@@ -77,46 +78,10 @@ from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
-RESULTS = Path(__file__).parent / "results"
-GROUPS = "all (seven), mnists, t10k, attributions"
-EXAMPLES = """\
-examples:
-  bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
-  bench.py --suite mnists --model erm,cgn --seeds 3
-                                                    three suites, two models, means over seeds
-  bench.py --suite colored-mnist --model cgn --data ~/mnist
-                                                    the official digits, not the embedded ones
-  bench.py --suite attribution-openmoji-9 --model cgn,erm
-                                                    which factor, changed alone, moves them?
-  bench.py --suite cue-conflict --model efficientnet-lite0 --data ~/cue-conflict
-                                                    a pretrained network, on the official images
-  bench.py list                                     all suites and models, and what they ask
-  bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
-  bench.py reproduce mnists --data ~/mnist --textures ~/wildlife
-                                                    what others published, beside ten seeds
-  bench.py check --against main                     does any row no longer hold, or is worse?
-  bench.py rescore                                  new scores for old rows, without a model
-  bench.py report --out report.html                 everything on one page, with pictures
-  bench.py train cgn --suite in9 --out my.safetensors
-                                                    train the generator of counterfactuals
-
-Every run adds rows to results/runs.csv, keeps the prediction of each image in
-results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
-same command again.
-"""
-
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 Entry = TypeVar("Entry")
 Update = Callable[..., None]
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and an exception, like all others of this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
-        raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,209 +99,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = command_line().parse_args(given or ["--help"])
         options.given = given
-        return options.command(options) or 0
+        return COMMANDS[options.command](options) or 0
     except (ValueError, OSError) as error:
         print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
-
-
-def command_line() -> Parser:
-    """Make the parser of all commands."""
-    parser = Parser(
-        prog="bench.py",
-        description="Does a classifier look at shape, texture or background?",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_run(commands.add_parser("run", help="score models on suites (the default)"))
-    add_list(commands.add_parser("list", help="show suites and models"))
-    add_data_sets(commands.add_parser("data", help="fetch official data, and check it"))
-    add_check(commands.add_parser("check", help="find rows of results that do not hold"))
-    add_rescore(commands.add_parser("rescore", help="add scores that rows lack, without a model"))
-    add_reproduce(commands.add_parser("reproduce", help="hold published scores against ours"))
-    add_report(commands.add_parser("report", help="write all results as one HTML page"))
-    add_compare(commands.add_parser("compare", help="test what differs between two models"))
-    add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
-    add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
-    return parser
-
-
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `run`."""
-    parser.set_defaults(command=run)
-    parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
-    parser.add_argument(
-        "--seeds",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="0 to N-1; CGNs of several seeds take turns",
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    add_data(parser)
-    add_correlation(parser)
-
-
-def add_list(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `list`."""
-    parser.set_defaults(command=show_lists)
-    parser.add_argument(
-        "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
-    )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-
-
-def add_data_sets(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `data`."""
-    parser.set_defaults(command=official_data)
-    parser.description = (
-        "Fetch official data to where the other commands look for it; without names, list it. An "
-        "interrupted download goes on where it was. Example: bench.py data mnist cue-conflict"
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(DATA_SETS))
-    parser.add_argument("--verify", action="store_true", help="only check what is there")
-    parser.add_argument("--offline", action="store_true", help="connect nowhere")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        metavar="FOLDER",
-        help="default: $CGN_BENCH_DATA, else the user cache",
-    )
-
-
-def add_check(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `check`."""
-    parser.set_defaults(command=check_results)
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument(
-        "--against",
-        metavar="REV",
-        help="a git revision; rows that were there must still be, and no score may be worse",
-    )
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
-
-
-def add_rescore(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `rescore`."""
-    parser.set_defaults(command=rescore)
-    parser.add_argument("--suite", help=f"{GROUPS}, or NAME[,NAME]; default: all with rows")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-
-
-def add_reproduce(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `reproduce`."""
-    parser.set_defaults(command=reproduce, correlation=1.0)
-    parser.add_argument("suite", help="all, mnists, or NAME[,NAME]")
-    parser.add_argument("--seeds", type=positive, default=10, metavar="N", help="default 10")
-    parser.add_argument(
-        "--quick",
-        action="store_const",
-        const=2,
-        dest="seeds",
-        help="as --seeds 2, for a first look",
-    )
-    parser.add_argument("--no-run", action="store_true", help="only print what is there")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    add_data(parser)
-
-
-def add_report(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `report`."""
-    parser.set_defaults(command=report)
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: report.html in the folder of results"
-    )
-
-
-def add_compare(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `compare`."""
-    parser.set_defaults(command=compare_models)
-    parser.add_argument("models", nargs=2, metavar="MODEL", help="as in the leaderboards")
-    parser.add_argument("--suite", default="all", help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--source", default="embedded", help="as in the leaderboards")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `run`, `train` and `reproduce` share."""
-    parser.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="'embedded', 'official' or a folder; default: official data if it lies in "
-        "$CGN_BENCH_DATA, else embedded",
-    )
-    parser.add_argument(
-        "--textures",
-        type=Path,
-        metavar="FOLDER",
-        help="object/*.jpg, background/*.jpg: wildlife",
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-
-
-def add_correlation(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that decides how biased training images are."""
-    parser.add_argument(
-        "--correlation",
-        type=float,
-        default=1.0,
-        metavar="RHO",
-        help="MNISTs: how often texture and background follow the class in training; default 1",
-    )
-
-
-def add_train(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train`: one for each field of the training's config."""
-    parser.set_defaults(command=train_cgn)
-    parser.add_argument("what", choices=["cgn"])
-    parser.add_argument("--suite", required=True, metavar="NAME")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: where `run` finds it")
-    add_data(parser)
-    add_correlation(parser)
-    settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
-    for config, prefix in ((TrainConfig, ""), (LossWeights, "weight-")):
-        types = get_type_hints(config)
-        for field in fields(config):
-            if field.default is not MISSING:
-                add_setting(settings, field, types[field.name], prefix)
-
-
-def add_quality(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `quality`."""
-    parser.set_defaults(command=measure_cgn)
-    parser.add_argument("--suite", required=True, metavar="NAME")
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="default: what `run` takes for this data"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    add_data(parser)
-    add_correlation(parser)
-
-
-def add_setting(
-    group: argparse._ArgumentGroup, field: Field[Any], type_: type, prefix: str
-) -> None:
-    """Add the flag of one field; it is absent unless given, so that it overrides nothing."""
-    group.add_argument(
-        f"--{prefix}{field.name}".replace("_", "-"),
-        type=type_,
-        default=argparse.SUPPRESS,
-        metavar=type_.__name__.upper(),
-        help=f"default {field.default}",
-    )
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
 
 
 def chosen(
@@ -1152,6 +921,19 @@ def chosen_config(preset: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
     rest = {field.name: given[field.name] for field in fields(preset) if field.name in given}
     return replace(preset, **rest, weights=replace(preset.weights, **weights))
 
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "run": run,
+    "list": show_lists,
+    "data": official_data,
+    "check": check_results,
+    "rescore": rescore,
+    "reproduce": reproduce,
+    "report": report,
+    "compare": compare_models,
+    "train": train_cgn,
+    "quality": measure_cgn,
+}
 
 if __name__ == "__main__":
     sys.exit(main())
