@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.evaluate import evaluate
 from cgn.counterfactuals import sample
+from cgn.efficientnet import efficientnet_lite
+from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import Batch, TrainConfig, Training, prepare, seeded
@@ -92,3 +96,35 @@ def test_an_evaluation_pass(benchmark: BenchmarkFixture, device: str, name: str)
     measure(
         benchmark, lambda: evaluate(module, {"test": images}, device=device), len(images), device
     )
+
+
+@every_device
+@pytest.mark.parametrize("what", ["forward pass alone", "evaluation of files"])
+def test_a_pretrained_network(
+    benchmark: BenchmarkFixture, device: str, what: str, tmp_path: Path
+) -> None:
+    n, size_px, at_once = 120, 224, 40
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (n, 3, 28, 28), generator=generator, dtype=torch.uint8)
+    paths = [tmp_path / f"{i}.jpg" for i in range(n)]
+    for path, pixels in zip(paths, noise, strict=True):
+        small = Image.fromarray(pixels.movedim(0, -1).numpy())
+        small.resize((size_px, size_px)).save(path, quality=95)  # about as large as photographs
+    labels = Factors.tied(torch.zeros(n, dtype=torch.int64))
+    files = ImageFiles(paths, labels, torch.arange(n), size_px=size_px)
+    module = efficientnet_lite(0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = [
+        batch.contiguous(memory_format=torch.channels_last)
+        for batch, _ in files.batches(at_once, device=device)
+    ]
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for batch in batches:
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                module(batch)
+
+    def evaluation() -> None:
+        evaluate(module, {"test": files}, device=device, batch_size=at_once)
+
+    measure(benchmark, forward if what == "forward pass alone" else evaluation, n, device)
