@@ -33,20 +33,26 @@ class Preprocessing:
         resize_px: What the shorter side is resized to, antialiased; None leaves it alone.
         crop_px: Side of the square that is cut from the middle; None cuts nothing.
         interpolation: Of the resizing.
+        squash: Whether the longer side is resized to `resize_px` too, so that nothing is cut off.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive, or there is no such interpolation.
     """
 
     resize_px: int | None
     crop_px: int | None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize_px", "crop_px"):
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be positive or None, got {size}")
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(
+                f"interpolation must be bilinear or bicubic, got {self.interpolation!r}"
+            )
 
     def apply(self, image: Image.Image) -> Tensor:
         """Turn an image of any mode into RGB pixels, (3, H, W) uint8.
@@ -61,7 +67,8 @@ class Preprocessing:
         image = image.convert("RGB")
         if self.resize_px is not None:
             mode = InterpolationMode(self.interpolation)
-            image = transforms.resize(image, [self.resize_px], mode)
+            sides = [self.resize_px, self.resize_px] if self.squash else [self.resize_px]
+            image = transforms.resize(image, sides, mode)
         if self.crop_px is not None:
             image = transforms.center_crop(image, [self.crop_px, self.crop_px])
         pixels: Tensor = transforms.pil_to_tensor(image)

@@ -108,10 +108,10 @@ def load(spec: str) -> Pretrained:
 def _candidates(name: str) -> str:
     """What a bare name may mean; the forms of specs if nothing."""
     import timm
-    from torchvision.models import get_model_weights, list_models
+    from torchvision.models import get_model_weights
 
     found = [f"timm:{each}" for each in timm.list_models(f"{name}.*", pretrained=True)]
-    if name in list_models():
+    if name in _torchvision_classifiers():
         found += [f"tv:{name}@{each.name}" for each in get_model_weights(name)]
     return ", ".join(found) or FORMS
 
@@ -125,26 +125,31 @@ def _load_timm(name: str) -> Pretrained:
             f"timm:{name} is no pretrained network of timm with its tag; write "
             f"{_candidates(name.partition('.')[0])}"
         )
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.num_classes:
+        raise ValueError(f"timm:{name} gives features, no classes; take a network with classes")
     network = _fetched(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
     return _of_timm(f"timm:{name}", network, network.pretrained_cfg)
 
 
 def _of_timm(spec: str, network: nn.Module, config: Mapping[str, Any]) -> Pretrained:
     """Prepare a network of timm as its config says."""
-    crop_px = config["input_size"][-1]
+    crop_px, mode = config["input_size"][-1], config["crop_mode"]
+    if mode not in ("center", "squash"):
+        raise ValueError(f"{spec} wants its images cropped by {mode!r}, which is not known here")
     preprocessing = Preprocessing(
-        int(crop_px / config["crop_pct"]), crop_px, config["interpolation"]
+        int(crop_px / config["crop_pct"]), crop_px, config["interpolation"], mode == "squash"
     )
     return _prepared(spec, network, config["mean"], config["std"], preprocessing)
 
 
 def _load_torchvision(text: str) -> Pretrained:
     """Load `NAME@WEIGHTS` of torchvision."""
-    from torchvision.models import get_model, get_model_weights, list_models
+    from torchvision.models import get_model, get_model_weights
 
     name, _, tag = text.partition("@")
-    if name not in list_models():
-        raise ValueError(f"torchvision has no network {name!r}")
+    if name not in _torchvision_classifiers():
+        raise ValueError(f"torchvision has no network {name!r} that classifies images")
     known = get_model_weights(name)
     if tag not in known.__members__ or tag == "DEFAULT":  # which moves with the version
         names = ", ".join(f"tv:{name}@{each.name}" for each in known)
@@ -156,21 +161,30 @@ def _load_torchvision(text: str) -> Pretrained:
     return _prepared(f"tv:{text}", network, own.mean, own.std, preprocessing)
 
 
+def _torchvision_classifiers() -> list[str]:
+    """Names of torchvision's networks for images; others detect, segment or see videos."""
+    from torchvision import models
+
+    # Those for other tasks, and quantised ones, lie in modules below.
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
 def _load_file(text: str) -> Pretrained:
     """Load `PATH#arch=ARCH&sha256=HEX`."""
     name, _, rest = text.partition("#")
-    options = dict(parse_qsl(rest))
+    options = dict(parse_qsl(rest, keep_blank_values=True))  # an empty sha256 is a wrong one
     path, arch = Path(name).expanduser(), options.get("arch", "")
     if unknown := options.keys() - {"arch", "sha256"}:
         raise ValueError(f"file:{text} has an unknown part {sorted(unknown)[0]!r}")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if options.get("sha256", sha256).lower() != sha256:
+            raise ValueError(f"{path} has the sha256 {sha256}, expected {options['sha256']!r}")
         tensors = _read_weights(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    if options.get("sha256", sha256) != sha256:
-        raise ValueError(f"{path} has the sha256 {sha256}, expected {options['sha256']}")
     plain = {key.removeprefix("module."): value.float() for key, value in tensors.items()}
     network = _untrained(arch, plain)
     try:
@@ -202,13 +216,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _untrained(arch: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Build a network without weights, with as many outputs as the weights have."""
     import timm
-    from torchvision.models import get_model, list_models
+    from torchvision.models import get_model
 
     kind, _, name = arch.partition(":")
     builders: dict[str, Callable[..., nn.Module]] = {}
     if timm.is_model(name):
         builders["timm"] = timm.create_model
-    if name in list_models():
+    if name in _torchvision_classifiers():
         builders["tv"] = get_model
     if kind not in builders:
         raise ValueError(f"arch must be timm:NAME or tv:NAME of a network there is, got {arch!r}")

