@@ -241,15 +241,18 @@ class Exam:
 
 def run(options: argparse.Namespace) -> None:
     """Score models on suites, keep the results, show them."""
-    specs = [name for name in options.model.split(",") if is_spec(name)]
-    names = ",".join(name for name in options.model.split(",") if not is_spec(name))
-    recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     suites = chosen_suites(options.suite)
     if options.textures and "wildlife-mnist" not in {suite.world.name for suite in suites}:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
     device = chosen_device(options.device)
     sources = [chosen_source(suite, options) for suite in suites]
     suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
+    # On ImageNet's own images a name that is no recipe's is meant for a pretrained network.
+    foreign = any(suite.decide is not None for suite in suites)
+    named = options.model.split(",")
+    specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
+    names = ",".join(name for name in named if name not in specs)
+    recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     require_fitting(recipes, specs, suites)
     check_writable(options.results, "--results")
     with progress_bars() as bars:

@@ -16,7 +16,7 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
 from cgn.files import IMAGENET, Preprocessing
-from classifiers.pretrained import Pretrained
+from classifiers.pretrained import Pretrained, load
 
 
 class KnowsNothing(nn.Module):
@@ -100,6 +100,17 @@ def test_models_without_their_images_are_refused(
     assert run(tmp_path / "results", text.replace("STIMULI", str(stimuli))) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "results" / "runs.csv").exists()
+
+
+def test_a_bare_name_is_refused_with_what_it_may_mean(
+    stimuli: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bench, "load", load)
+    assert run(tmp_path / "results", f"--suite cue-conflict --model resnet50 --data {stimuli}") == 2
+    assert "several networks; write timm:resnet50.a1_in1k" in capsys.readouterr().err
 
 
 def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_it_to_it(
