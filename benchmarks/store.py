@@ -18,8 +18,9 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
@@ -217,9 +218,17 @@ def fetch(
     with tempfile.TemporaryDirectory(dir=root, prefix=f".{data.name}-") as temporary:
         fresh = Path(temporary) / data.name
         fresh.mkdir()
-        for file in files:
-            _unpack(file, fresh)
-        _require_whole(data, fresh)
+        try:
+            for file in files:
+                _unpack(file, fresh)
+            _require_whole(data, fresh)
+        except ValueError:
+            for each, file in zip(data.downloads, files, strict=True):
+                if each.sha256 is None:  # nothing says that it came over whole
+                    file.unlink()
+            raise
+        for each, file in zip(data.downloads, files, strict=True):
+            _pin(each, file, root)
         fresh.replace(folder)
     for file in files:
         file.unlink()
@@ -285,8 +294,7 @@ def _download(download: Download, root: Path, progress: Progress) -> Path:
         raise ValueError(
             f"{download.name} could not be fetched ({'; '.join(failures)}); run this again to go on"
         )
-    pinned = _pinned(download, path, root)
-    if problem := _differs(path, pinned):
+    if problem := _differs(path, _pinned(download, root)):
         path.unlink()
         raise ValueError(f"{path} {problem}; it is deleted, run this again to fetch it anew")
     return path
@@ -348,20 +356,28 @@ def _differs(path: Path, download: Download) -> str:
     return ""
 
 
-def _pinned(download: Download, path: Path, root: Path) -> Download:
+def _pins(root: Path) -> dict[str, dict[str, Any]]:
+    """Read what files without a published checksum were at their first download."""
+    path = root / PINS
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _pinned(download: Download, root: Path) -> Download:
     """Fill in what is not published with what this user got the first time."""
+    pin = _pins(root).get(download.name)
+    return download if download.sha256 or pin is None else replace(download, **pin)
+
+
+def _pin(download: Download, path: Path, root: Path) -> None:
+    """Note what a file without a published checksum is; its content has been found whole."""
     if download.sha256 is not None:
-        return download
-    pins_path = root / PINS
-    pins = json.loads(pins_path.read_text()) if pins_path.is_file() else {}
-    if download.name not in pins:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        pins[download.name] = {"size_bytes": path.stat().st_size, "sha256": sha256}
-        temporary = pins_path.with_suffix(".part")
-        temporary.write_text(json.dumps(pins, indent=2) + "\n")
-        temporary.replace(pins_path)
-    return Download(urls=download.urls, **pins[download.name])
+        return
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    pins = _pins(root) | {download.name: {"size_bytes": path.stat().st_size, "sha256": sha256}}
+    temporary = root / f"{PINS}.part"
+    temporary.write_text(json.dumps(pins, indent=2) + "\n")
+    temporary.replace(root / PINS)
 
 
 def _unpack(file: Path, folder: Path) -> None:

@@ -282,6 +282,18 @@ def test_a_checksum_nobody_published_is_pinned_at_the_first_download(
         fetch(unknown, tmp_path)
 
 
+@pytest.mark.parametrize("content", [tar(animals())[:30_000], tar(animals(3))], ids=["cut", "few"])
+def test_a_first_download_that_is_not_whole_is_neither_pinned_nor_kept(
+    content: bytes, make: Make, server: Server, tmp_path: Path
+) -> None:
+    unknown = make(content, size_bytes=None, sha256=None)
+    with pytest.raises(ValueError, match=r"cut short or damaged|has 9 images of all"):
+        fetch(unknown, tmp_path)
+    assert left(tmp_path) == set()
+    server.files["zoo.tar.gz"] = tar(animals())
+    assert verify(unknown, fetch(unknown, tmp_path)) == []
+
+
 def test_offline_takes_what_is_there_and_connects_nowhere(
     make: Make, server: Server, tmp_path: Path
 ) -> None:
