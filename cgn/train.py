@@ -86,7 +86,7 @@ class TrainConfig:
 # What differs from the defaults in each world; a new world starts from the defaults.
 PRESETS = {
     "colored-mnist": TrainConfig(steps=800, tile_px=16),
-    "double-colored-mnist": TrainConfig(tile_px=16),
+    "double-colored-mnist": TrainConfig(steps=1_000, tile_px=16),
     "wildlife-mnist": TrainConfig(steps=1_300),
     "openmoji-9": TrainConfig(steps=900),
 }
