@@ -868,11 +868,12 @@ def measured(
 ) -> dict[str, float]:
     """Measure a CGN's samples, and its counterfactuals of the world's training images."""
     unbiased = training_cached(world, "unbiased", source, images_folder())
-    n_fitted = len(unbiased) - len(unbiased) // 10
+    # Every tenth image is held out, for the embedded digits are sorted by class.
+    held_out = torch.arange(len(unbiased)) % 10 == 9
     with bar(bars, f"{world.name}: judge of the counterfactuals") as update:
         judge, _ = fit_cached(
             FACTOR_CLASSIFIER,
-            {"unbiased": unbiased.select(slice(n_fitted))},
+            {"unbiased": unbiased.select(~held_out)},
             n_classes=len(world.classes),
             seed=0,
             device=device,
@@ -881,12 +882,12 @@ def measured(
         )
     heads = three_heads(judge).heads
     with bar(bars, f"{world.name}: quality"):
-        seen = accuracy(unbiased.select(slice(n_fitted, None)), heads)
+        seen = accuracy(unbiased.select(held_out), heads)
         sampled = seen | quality(cgn, heads, seed=seed)
         if images.masks is None:
             return sampled
         masks = find_objects_cached(images, cache_folder() / "counterfactuals")
-        few = slice(N_JUDGED)
+        few = slice(None, None, max(1, len(images) // N_JUDGED))  # of every class
         # The true counterfactuals are those of images that all follow their class.
         known = world.exact(source) if source.correlation == 1 else {}
         exact = {action: truth.select(few) for action, truth in known.items()}

@@ -22,7 +22,7 @@ from benchmarks.predictions import load
 from benchmarks.scores import worst_group
 from benchmarks.suite import DataSource, Suite
 from cgn.counterfactuals import Weights, find_weights
-from cgn.images import ImageSet
+from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
 from classifiers.networks import InvariantEnsemble
@@ -452,6 +452,35 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
     assert float(lines["abducted_do_texture_error"]) > 0
     wanted = {"shape_judge", "mask_area", "abducted_mask_iou", "abducted_shape_effectiveness"}
     assert wanted <= set(lines)
+
+
+def test_the_judge_is_fitted_and_tried_on_all_classes_of_images_that_are_sorted_by_class(
+    suites: dict[str, Suite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = torch.arange(3).repeat_interleave(20)
+    pixels = torch.zeros(60, 3, 32, 32, dtype=torch.uint8)
+    images = ImageSet(pixels, Factors.tied(labels), torch.arange(60))
+    seen: dict[str, ImageSet] = {}
+
+    def fitted(recipe: object, sets: dict[str, ImageSet], **_: object) -> tuple[nn.Module, str]:
+        seen["fitted"] = sets["unbiased"]
+        return InvariantEnsemble(3, 32), ""
+
+    def tried(held_out: ImageSet, classify: object) -> dict[str, float]:
+        seen["held out"] = held_out
+        return {}
+
+    monkeypatch.setattr(bench, "fit_cached", fitted)
+    monkeypatch.setattr(bench, "accuracy", tried)
+    monkeypatch.setattr(bench, "quality", lambda *_, **__: {})
+    world = replace(suites["tiny"].world, train=lambda _: images, unbiased=lambda _: images)
+    suites["tiny"] = replace(suites["tiny"], world=world)
+    weights = tmp_path / "my.safetensors"
+    CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
+    assert bench.main(f"quality --suite tiny --device cpu --weights {weights}".split()) == 0
+    for part in seen.values():
+        assert set(part.factors.shape.tolist()) == {0, 1, 2}
+    assert torch.cat([part.ids for part in seen.values()]).sort().values.tolist() == list(range(60))
 
 
 def test_train_writes_weights_with_their_origin_and_a_sheet(
