@@ -62,7 +62,14 @@ class Mechanism(nn.Module):
         Returns:
             (B, out_channels, H, W), any real numbers.
         """
-        condition = torch.cat([noise, self.embedding(labels)], dim=1)
+        return self._draw(self._condition(noise, labels))
+
+    def _condition(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Join what decides a map, (B, 2 Z)."""
+        return torch.cat([noise, self.embedding(labels)], dim=1)
+
+    def _draw(self, condition: Tensor) -> Tensor:
+        """Draw one map for each condition, (B, 2 Z)."""
         maps = self.first(condition).unflatten(1, (-1, 8, 8))
         for block in self.blocks:
             maps = block(maps, condition)
@@ -175,6 +182,8 @@ class TextureMechanism(Mechanism):
         if size_px % tile_px:
             raise ValueError(f"tiles of {tile_px} px do not fill {size_px} px")
         self.repeats = size_px // tile_px
+        # Normalised maps always vary over the image: a plain colour needs a way around them.
+        self.plain = nn.Linear(2 * noise_size, 2 * 3)
 
     def forward(self, noise: Tensor, labels: Tensor, origin: Tensor | None = None) -> Tensor:
         """Draw a texture.
@@ -185,9 +194,13 @@ class TextureMechanism(Mechanism):
             origin: Row and column where the tile begins, (B, 2) int64; None for 0, 0.
 
         Returns:
-            (B, 3, H, W) in (0, 1).
+            (B, 3, H, W) in [0, 1].
         """
-        tile = super().forward(noise, labels).sigmoid()
+        # A sigmoid alone is flat where colours are pure, and would draw white and black all alike.
+        condition = self._condition(noise, labels)
+        colour, contrast = self.plain(condition)[:, :, None, None].chunk(2, dim=1)
+        pattern = self._draw(condition)
+        tile = (1.1 * (colour + (1 + contrast) * pattern).sigmoid() - 0.05).clamp(0, 1)
         if origin is not None:
             tile = roll(tile, origin)
         return tile.repeat(1, 1, self.repeats, self.repeats)

@@ -20,7 +20,7 @@ from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, EfficientNetFeatures
 from cgn.images import Factors, ImageSet, to_images
 from cgn.mechanisms import ShapeMechanism
-from cgn.model import CGN, CGNConfig
+from cgn.model import CGN, CGNConfig, compose
 from cgn.poses import measure, normalise
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -221,8 +221,10 @@ class Training:
         outlines = shape.outline(posterior.sample(generator), batch.labels)
         probability = shape.place(outlines, batch.poses)
         parts = self.cgn(Factors.tied(batch.labels), generator, probability)
-        fake = parts.image()
         inside, outside = batch.masks, 1 - batch.masks
+        # In the objects that were found, not in those just drawn: what tells real from fake is then
+        # the textures alone.
+        fake = compose(inside, parts.foreground, parts.background)
         return fake, self._appearance(fake, batch) | {
             "mask_entropy": losses.mask_entropy(probability),
             "reconstruction": losses.reconstruction(outlines, batch.outlines),

@@ -87,15 +87,22 @@ def test_a_texture_of_the_wrong_brightness_costs_its_distance() -> None:
     assert loss == pytest.approx(0.5 / 2)  # half of the numbers compared are deviations
 
 
-def test_colours_are_compared_as_means_of_a_class() -> None:
-    dark, bright, all_of_it = (
-        torch.zeros(1, 3, 16, 16),
-        torch.ones(1, 3, 16, 16),
-        torch.ones(2, 1, 16, 16),
-    )
+def test_colours_are_compared_as_distributions_over_a_class() -> None:
+    dark, gray, bright = (torch.full((1, 3, 16, 16), level) for level in (0.0, 0.5, 1.0))
     drawn, images = torch.cat([dark, bright]), torch.cat([bright, dark])
-    assert losses.colours(drawn, images, all_of_it, torch.tensor([3, 3])) < 1e-6
-    assert losses.colours(drawn, images, all_of_it, torch.tensor([0, 1])) == pytest.approx(0.5)
+    all_of_it, same, other = torch.ones(2, 1, 16, 16), torch.tensor([3, 3]), torch.tensor([0, 1])
+    assert losses.colours(drawn, images, all_of_it, same) < 1e-6
+    assert losses.colours(drawn, images, all_of_it, other) == pytest.approx(0.5)
+    # The mean alone would not tell twice gray from dark and bright.
+    twice_gray = torch.cat([gray, gray])
+    assert losses.colours(twice_gray, images, all_of_it, same) == pytest.approx(0.25)
+
+
+def test_colours_of_a_texture_count_only_where_the_object_is() -> None:
+    mask = (disc(8) > 0).float()
+    drawn, images = torch.zeros(1, 3, 32, 32), 1 - mask.expand(1, 3, 32, 32)
+    assert losses.colours(drawn, images, mask, torch.tensor([0])) < 1e-6
+    assert losses.colours(drawn, images, 1 - mask, torch.tensor([0])) == pytest.approx(0.5)
 
 
 def test_an_object_drawn_into_a_texture_costs_something() -> None:

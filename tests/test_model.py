@@ -228,6 +228,17 @@ def test_a_full_turn_is_no_roll() -> None:
     assert torch.equal(roll(image, torch.tensor([[4, 6], [8, 0]])), image)
 
 
+def test_a_texture_can_be_one_plain_colour_white_included() -> None:
+    mechanism = TextureMechanism(2, 32, width=8, noise_size=6, tile_px=16)
+    with torch.no_grad():
+        mechanism.plain.weight.zero_()
+        mechanism.plain.bias.copy_(torch.tensor([9.0, -9.0, 0.0, -1.0, -1.0, -1.0]))
+        drawn = mechanism(torch.randn(3, 6), torch.tensor([0, 1, 1]))
+    assert torch.equal(drawn[:, 0], torch.ones(3, 32, 32))
+    assert torch.equal(drawn[:, 1], torch.zeros(3, 32, 32))
+    assert torch.allclose(drawn[:, 2], torch.full((3, 32, 32), 0.5))
+
+
 def test_a_tile_has_no_seams(cgn: CGN) -> None:
     """Rolling the first map rolls the tile: no place in it is special."""
     mechanism = cgn.texture
