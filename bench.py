@@ -507,6 +507,7 @@ def predicted(
             device=place.device,
             n_classes=len(exam.suite.world.classes),
             decide=exam.suite.decide or probabilities,
+            unchanged=exam.suite.unchanged,
             progress=count,
         )
 

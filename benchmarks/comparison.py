@@ -20,7 +20,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
-from benchmarks.scores import CONFIDENCE, RESAMPLES, TAILS, Score, resample, shares
+from benchmarks.scores import (
+    CONFIDENCE,
+    RESAMPLES,
+    TAILS,
+    Score,
+    counted,
+    n_images,
+    resample,
+    shares,
+)
 
 POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
 
@@ -84,7 +93,7 @@ def compare(
     if any(not each.index.equals(counts[0].index) for each in counts):
         raise ValueError("the runs are not on the same images: there is nothing to pair")
     clusters = np.stack([each.to_numpy() for each in counts], axis=1)  # (clusters, runs, sums)
-    n = int(clusters[:, 0, 1::2].sum())
+    n = n_images(clusters[:, 0])
     runs = shares(clusters.sum(axis=0))
     one, other = float(runs[: len(first)].mean()), float(runs[len(first) :].mean())
     if not np.isfinite(one - other):
@@ -97,6 +106,7 @@ def compare(
     )
     low, high = np.nanquantile(differences, TAILS)
     single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
+    single = single and counted(clusters)
     p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
     spread = np.nanstd(differences)
     detectable = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
