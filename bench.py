@@ -58,13 +58,14 @@ from benchmarks.leaderboard import (
 )
 from benchmarks.predictions import Run, load_runs, save
 from benchmarks.published import ALSO, OFFICIAL, PART, beside, lacking, published, to_measure
+from benchmarks.readme import readme_blocks, rewritten
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import data_table, differences_table, published_table, scores_table
 from cgn.cache import cache_key
-from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
+from cgn.counterfactuals import SHIPPED, Weights, find_weights, sample_cached, sheet
 from cgn.files import ImageFiles
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
@@ -802,9 +803,12 @@ def report(options: argparse.Namespace) -> None:
 
 
 def show_lists(options: argparse.Namespace) -> None:
-    """Print all suites and models, or the leaderboards in Markdown."""
-    if options.markdown:
-        print(markdown(options.results, list(SUITES.values())))
+    """Print all suites and models, or make the README's tables anew."""
+    if options.readme:
+        blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
+        text = options.readme.read_text(encoding="utf-8")
+        options.readme.write_text(rewritten(text, blocks), encoding="utf-8")
+        print(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():

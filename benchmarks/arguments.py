@@ -94,7 +94,10 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `list`."""
     parser.set_defaults(command="list")
     parser.add_argument(
-        "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="make all tables between marks in this file anew, from the results",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
