@@ -175,7 +175,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         score its key, key_low, key_high and interval, then these three for each other score.
         The rank is one more than the number of models whose whole interval of the primary score
         is better, so models whose intervals overlap may share one. Heads of a model
-        ("model/head") are listed for diagnosis, without a rank; data sources and different test
+        ("model/head"), and shipped weights of one ("shipped:model"), are listed for diagnosis,
+        without a rank; data sources and different test
         images never share a ranking.
     """
     ours = runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)]
@@ -191,7 +192,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     if not records:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(records)
-    ranked = table[~table["model"].str.contains("/", regex=False)]
+    ranked = table[~table["model"].str.contains("/|^shipped:")]
     ranks = [_ranks(rows, primary) for _, rows in ranked.groupby(same_images)]
     table["rank"] = pd.concat(ranks) if ranks else pd.NA
     table["rank"] = table["rank"].astype("Int64")
