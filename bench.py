@@ -55,15 +55,19 @@ from benchmarks.gate import (
     summary,
 )
 from benchmarks.leaderboard import (
+    ENOUGH_SEEDS,
     Row,
     append,
     environment,
     leaderboard,
     markdown,
     read_runs,
+    with_few_seeds,
     write_leaderboards,
+    write_whole,
 )
 from benchmarks.predictions import Run, load_runs, save
+from benchmarks.protocols import check_protocols, pin
 from benchmarks.published import ALSO, OFFICIAL, PART, beside, lacking, published, to_measure
 from benchmarks.readme import readme_blocks, rewritten
 from benchmarks.rendered import training_cached, variants_cached
@@ -728,11 +732,14 @@ def check_results(options: argparse.Namespace) -> int:
     if read_runs(results).empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
     with progress_bars() as bars:
-        suites = [suite for suite in suites_with_rows(results) if suite.embedded]
-        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites]
+        of_rows = suites_with_rows(results)
+        exams = [read_exam(suite, EMBEDDED, bars) for suite in of_rows if suite.embedded]
         hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
+        if options.pin and (added := pin(of_rows, hashes)):
+            print(f"written down: {', '.join(added)}")
         with bar(bars, "rows and predictions") as update:
             problems = check(results, known_suites(), hashes, update)
+        problems += check_protocols(of_rows, hashes)
         problems += check_weights(results, reevaluated(exams, Place(CPU, results, bars)))
         if options.against:
             with earlier(results, options.against) as before, bar(bars, "history") as update:
@@ -740,6 +747,9 @@ def check_results(options: argparse.Namespace) -> int:
                 problems += check_regression(before, results, known_suites(), update)
     for problem in problems:
         print(problem)
+    runs = read_runs(results)
+    if few := [name for suite in of_rows for name in with_few_seeds(runs, suite)]:
+        print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
         options.summary.write_text(summary(problems, table), encoding="utf-8")
@@ -895,7 +905,7 @@ def show_lists(options: argparse.Namespace) -> None:
     if options.readme:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
         text = options.readme.read_text(encoding="utf-8")
-        options.readme.write_text(rewritten(text, blocks), encoding="utf-8")
+        write_whole(options.readme, rewritten(text, blocks))
         print(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")

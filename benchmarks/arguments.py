@@ -136,6 +136,11 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         help="a git revision; rows that were there must still be, and no score may be worse",
     )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
+    parser.add_argument(
+        "--pin",
+        action="store_true",
+        help="write down what new versions of protocols decide, in benchmarks/protocols.csv",
+    )
 
 
 def add_rescore(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ Source:
     Psychometrika 1947.
     Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 1979.
     Davison and Hinkley, Bootstrap Methods and their Application, 1997 (resampling on two levels).
+    Student, The probable error of a mean, Biometrika 1908.
 """
 
 from __future__ import annotations
@@ -67,8 +68,10 @@ def compare(
 ) -> Difference:
     """Compare two models by one score on the same images.
 
-    Images are drawn anew for all runs together, so that what is hard about one of them cancels,
-    and, where a model has several seeds, its seeds are drawn anew as well. An accuracy of one
+    Images are drawn anew for all runs together, so that what is hard about one of them cancels;
+    and, where a model has several seeds, what other seeds would change is drawn from Student's
+    distribution, as wide as the seeds differ. Differs: a bootstrap of three seeds, which knows but
+    three values, covered the truth in four cases of five. An accuracy of one
     seed each, over independent images, is tested by McNemar's exact test; everything else by
     the bootstrap itself.
 
@@ -101,14 +104,15 @@ def compare(
     generator = np.random.default_rng(seed)
     drawn = resample(clusters.reshape(len(clusters), -1), generator)
     drawn_runs = shares(drawn.reshape(RESAMPLES, *clusters.shape[1:]))
-    differences = _over_seeds(drawn_runs[:, : len(first)], generator) - _over_seeds(
-        drawn_runs[:, len(first) :], generator
+    n_first = len(first)
+    differences = _over_seeds(drawn_runs[:, :n_first], runs[:n_first], generator) - _over_seeds(
+        drawn_runs[:, n_first:], runs[n_first:], generator
     )
     low, high = np.nanquantile(differences, TAILS)
     single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
     single = single and counted(clusters)
     p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
-    spread = np.nanstd(differences)
+    spread = (high - low) / (2 * norm.ppf(TAILS[1]))  # a deviation, but for far tails
     detectable = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
     return Difference(
         one, other, one - other, float(low), float(high), p_value, float(detectable), n
@@ -164,15 +168,19 @@ def verdict(
     return f"{first if (difference.value > 0) == score.higher_is_better else second} better"
 
 
-def _over_seeds(values: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Draw a model's seeds anew in each resample, (R, seeds), and average them, (R,)."""
-    n = values.shape[1]
-    mean = values.mean(axis=1)
+def _over_seeds(
+    drawn: NDArray[np.float64], seen: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Average a model's seeds in each resample, (R, seeds), and let them be others, (R,).
+
+    Seen are the scores of the seeds on the images as they are, (seeds,).
+    """
+    n = len(seen)
+    mean = drawn.mean(axis=1)
     if n == 1:
         return np.asarray(mean)
-    weights = generator.multinomial(n, [1 / n] * n, size=len(values)) / n
-    # The spread of a few values drawn with replacement falls short by (n - 1) / n.
-    return np.asarray(mean + np.sqrt(n / (n - 1)) * ((weights * values).sum(axis=1) - mean))
+    error = seen.std(ddof=1) / np.sqrt(n)
+    return np.asarray(mean + error * generator.standard_t(n - 1, size=len(mean)))
 
 
 def _mcnemar(hits: NDArray[np.int64]) -> float:

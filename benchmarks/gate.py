@@ -53,7 +53,8 @@ def check(
     Returns:
         One line a problem, naming the row or the file; none if all is well: each row is there
         once, with its provenance; each leaderboard follows from the rows; each row's score
-        follows from its predictions; the test images are those that the rows were made on.
+        follows from its predictions, and all predictions have rows; the test images are those
+        that the rows were made on.
     """
     runs = read_runs(results)
     newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
@@ -63,6 +64,7 @@ def check(
         *_doubled(runs),
         *_without_provenance(runs),
         *_of_other_images(current, data_sha256),
+        *_orphaned(results, runs),
     ]
     for name in sorted(set(runs["suite"]) - set(suites)):
         problems.append(f"runs.csv has rows of {name!r}, which is no suite")
@@ -262,6 +264,18 @@ def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> I
                 f"{_row(row)}: the suite's test images are others now; give its protocol a new "
                 "version, or run the model again"
             )
+
+
+def _orphaned(results: Path, runs: pd.DataFrame) -> Iterator[str]:
+    """Predictions whose rows are gone."""
+    slot = ["suite", "source", "model", "seed"]
+    there = {
+        (suite, source, model.replace("/", "__"), f"seed{seed}.parquet")
+        for suite, source, model, seed in runs[slot].drop_duplicates().itertuples(index=False)
+    }
+    for path in sorted(results.glob("predictions/*/*/*/*.parquet")):
+        if path.relative_to(results / "predictions").parts not in there:
+            yield f"{path.relative_to(results)}: runs.csv has no rows of it"
 
 
 def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:

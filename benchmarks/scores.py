@@ -336,7 +336,7 @@ def mean(values: NDArray[np.float64]) -> Estimate:
     """Mean of independent values with Student's interval.
 
     Args:
-        values: One an image, (N,) float64.
+        values: One an image, or one a seed, (N,) float64.
 
     Returns:
         The estimate; all of it NaN if there are fewer than two values. If all are alike, the
@@ -354,7 +354,8 @@ def mean(values: NDArray[np.float64]) -> Estimate:
     if n < 2:
         return Estimate(np.nan, np.nan, np.nan, n)
     value = float(values.mean())
-    half = float(student_t.ppf(TAILS[1], n - 1) * values.std(ddof=1) / np.sqrt(n))
+    error = values.std(ddof=1) / np.sqrt(n)
+    half = float(student_t.ppf(TAILS[1], n - 1) * error)
     return Estimate(value, value - half, value + half, n)
 
 
