@@ -76,8 +76,9 @@ def load_classifier(path: Path) -> Shipped:
             {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         )
     except (KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} holds no weights of a recipe as it is now ({error}); make them anew with "
+            f"{path} holds no weights of a recipe as it is now ({reason}); make them anew with "
             "`bench.py train classifier`"
         ) from None
     return Shipped(module.eval(), weights_sha256(module), about)
