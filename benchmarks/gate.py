@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from benchmarks.comparison import Difference, compare, holm
 from benchmarks.evaluate import score_suite
 from benchmarks.leaderboard import leaderboard, read_runs
-from benchmarks.predictions import Run, load
+from benchmarks.predictions import Run, load, predictions_path
 from benchmarks.scores import CONFIDENCE, Score
 from benchmarks.suite import Suite
 
@@ -270,12 +270,11 @@ def _orphaned(results: Path, runs: pd.DataFrame) -> Iterator[str]:
     """Predictions whose rows are gone."""
     slot = ["suite", "source", "model", "seed"]
     there = {
-        (suite, source, model.replace("/", "__"), f"seed{seed}.parquet")
-        for suite, source, model, seed in runs[slot].drop_duplicates().itertuples(index=False)
+        predictions_path(results, *run)
+        for run in runs[slot].drop_duplicates().itertuples(index=False)
     }
-    for path in sorted(results.glob("predictions/*/*/*/*.parquet")):
-        if path.relative_to(results / "predictions").parts not in there:
-            yield f"{path.relative_to(results)}: runs.csv has no rows of it"
+    for path in sorted(set(results.glob("predictions/*/*/*/*.parquet")) - there):
+        yield f"{path.relative_to(results)}: runs.csv has no rows of it"
 
 
 def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:

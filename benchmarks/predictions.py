@@ -70,7 +70,7 @@ class Run:
             >>> run.path(Path("results")).as_posix()
             'results/predictions/in9/embedded/cgn-ensemble__shape/seed2.parquet'
         """
-        return _folder(results, self.suite, self.source, self.model) / f"seed{self.seed}.parquet"
+        return predictions_path(results, self.suite, self.source, self.model, self.seed)
 
 
 def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
@@ -170,6 +170,17 @@ def load_runs(
     return [[table for table, _ in of_model] for of_model in found]
 
 
+def predictions_path(results: Path, suite: str, source: str, model: str, seed: int) -> Path:
+    """Return where the predictions of a model with one seed lie.
+
+    Example:
+        >>> predictions_path(Path("results"), "in9", "embedded", "shipped:cgn/shape", 0).as_posix()
+        'results/predictions/in9/embedded/shipped--cgn__shape/seed0.parquet'
+    """
+    return _folder(results, suite, source, model) / f"seed{seed}.parquet"
+
+
 def _folder(results: Path, suite: str, source: str, model: str) -> Path:
-    """Where the predictions of a model lie, a file a seed."""
-    return results / "predictions" / suite / source / model.replace("/", "__")
+    """Where the predictions of a model lie, under a name that every system takes for a folder."""
+    name = model.replace("/", "__").replace(":", "--")
+    return results / "predictions" / suite / source / name
