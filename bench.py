@@ -729,32 +729,43 @@ def official_data(options: argparse.Namespace) -> int:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    if read_runs(results).empty:
+    runs, suites = read_runs(results), suites_with_rows(results)
+    if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
     with progress_bars() as bars:
-        of_rows = suites_with_rows(results)
-        exams = [read_exam(suite, EMBEDDED, bars) for suite in of_rows if suite.embedded]
-        hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
-        if options.pin and (added := pin(of_rows, hashes)):
-            print(f"written down: {', '.join(added)}")
-        with bar(bars, "rows and predictions") as update:
-            problems = check(results, known_suites(), hashes, update)
-        problems += check_protocols(of_rows, hashes)
-        problems += check_weights(results, reevaluated(exams, Place(CPU, results, bars)))
-        if options.against:
-            with earlier(results, options.against) as before, bar(bars, "history") as update:
-                problems += check_history(before, results)
-                problems += check_regression(before, results, known_suites(), update)
+        problems = found_problems(suites, options, bars)
     for problem in problems:
         print(problem)
-    runs = read_runs(results)
-    if few := [name for suite in of_rows for name in with_few_seeds(runs, suite)]:
+    if few := [name for suite in suites for name in with_few_seeds(runs, suite)]:
         print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
         options.summary.write_text(summary(problems, table), encoding="utf-8")
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
+
+
+def found_problems(
+    suites: Sequence[Suite], options: argparse.Namespace, bars: Progress
+) -> list[str]:
+    """Hold results against each other, the test images, the shipped weights and the past."""
+    results: Path = options.results
+    exams = [read_exam(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
+    hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
+    if options.pin and (added := pin(suites, hashes)):
+        print(f"written down: {', '.join(added)}")
+    with bar(bars, "rows and predictions") as update:
+        problems = check(results, known_suites(), hashes, update)
+    problems += check_protocols(suites, hashes)
+    try:
+        problems += check_weights(results, reevaluated(exams, Place(CPU, results, bars)))
+    except ValueError as error:  # weights that have rows are gone, or fit no network any more
+        problems.append(str(error))
+    if options.against:
+        with earlier(results, options.against) as before, bar(bars, "history") as update:
+            problems += check_history(before, results)
+            problems += check_regression(before, results, known_suites(), update)
+    return problems
 
 
 def reevaluated(exams: Sequence[Exam], place: Place) -> list[tuple[Run, pd.DataFrame]]:
@@ -1001,13 +1012,11 @@ def ship_classifier(
         if suite.world.name == world.name and suite.embedded
     ]
     # The weights are scored as they are in the file, in half precision.
-    rows = run_shipped(f"{PREFIX}{recipe.name}", exams, place, options.out)
-    primary = {exam.suite.name: exam.suite.primary for exam in exams}
-    quality = {
-        row.suite: row.value
-        for row in rows
-        if "/" not in row.model and f"{row.variant}_{row.metric}" == primary[row.suite]
-    }
+    spec = f"{PREFIX}{recipe.name}"
+    keys = {exam.suite.name: exam.suite.primary for exam in exams}
+    rows = [row for row in run_shipped(spec, exams, place, options.out) if row.model == spec]
+    primary = [row for row in rows if f"{row.variant}_{row.metric}" == keys[row.suite]]
+    quality = {row.suite: row.value for row in primary}
     save_classifier(path, fit.module, about | {"quality": quality})
     return path
 

@@ -8,7 +8,7 @@ Source:
     Psychometrika 1947.
     Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 1979.
     Davison and Hinkley, Bootstrap Methods and their Application, 1997 (resampling on two levels).
-    Student, The probable error of a mean, Biometrika 1908.
+    Welch, The generalization of Student's problem, Biometrika 1947.
 """
 
 from __future__ import annotations
@@ -105,9 +105,8 @@ def compare(
     drawn = resample(clusters.reshape(len(clusters), -1), generator)
     drawn_runs = shares(drawn.reshape(RESAMPLES, *clusters.shape[1:]))
     n_first = len(first)
-    differences = _over_seeds(drawn_runs[:, :n_first], runs[:n_first], generator) - _over_seeds(
-        drawn_runs[:, n_first:], runs[n_first:], generator
-    )
+    differences = drawn_runs[:, :n_first].mean(axis=1) - drawn_runs[:, n_first:].mean(axis=1)
+    differences += _other_seeds([runs[:n_first], runs[n_first:]], generator)
     low, high = np.nanquantile(differences, TAILS)
     single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
     single = single and counted(clusters)
@@ -168,19 +167,21 @@ def verdict(
     return f"{first if (difference.value > 0) == score.higher_is_better else second} better"
 
 
-def _over_seeds(
-    drawn: NDArray[np.float64], seen: NDArray[np.float64], generator: np.random.Generator
+def _other_seeds(
+    models: Sequence[NDArray[np.float64]], generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Average a model's seeds in each resample, (R, seeds), and let them be others, (R,).
+    """Draw what other seeds of the models would change of their difference, (RESAMPLES,).
 
-    Seen are the scores of the seeds on the images as they are, (seeds,).
+    Of each model the scores of its seeds, (seeds,); of one seed nothing is known. Degrees of
+    freedom are those of Welch and Satterthwaite.
     """
-    n = len(seen)
-    mean = drawn.mean(axis=1)
-    if n == 1:
-        return np.asarray(mean)
-    error = seen.std(ddof=1) / np.sqrt(n)
-    return np.asarray(mean + error * generator.standard_t(n - 1, size=len(mean)))
+    several = [scores for scores in models if len(scores) > 1]
+    freedom = np.array([len(scores) - 1 for scores in several])
+    errors = np.array([scores.var(ddof=1) / len(scores) for scores in several])
+    if not errors.sum():
+        return np.zeros(RESAMPLES)
+    degrees = errors.sum() ** 2 / (errors**2 / freedom).sum()
+    return np.asarray(np.sqrt(errors.sum()) * generator.standard_t(degrees, size=RESAMPLES))
 
 
 def _mcnemar(hits: NDArray[np.int64]) -> float:

@@ -19,7 +19,7 @@ import bench
 from benchmarks.evaluate import evaluate
 from benchmarks.protocols import check_protocols, pin
 from benchmarks.suite import EMBEDDED, Suite
-from classifiers.shipped import Shipped
+from classifiers.shipped import Shipped, load_shipped
 
 SPEC = "shipped:cgn-ensemble"
 SUITE = tiny_suite()
@@ -61,6 +61,12 @@ def ship(module: nn.Module, sha256: str = "w") -> Change:
         monkeypatch.setattr(bench, "load_shipped", lambda *_: Shipped(module, sha256, about))
 
     return change
+
+
+def without_weights(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the shipped weights."""
+    empty = partial(load_shipped, folder=results)
+    monkeypatch.setattr(bench, "load_shipped", lambda spec, world, _: empty(spec, world))
 
 
 def become(suite: Suite) -> Change:
@@ -136,6 +142,7 @@ def test_what_was_run_holds_with_any_number_of_threads(
             ship(FirstRow(), "other weights"),
             f"tiny embedded {SPEC} seed 0: the shipped weights are others now",
         ),
+        (without_weights, f"no classifier {SPEC} of tiny-world is shipped"),
         (
             become(replace(SUITE, decide=lambda logits: logits.flip(1).softmax(1))),
             "tiny, protocol 1: it gives other numbers now; give it a new version",
@@ -156,6 +163,7 @@ def test_what_was_run_holds_with_any_number_of_threads(
         "leaderboard-stale",
         "weights-worse",
         "weights-other",
+        "weights-gone",
         "protocol-decides-otherwise",
         "protocol-ranks-otherwise",
         "image-changed",
