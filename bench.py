@@ -12,7 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
@@ -46,25 +46,37 @@ from benchmarks.backgrounds_challenge import (
 )
 from benchmarks.comparison import compare
 from benchmarks.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
-from benchmarks.gate import check, check_history, check_regression, earlier, summary
+from benchmarks.gate import (
+    check,
+    check_history,
+    check_regression,
+    check_weights,
+    earlier,
+    summary,
+)
 from benchmarks.leaderboard import (
+    ENOUGH_SEEDS,
     Row,
     append,
     environment,
     leaderboard,
     markdown,
     read_runs,
+    with_few_seeds,
     write_leaderboards,
+    write_whole,
 )
 from benchmarks.predictions import Run, load_runs, save
+from benchmarks.protocols import check_protocols, pin
 from benchmarks.published import ALSO, OFFICIAL, PART, beside, lacking, published, to_measure
+from benchmarks.readme import readme_blocks, rewritten
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
 from benchmarks.tables import data_table, differences_table, published_table, scores_table
 from cgn.cache import cache_key
-from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
+from cgn.counterfactuals import SHIPPED, Weights, find_weights, sample_cached, sheet
 from cgn.files import ImageFiles
 from cgn.gan import generated_cached
 from cgn.images import ImageSet
@@ -77,7 +89,16 @@ from classifiers.fit import fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
+from classifiers.shipped import FOLDER as CLASSIFIERS
+from classifiers.shipped import (
+    PREFIX,
+    is_shipped,
+    load_shipped,
+    save_classifier,
+    shipped_path,
+)
 
+CPU = torch.device("cpu")
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 Entry = TypeVar("Entry")
@@ -249,11 +270,13 @@ def run(options: argparse.Namespace) -> None:
     suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
     # On ImageNet's own images a name that is no recipe's is meant for a pretrained network.
     foreign = any(suite.decide is not None for suite in suites)
-    named = options.model.split(",")
+    shipped = [name for name in options.model.split(",") if is_shipped(name)]
+    named = [name for name in options.model.split(",") if name not in shipped]
     specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
     names = ",".join(name for name in named if name not in specs)
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
-    require_fitting(recipes, specs, suites)
+    require_fitting([*(recipe.name for recipe in recipes), *shipped], specs, suites)
+    require_embedded(shipped, sources)
     check_writable(options.results, "--results")
     with progress_bars() as bars:
         place = Place(device, options.results, bars)
@@ -262,18 +285,22 @@ def run(options: argparse.Namespace) -> None:
         require_masks(recipes, exams)
         for spec in specs:
             run_pretrained(spec, exams, place)
+        for spec in shipped:
+            run_shipped(spec, exams, place)
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
         for world, source in worlds if recipes else ():
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, range(options.seeds), place)
-    names_run = [*specs, *(marked(recipe.name, options.correlation) for recipe in recipes)]
+    names_run = [
+        *specs,
+        *shipped,
+        *(marked(recipe.name, options.correlation) for recipe in recipes),
+    ]
     for exam in exams:
         show_result(exam, names_run, options.results)
 
 
-def require_fitting(
-    recipes: Sequence[Recipe], specs: Sequence[str], suites: Sequence[Suite]
-) -> None:
+def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:
     """Refuse models whose classes are not those that a suite asks for."""
     for suite in suites:
         if suite.decide is None and specs:
@@ -281,9 +308,9 @@ def require_fitting(
                 f"{specs[0]} knows ImageNet's 1,000 classes, for which {suite.name} has no images "
                 "here; point --data at the folder of the official ones, or take another suite"
             )
-        if suite.decide is not None and recipes:
+        if suite.decide is not None and ours:
             raise ValueError(
-                f"{recipes[0].name} is trained here, on other classes than the official images "
+                f"{ours[0]} is trained here, on other classes than the official images "
                 "have; take a pretrained network, such as efficientnet-lite0, or --data embedded"
             )
 
@@ -295,6 +322,29 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> None:
     for exam in exams:
         seen = replace(exam, variants=prepared_for(network, exam))
         examine(seen, Fit(network.spec, network.module, network.weights_sha256, 0, ""), place)
+
+
+def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> None:
+    """Refuse shipped classifiers on other test images, which they may have been fitted to."""
+    if shipped and set(sources) - {EMBEDDED}:
+        raise ValueError(
+            f"{shipped[0]} was fitted on the embedded data and is for its test images alone; say "
+            "--data embedded, without --textures and --correlation"
+        )
+
+
+def run_shipped(
+    spec: str, exams: Sequence[Exam], place: Place, folder: Path = CLASSIFIERS
+) -> list[Row]:
+    """Let the classifiers that come with the package take the exams of their worlds."""
+    fits = {exam.suite.world.name: shipped_fit(spec, exam.suite, folder) for exam in exams}
+    return [row for e in exams for row in examine(e, fits[e.suite.world.name], place)]
+
+
+def shipped_fit(spec: str, suite: Suite, folder: Path = CLASSIFIERS) -> Fit:
+    """Read the classifier that comes with the package for the world of a suite."""
+    module, weights_sha256, about = load_shipped(spec, suite.world.name, folder)
+    return Fit(spec, module, weights_sha256, int(about["seed"]), str(about["generator_seed"]))
 
 
 def prepared_for(network: Pretrained, exam: Exam) -> dict[str, ImageSet]:
@@ -342,29 +392,51 @@ def run_world(
 ) -> None:
     """Fit each recipe with each seed once, and let it take all exams of this world."""
     kinds = {kind for recipe in recipes for kind in recipe.trains_on}
+    fixed = fixed_sets(world, source, kinds, place)
+    for seed in seeds:
+        sets, generators = with_drawn(fixed, world, source, kinds, seed, place)
+        for recipe in recipes:
+            fit = fitted(recipe, sets, len(world.classes), seed, generators, place)
+            for exam in exams:
+                seen = replace(exam, variants=seen_by(recipe, exam.variants))
+                examine(seen, fit, place)
+
+
+def fixed_sets(
+    world: World, source: DataSource, kinds: Set[str], place: Place
+) -> dict[str, ImageSet]:
+    """Read the training sets that are the same for every seed."""
     sets: dict[str, ImageSet] = {}
     with bar(place.bars, f"{world.name}: training images"):
         if kinds - {"unbiased"}:
             sets["biased"] = training_cached(world, "train", source, images_folder())
         if "unbiased" in kinds:
             sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
-    for seed in seeds:
-        generators: dict[str, int] = {}
-        if kinds & {"counterfactual", "abducted"}:
-            weights = trained_cgn(world, source, sets["biased"], seed)
-            generators |= dict.fromkeys(("counterfactual", "abducted"), weights.seed)
-        if "counterfactual" in kinds:
-            sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
-        if "abducted" in kinds:
-            sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
-        if "generated" in kinds:
-            sets["generated"] = generated(world, sets["biased"], seed, place)
-            generators["generated"] = chosen_preset(world).seed
-        for recipe in recipes:
-            fit = fitted(recipe, sets, len(world.classes), seed, generators, place)
-            for exam in exams:
-                seen = replace(exam, variants=seen_by(recipe, exam.variants))
-                examine(seen, fit, place)
+    return sets
+
+
+def with_drawn(
+    fixed: Mapping[str, ImageSet],
+    world: World,
+    source: DataSource,
+    kinds: Set[str],
+    seed: int,
+    place: Place,
+) -> tuple[dict[str, ImageSet], dict[str, int]]:
+    """Add the training sets that a generator draws for a seed; and the seeds of generators."""
+    sets = dict(fixed)
+    generators: dict[str, int] = {}
+    if kinds & {"counterfactual", "abducted"}:
+        weights = trained_cgn(world, source, sets["biased"], seed)
+        generators |= dict.fromkeys(("counterfactual", "abducted"), weights.seed)
+    if "counterfactual" in kinds:
+        sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
+    if "abducted" in kinds:
+        sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
+    if "generated" in kinds:
+        sets["generated"] = generated(world, sets["biased"], seed, place)
+        generators["generated"] = chosen_preset(world).seed
+    return sets, generators
 
 
 def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -> Weights:
@@ -456,21 +528,13 @@ def fitted(
     return Fit(recipe.name, module, weights_sha256, seed, " ".join(sorted(drew)))
 
 
-def examine(exam: Exam, fit: Fit, place: Place) -> None:
+def examine(exam: Exam, fit: Fit, place: Place) -> list[Row]:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
     name = marked(fit.name, exam.source.correlation)
     rows: list[Row] = []
     tables, speed = predicted(exam, fit.module, name, place)
     for head, predictions in tables.items():
-        origin = Run(
-            suite=exam.suite.name,
-            protocol=exam.suite.protocol,
-            source=exam.source_name,
-            data_sha256=exam.data_sha256,
-            model=f"{name}/{head}" if head else name,
-            weights_sha256=fit.weights_sha256,
-            seed=fit.seed,
-        )
+        origin = origin_of(exam, fit, f"{name}/{head}" if head else name)
         save(predictions, origin.path(place.results), origin)
         found: dict[str, Any] = {
             "images_per_second": round(speed, 1),
@@ -483,6 +547,20 @@ def examine(exam: Exam, fit: Fit, place: Place) -> None:
         ]
     append(rows, place.results)
     write_leaderboards(place.results, [exam.suite])
+    return rows
+
+
+def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
+    """Say what was run on what."""
+    return Run(
+        suite=exam.suite.name,
+        protocol=exam.suite.protocol,
+        source=exam.source_name,
+        data_sha256=exam.data_sha256,
+        model=model,
+        weights_sha256=fit.weights_sha256,
+        seed=fit.seed,
+    )
 
 
 def predicted(
@@ -507,6 +585,7 @@ def predicted(
             device=place.device,
             n_classes=len(exam.suite.world.classes),
             decide=exam.suite.decide or probabilities,
+            unchanged=exam.suite.unchanged,
             progress=count,
         )
 
@@ -650,25 +729,57 @@ def official_data(options: argparse.Namespace) -> int:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    if read_runs(results).empty:
+    runs, suites = read_runs(results), suites_with_rows(results)
+    if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
     with progress_bars() as bars:
-        suites = [suite for suite in suites_with_rows(results) if suite.embedded]
-        exams = [read_exam(suite, EMBEDDED, bars) for suite in suites]
-        hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
-        with bar(bars, "rows and predictions") as update:
-            problems = check(results, known_suites(), hashes, update)
-        if options.against:
-            with earlier(results, options.against) as before, bar(bars, "history") as update:
-                problems += check_history(before, results)
-                problems += check_regression(before, results, known_suites(), update)
+        problems = found_problems(suites, options, bars)
     for problem in problems:
         print(problem)
+    if few := [name for suite in suites for name in with_few_seeds(runs, suite)]:
+        print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
         options.summary.write_text(summary(problems, table), encoding="utf-8")
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
+
+
+def found_problems(
+    suites: Sequence[Suite], options: argparse.Namespace, bars: Progress
+) -> list[str]:
+    """Hold results against each other, the test images, the shipped weights and the past."""
+    results: Path = options.results
+    exams = [read_exam(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
+    hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
+    if options.pin and (added := pin(suites, hashes)):
+        print(f"written down: {', '.join(added)}")
+    with bar(bars, "rows and predictions") as update:
+        problems = check(results, known_suites(), hashes, update)
+    problems += check_protocols(suites, hashes)
+    try:
+        problems += check_weights(results, reevaluated(exams, Place(CPU, results, bars)))
+    except ValueError as error:  # weights that have rows are gone, or fit no network any more
+        problems.append(str(error))
+    if options.against:
+        with earlier(results, options.against) as before, bar(bars, "history") as update:
+            problems += check_history(before, results)
+            problems += check_regression(before, results, known_suites(), update)
+    return problems
+
+
+def reevaluated(exams: Sequence[Exam], place: Place) -> list[tuple[Run, pd.DataFrame]]:
+    """Let shipped classifiers take again the exams that they have rows of."""
+    runs = read_runs(place.results)
+    runs = runs[runs["model"].map(is_shipped) & ~runs["model"].str.contains("/", regex=False)]
+    found = []
+    for exam in exams:
+        ours = (runs["suite"] == exam.suite.name) & (runs["protocol"] == exam.suite.protocol)
+        for spec in dict.fromkeys(runs[ours & (runs["source"] == exam.source.name)]["model"]):
+            fit = shipped_fit(spec, exam.suite)
+            tables, _ = predicted(exam, fit.module, spec, place)
+            found.append((origin_of(exam, fit, spec), tables[""]))
+    return found
 
 
 def rescore(options: argparse.Namespace) -> None:
@@ -801,9 +912,12 @@ def report(options: argparse.Namespace) -> None:
 
 
 def show_lists(options: argparse.Namespace) -> None:
-    """Print all suites and models, or the leaderboards in Markdown."""
-    if options.markdown:
-        print(markdown(options.results, list(SUITES.values())))
+    """Print all suites and models, or make the README's tables anew."""
+    if options.readme:
+        blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
+        text = options.readme.read_text(encoding="utf-8")
+        write_whole(options.readme, rewritten(text, blocks))
+        print(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
@@ -855,6 +969,56 @@ def train_cgn(options: argparse.Namespace) -> None:
     checkpoint.unlink(missing_ok=True)
     show_quality(scores)
     print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+
+
+def ship_classifiers(options: argparse.Namespace) -> None:
+    """Fit a model on each world's embedded data, write its weights, and score these."""
+    (recipe,) = chosen(options.model, MODELS, "model", {})
+    worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
+    place_of = chosen_device(options.device), options.results
+    check_writable(options.out, "--out")
+    check_writable(options.results, "--results")
+    with progress_bars() as bars:
+        for world in worlds.values():
+            path = ship_classifier(recipe, world, options, Place(*place_of, bars))
+            bars.console.print(f"wrote {path}, and its scores to {options.results}")
+
+
+def ship_classifier(
+    recipe: Recipe, world: World, options: argparse.Namespace, place: Place
+) -> Path:
+    """Fit a model on one world's embedded data, write its weights, and score these."""
+    kinds = set(recipe.trains_on)
+    fixed = fixed_sets(world, EMBEDDED, kinds, place)
+    sets, generators = with_drawn(fixed, world, EMBEDDED, kinds, 0, place)
+    fit = fitted(recipe, sets, len(world.classes), 0, generators, place)
+    path = shipped_path(recipe.name, world.name, options.out)
+    about = {
+        "recipe": recipe.name,
+        "world": world.name,
+        "classes": world.classes,
+        "n_classes": len(world.classes),
+        "image_size_px": world.image_size_px,
+        "seed": fit.seed,
+        "generator_seed": fit.generator_seed,
+        "train_sha256": {name: sets[name].sha256() for name in recipe.trains_on},
+        "command": shlex.join(["python", "bench.py", *options.given]),
+        **environment(place.device),
+    }
+    save_classifier(path, fit.module, about)
+    exams = [
+        read_exam(suite, EMBEDDED, place.bars)
+        for suite in known_suites().values()
+        if suite.world.name == world.name and suite.embedded
+    ]
+    # The weights are scored as they are in the file, in half precision.
+    spec = f"{PREFIX}{recipe.name}"
+    keys = {exam.suite.name: exam.suite.primary for exam in exams}
+    rows = [row for row in run_shipped(spec, exams, place, options.out) if row.model == spec]
+    primary = [row for row in rows if f"{row.variant}_{row.metric}" == keys[row.suite]]
+    quality = {row.suite: row.value for row in primary}
+    save_classifier(path, fit.module, about | {"quality": quality})
+    return path
 
 
 def measured(
@@ -935,7 +1099,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "reproduce": reproduce,
     "report": report,
     "compare": compare_models,
-    "train": train_cgn,
+    "train cgn": train_cgn,
+    "train classifier": ship_classifiers,
     "quality": measure_cgn,
 }
 

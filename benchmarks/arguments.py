@@ -14,6 +14,7 @@ from benchmarks.store import DATA_SETS
 from cgn.train import LossWeights, TrainConfig
 
 RESULTS = Path(__file__).parents[1] / "results"
+WEIGHTS = Path(__file__).parents[1] / "classifiers" / "weights"
 GROUPS = "all (seven), mnists, t10k, attributions"
 EXAMPLES = """\
 examples:
@@ -36,6 +37,7 @@ examples:
   bench.py report --out report.html                 everything on one page, with pictures
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
+  bench.py --suite in9 --model shipped:cgn-ensemble nothing to fit: weights of this package
 
 Every run adds rows to results/runs.csv, keeps the prediction of each image in
 results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
@@ -68,7 +70,7 @@ def command_line() -> Parser:
     add_reproduce(commands.add_parser("reproduce", help="hold published scores against ours"))
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
-    add_train(commands.add_parser("train", help="train the CGN of a suite's world"))
+    add_train(commands.add_parser("train", help="train a CGN, or classifiers to be shipped"))
     add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
     return parser
 
@@ -77,7 +79,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run`."""
     parser.set_defaults(command="run")
     parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--model", required=True, help="all, or NAME[,NAME]")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="all, or NAME[,NAME]; shipped:NAME takes weights that come with the package",
+    )
     parser.add_argument(
         "--seeds",
         type=positive,
@@ -94,7 +100,10 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `list`."""
     parser.set_defaults(command="list")
     parser.add_argument(
-        "--markdown", action="store_true", help="the leaderboards as one table, as in the README"
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="make all tables between marks in this file anew, from the results",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
@@ -127,6 +136,11 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         help="a git revision; rows that were there must still be, and no score may be worse",
     )
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
+    parser.add_argument(
+        "--pin",
+        action="store_true",
+        help="write down what new versions of protocols decide, in benchmarks/protocols.csv",
+    )
 
 
 def add_rescore(parser: argparse.ArgumentParser) -> None:
@@ -200,9 +214,34 @@ def add_correlation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train`: one for each field of the training's config."""
-    parser.set_defaults(command="train")
-    parser.add_argument("what", choices=["cgn"])
+    """Add what can be trained."""
+    whats = parser.add_subparsers(required=True, metavar="WHAT")
+    add_train_cgn(whats.add_parser("cgn", help="the CGN of a suite's world"))
+    add_train_classifier(
+        whats.add_parser("classifier", help="classifiers that come with the package")
+    )
+
+
+def add_train_classifier(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train classifier`."""
+    parser.set_defaults(command="train classifier")
+    parser.description = (
+        "Fit a model with seed 0 on the embedded data of each suite's world, write its weights to "
+        "where `--model shipped:NAME` finds them, and score these on all embedded suites of the "
+        "world. Example: bench.py train classifier --suite all --model cgn-ensemble"
+    )
+    parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
+    parser.add_argument("--model", required=True, metavar="NAME")
+    parser.add_argument(
+        "--out", type=Path, default=WEIGHTS, metavar="FOLDER", help="default: classifiers/weights"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
+
+def add_train_cgn(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train cgn`: one for each field of the training's config."""
+    parser.set_defaults(command="train cgn")
     parser.add_argument("--suite", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: where `run` finds it")
     add_data(parser)

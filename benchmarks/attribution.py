@@ -67,9 +67,9 @@ def flip_rate(factor: str) -> Score:
 
 
 def effect(factor: str) -> Score:
-    """Average causal effect of a factor's class on the decision for that class.
+    """Average causal effect of a factor's class on the probability of that class.
 
-    P(decision is y | do(factor = y)) - P(decision is y | do(factor is another class))
+    E[p(y) | do(factor = y)] - E[p(y) | do(factor is another class)], y what the factor was
 
     Args:
         factor: "shape", "texture" or "background".
@@ -77,22 +77,42 @@ def effect(factor: str) -> Score:
     Returns:
         A score in [-1, 1]: 1 if the factor alone decides, 0 if it has no part in it.
     """
-
-    def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        return pd.concat(_decisions_for(predictions, factor), axis=1)
-
     return Score(
         variant=f"do_{factor}",
         metric="effect",
-        count=count,
+        count=lambda predictions: _a_pair(_losses(predictions, factor, factor)),
         higher_is_better=factor == "shape",
         chance=0.0,
         lowest=-1.0,
     )
 
 
+def true_class_change(factor: str) -> Score:
+    """How far the probability of the true class moves when one factor alone is changed.
+
+    E|p(y) after - p(y) before|, y the shape's class before
+
+    What one image gains another loses, so the mean of the change itself would be near 0 for
+    texture and background whatever they do to the model.
+
+    Args:
+        factor: "shape", "texture" or "background". That shape moves it is good, that another
+            factor does is not.
+
+    Returns:
+        A score in [0, 1]: 0 if the factor has no part in it.
+    """
+    return Score(
+        variant=f"do_{factor}",
+        metric="true_class_change",
+        count=lambda predictions: _a_pair(_losses(predictions, factor, "shape").abs()),
+        higher_is_better=factor == "shape",
+        chance=0.0,
+    )
+
+
 def shape_share(factors: Sequence[str]) -> Score:
-    """How much of all causal effect on decisions is that of shape.
+    """How much of all causal effect is that of shape.
 
     effect(shape) / (effect(shape) + effect(texture) + effect(background))
 
@@ -102,15 +122,11 @@ def shape_share(factors: Sequence[str]) -> Score:
     Returns:
         A score, 1 if shape alone decides, 0 if it has no part; chance can put it a little beyond
         either. NaN if no factor has an effect.
-        Its `n` counts the decisions that followed a factor, less those that did so without it.
     """
 
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        effects = {}
-        for factor in factors:
-            before, after = _decisions_for(predictions, factor)
-            effects[factor] = before["hits"] - after["hits"]
-        return pd.DataFrame({"hits": effects["shape"], "images": pd.DataFrame(effects).sum(axis=1)})
+        losses = pd.DataFrame({f: _losses(predictions, f, f) for f in factors})
+        return pd.DataFrame({"hits": losses["shape"], "images": losses.sum(axis=1)})
 
     return Score(
         variant="base",
@@ -137,14 +153,27 @@ def _before_and_after(predictions: pd.DataFrame, factor: str) -> tuple[pd.DataFr
     return before, after
 
 
-def _decisions_for(predictions: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Whether decisions are for the class that the factor had before, before and after."""
-    before, after = _before_and_after(predictions, factor)
-    first, second = (
-        pd.DataFrame({"hits": (rows["prediction"] == before[factor]).astype(int), "images": 1})
-        for rows in (before, after)
+def _losses(predictions: pd.DataFrame, changed: str, watched: str) -> pd.Series:
+    """How much probability the class that a factor had loses when one is changed, by id.
+
+    Raises:
+        ValueError: If images are missing, or their probabilities.
+    """
+    column = f"p_{watched}"
+    if column not in predictions:
+        raise ValueError(f"these predictions lack {column}; run the model on the suite again")
+    before, after = (
+        (1000 * rows[column].astype(float)).round()  # as many digits as files keep
+        for rows in _before_and_after(predictions, changed)
     )
-    return first, second
+    if (before.isna() | after.isna()).any():
+        raise ValueError(f"the {watched} of some images is unknown")
+    return (before - after) / 1000
+
+
+def _a_pair(values: pd.Series) -> pd.DataFrame:
+    """Let each pair of images count once."""
+    return pd.DataFrame({"hits": values, "images": 1.0})
 
 
 def openmoji_interventions(source: DataSource) -> dict[str, ImageSet]:
@@ -179,15 +208,17 @@ def _suite(
     return Suite(
         name=f"attribution-{world.name}",
         asks="Which factor changes the answer when it alone is changed?",
-        protocol=f"attribution-{world.name}@v1",
+        protocol=f"attribution-{world.name}@v2",
         world=world,
         variants=variants,
         scores=(
             shape_share(factors),
             *(effect(factor) for factor in factors),
             *(flip_rate(factor) for factor in factors),
+            *(true_class_change(factor) for factor in factors),
         ),
         primary="base_shape_share",
+        unchanged="base",
     )
 
 
@@ -195,7 +226,7 @@ ATTRIBUTIONS = {
     suite.name: suite
     for suite in (
         # Its background is black whatever the class.
-        _suite(COLORED.world, partial(interventions, colored), ("shape", "texture")),
+        _suite(COLORED.world, partial(interventions, colored), FACTORS[:2]),
         _suite(DOUBLE_COLORED.world, partial(interventions, double_colored), FACTORS),
         _suite(WILDLIFE.world, partial(interventions, wildlife), FACTORS),
         _suite(OPENMOJI9, openmoji_interventions, FACTORS),

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.scores import Estimate, Score
+from benchmarks.scores import WATCHED, Estimate, Score
 from benchmarks.suite import EMBEDDED, DataSource, Suite
 from cgn.images import ImageSet
 
@@ -59,6 +59,7 @@ def score(
         device=device,
         n_classes=len(suite.world.classes),
         decide=suite.decide or probabilities,
+        unchanged=suite.unchanged,
     )
     estimates = score_suite(suite, predictions)
     return pd.DataFrame(
@@ -108,6 +109,7 @@ def evaluate(
     batch_size: int = 500,
     n_classes: int | None = None,
     decide: Decide = probabilities,
+    unchanged: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Let a module classify all images of all variants.
@@ -123,15 +125,19 @@ def evaluate(
         n_classes: If given, the logits must have this C.
         decide: From logits (B, C) to how much speaks for each class of the suite, (B, K) in
             [0, 1]; the largest is the prediction, and its value the confidence.
+        unchanged: As in `Suite`.
         progress: Called after each batch with the number of images in it.
 
     Returns:
         Predictions, one row an image in the order of the variants, with columns variant, index
         (position in the variant), id, shape, texture, background, prediction and confidence
-        (what speaks for it, in [0, 1]); and images per second.
+        (what speaks for it, in [0, 1]), and if `unchanged` is given p_shape, p_texture and
+        p_background, what speaks for each class that the object has in that variant, NaN where
+        that is unknown; and images per second.
 
     Raises:
-        ValueError: If the logits are not finite, or not (B, C).
+        ValueError: If the logits are not finite, or not (B, C), or variants are not of the same
+            objects as the unchanged one.
 
     Example:
         >>> from cgn.images import Factors
@@ -150,6 +156,7 @@ def evaluate(
         batch_size=batch_size,
         n_classes=n_classes,
         decide=decide,
+        unchanged=unchanged,
         progress=progress,
     )
     return tables[""], images_per_second
@@ -164,6 +171,7 @@ def evaluate_outputs(
     batch_size: int = 500,
     n_classes: int | None = None,
     decide: Decide = probabilities,
+    unchanged: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module that gives several answers classify all images of all variants at once.
@@ -176,6 +184,7 @@ def evaluate_outputs(
         batch_size: As for `evaluate`.
         n_classes: If given, all logits must have this C.
         decide: As for `evaluate`.
+        unchanged: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
 
     Returns:
@@ -203,10 +212,12 @@ def evaluate_outputs(
             predicted = defaultdict(list)
             pixels_an_image = images.images(slice(1)).shape[2:].numel()
             at_once = min(batch_size, max(1, PIXELS_AT_ONCE // pixels_an_image))
+            watched = _watched(variant, images, variants, unchanged)
             for batch, _ in images.batches(at_once, device=device):
+                labels, watched = watched[:, : len(batch)], watched[:, len(batch) :]
                 for name, logits in _answers(module, batch, outputs).items():
                     _require_logits(logits, len(batch), n_classes)
-                    predicted[name].append(_predict(decide(logits.double())))
+                    predicted[name].append(_predict(decide(logits.double()), labels.to(device)))
                 if progress is not None:
                     progress(len(batch))
             for name, parts in predicted.items():
@@ -249,15 +260,28 @@ def _require_logits(logits: Tensor, n_images: int, n_classes: int | None) -> Non
         raise ValueError("the module gives logits that are infinite or NaN: did training diverge?")
 
 
-def _predict(probabilities: Tensor) -> Tensor:
-    """Classes and confidences of a batch, (2, B) on the CPU."""
+def _watched(
+    variant: str, images: ImageSet, variants: Mapping[str, ImageSet], unchanged: str | None
+) -> Tensor:
+    """Labels whose probability is told of each image, (factors, N) int64; without any (0, N)."""
+    if unchanged is None:
+        return torch.empty(0, len(images), dtype=torch.int64)
+    before = variants[unchanged]
+    if not torch.equal(before.ids, images.ids):
+        raise ValueError(f"{variant} and {unchanged} do not show the same objects in one order")
+    return torch.stack(before.factors)
+
+
+def _predict(probabilities: Tensor, watched: Tensor) -> Tensor:
+    """Classes, confidences and what speaks for each watched label, (2 + factors, B) on the CPU."""
     confidence, prediction = probabilities.max(dim=1)
-    return torch.stack([prediction.double(), confidence]).cpu()
+    told = probabilities.gather(1, watched.clamp(min=0).T).T.where(watched >= 0, torch.nan)
+    return torch.cat([torch.stack([prediction.double(), confidence]), told]).cpu()
 
 
 def _table(name: str, images: ImageSet, predicted: list[Tensor]) -> pd.DataFrame:
     """Labels and predictions of one variant side by side."""
-    prediction, confidence = torch.cat(predicted, dim=1).numpy()
+    prediction, confidence, *told = torch.cat(predicted, dim=1).numpy()
     return pd.DataFrame(
         {
             "variant": name,
@@ -266,5 +290,6 @@ def _table(name: str, images: ImageSet, predicted: list[Tensor]) -> pd.DataFrame
             **{factor: labels.numpy() for factor, labels in images.factors._asdict().items()},
             "prediction": prediction.astype(int),
             "confidence": confidence,
+            **dict(zip(WATCHED, told, strict=False)),
         }
     )

@@ -1,7 +1,8 @@
 """The regression gate: whether committed results still hold, row by row.
 
-Nothing is scored anew here: rows, leaderboards and predictions are held against each other,
-against the test images that the code draws, and against an earlier state of the folder.
+No model runs here: rows, leaderboards and predictions are held against each other, against the
+test images that the code draws, against what shipped weights answer now, which the caller finds
+out, and against an earlier state of the folder.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from benchmarks.comparison import Difference, compare, holm
 from benchmarks.evaluate import score_suite
 from benchmarks.leaderboard import leaderboard, read_runs
-from benchmarks.predictions import Run, load
+from benchmarks.predictions import Run, load, predictions_path
 from benchmarks.scores import CONFIDENCE, Score
 from benchmarks.suite import Suite
 
@@ -50,7 +53,8 @@ def check(
     Returns:
         One line a problem, naming the row or the file; none if all is well: each row is there
         once, with its provenance; each leaderboard follows from the rows; each row's score
-        follows from its predictions; the test images are those that the rows were made on.
+        follows from its predictions, and all predictions have rows; the test images are those
+        that the rows were made on.
     """
     runs = read_runs(results)
     newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
@@ -60,6 +64,7 @@ def check(
         *_doubled(runs),
         *_without_provenance(runs),
         *_of_other_images(current, data_sha256),
+        *_orphaned(results, runs),
     ]
     for name in sorted(set(runs["suite"]) - set(suites)):
         problems.append(f"runs.csv has rows of {name!r}, which is no suite")
@@ -131,6 +136,67 @@ def check_regression(
     ]
 
 
+def check_weights(results: Path, fresh: Sequence[tuple[Run, pd.DataFrame]]) -> list[str]:
+    """Find committed predictions that shipped weights, evaluated anew, are worse than.
+
+    Image by image the shape is named right or not. Other machines and other numbers of threads
+    round otherwise, and a few answers may turn; what is significantly worse, by McNemar's exact
+    test, one-sided, with Holm's correction for all test variants together, is not that.
+
+    Args:
+        results: The folder of `runs.csv` and `predictions`.
+        fresh: What was run, as it would be kept now, and its predictions.
+
+    Returns:
+        One line a problem: weights that are others than those of the committed predictions, and
+        answers that are worse.
+    """
+    problems, names, p_values = [], [], []
+    for run, predictions in fresh:
+        named = f"{run.suite} {run.source} {run.model} seed {run.seed}"
+        try:
+            committed, stored = load(run.path(results))
+        except ValueError as error:
+            problems.append(f"{named}: {error}")
+            continue
+        if stored.data_sha256 != run.data_sha256 or stored.protocol != run.protocol:
+            continue  # other images, which the rows are told of
+        if stored.weights_sha256 != run.weights_sha256:
+            problems.append(f"{named}: the shipped weights are others now; run the model again")
+        for variant, hits in _right(committed, predictions).items():
+            names.append(
+                f"{named} {variant}: the shipped weights answer worse than the committed "
+                f"predictions, {100 * hits[:, 1].mean():.1f} instead of "
+                f"{100 * hits[:, 0].mean():.1f} % right"
+            )
+            p_values.append(worse_p_value(hits))
+    return problems + [
+        f"{name} (p {p_value:.2g})"
+        for name, p_value in zip(names, holm(p_values), strict=True)
+        if p_value < 1 - CONFIDENCE
+    ]
+
+
+def worse_p_value(hits: NDArray[np.bool_]) -> float:
+    """Test whether the second of two models is worse on the same images: McNemar, one-sided.
+
+    Args:
+        hits: Whether each image is answered right, (images, 2) bool.
+
+    Returns:
+        How likely as many images that only the first gets right are, if both are equal.
+
+    Example:
+        >>> only_first = [[True, False]] * 5
+        >>> worse_p_value(np.array(only_first)), worse_p_value(~np.array(only_first))
+        (0.03125, 1.0)
+    """
+    only_first, only_second = (hits & ~hits[:, ::-1]).sum(axis=0).tolist()
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second, alternative="greater").pvalue)
+
+
 @contextmanager
 def earlier(results: Path, revision: str) -> Iterator[Path]:
     """Unpack the folder of results as it was at a revision of the repository it lies in.
@@ -200,6 +266,17 @@ def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> I
             )
 
 
+def _orphaned(results: Path, runs: pd.DataFrame) -> Iterator[str]:
+    """Predictions whose rows are gone."""
+    slot = ["suite", "source", "model", "seed"]
+    there = {
+        predictions_path(results, *run)
+        for run in runs[slot].drop_duplicates().itertuples(index=False)
+    }
+    for path in sorted(set(results.glob("predictions/*/*/*/*.parquet")) - there):
+        yield f"{path.relative_to(results)}: runs.csv has no rows of it"
+
+
 def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:
     """A leaderboard that is not what the rows give."""
     path = results / f"{suite.name}.csv"
@@ -234,6 +311,17 @@ def _unfounded(results: Path, suite: Suite, rows: pd.DataFrame) -> Iterator[str]
             yield f"{_row(row)}: does not follow from its predictions"
     for variant, metric in found:
         yield f"{_row(first)}: lacks the row of {variant} {metric}"
+
+
+def _right(committed: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    """Whether each image's shape is named right, before and now, (images, 2), by variant."""
+    place = ["variant", "index"]
+    both = committed[[*place, "shape", "prediction"]].merge(
+        predictions[[*place, "prediction"]], on=place, suffixes=("", "_now")
+    )
+    answers = both[["prediction", "prediction_now"]].to_numpy()
+    right = answers == both[["shape"]].to_numpy()
+    return {str(variant): right[rows] for variant, rows in both.groupby("variant").indices.items()}
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -25,10 +25,9 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from scipy.stats import t as student_t
 
 from benchmarks.predictions import Run
-from benchmarks.scores import CONFIDENCE, Score
+from benchmarks.scores import Score, mean
 from benchmarks.suite import Suite
 from benchmarks.tables import percent
 
@@ -68,6 +67,7 @@ class Row(Run):
     generator_seed: str = ""
 
 
+ENOUGH_SEEDS = 3
 COLUMNS = [field.name for field in fields(Row)]
 _TEXT = [field.name for field in fields(Row) if field.type == "str"]
 _SLOT = ["suite", "protocol", "source", "model", "seed", "variant", "metric"]
@@ -119,7 +119,7 @@ def append(rows: Iterable[Row], results: Path) -> int:
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writerows(asdict(row) for row in new)
-            _replace(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
+            write_whole(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
     return len(new)
 
 
@@ -161,9 +161,10 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
 
     Only rows of the suite's current protocol count, of each model and seed the newest. With
     two seeds or more, a value is the mean over seeds and its interval the t-interval over
-    seeds, cut where the score ends; with one seed, the interval is the one over images. Column
-    `interval` says which. The lowest of many groups is low by chance with every seed, so for a
-    score with an estimate of its own the ends are the means of the seeds' own ends.
+    seeds, cut where the score ends: what other seeds would give on these very images. (For what
+    other images would give, too, see `benchmarks.comparison`.) With one seed, the interval is the
+    one over images. Column `interval` says which. The lowest of many groups is low by chance with
+    every seed, so for a score with an estimate of its own the ends are the means of the seeds' own.
 
     Args:
         runs: From `read_runs`.
@@ -175,7 +176,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         score its key, key_low, key_high and interval, then these three for each other score.
         The rank is one more than the number of models whose whole interval of the primary score
         is better, so models whose intervals overlap may share one. Heads of a model
-        ("model/head") are listed for diagnosis, without a rank; data sources and different test
+        ("model/head"), and shipped weights of one ("shipped:model"), are listed for diagnosis,
+        without a rank; data sources and different test
         images never share a ranking.
     """
     ours = runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)]
@@ -191,7 +193,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     if not records:
         return pd.DataFrame(columns=columns)
     table = pd.DataFrame(records)
-    ranked = table[~table["model"].str.contains("/", regex=False)]
+    ranked = table[~table["model"].str.contains("/|^shipped:")]
     ranks = [_ranks(rows, primary) for _, rows in ranked.groupby(same_images)]
     table["rank"] = pd.concat(ranks) if ranks else pd.NA
     table["rank"] = table["rank"].astype("Int64")
@@ -229,9 +231,27 @@ def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
         for suite in suites:
             if (runs["suite"] == suite.name).any():
                 path = results / f"{suite.name}.csv"
-                _replace(path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n"))
+                write_whole(path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n"))
                 written.append(path)
     return written
+
+
+def with_few_seeds(runs: pd.DataFrame, suite: Suite) -> list[str]:
+    """Name the ranked models of a suite that stand on fewer seeds than an interval should.
+
+    Args:
+        runs: From `read_runs`.
+        suite: The suite; networks that nobody trains here, on ImageNet's own images, have but one
+            state, and are not named.
+
+    Returns:
+        Suite, source and model of each.
+    """
+    if suite.decide is not None:
+        return []
+    board = leaderboard(runs, suite)
+    few = board[board["rank"].notna() & (board["seeds"] < ENOUGH_SEEDS)]
+    return [f"{suite.name} {source} {model}" for source, model in few[["source", "model"]].values]
 
 
 def markdown(results: Path, suites: Iterable[Suite], source: str = "embedded") -> str:
@@ -302,12 +322,9 @@ def _mean_and_interval(rows: pd.DataFrame, score: Score) -> tuple[float, float, 
         return tuple(rows[["value", "low", "high"]].iloc[0])
     if score.estimate is not None:
         return tuple(rows[["value", "low", "high"]].mean())
-    values = rows["value"].to_numpy(float)
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * error)
-    mean = float(values.mean())
-    low, high = np.clip((mean - half, mean + half), score.lowest, score.highest)
-    return mean, float(low), float(high)
+    value, *ends, _ = mean(rows["value"].to_numpy(float))
+    low, high = np.clip(ends, score.lowest, score.highest)
+    return value, float(low), float(high)
 
 
 def _score_columns(scores: Sequence[Score]) -> list[str]:
@@ -330,7 +347,7 @@ def _same(cell: Any, stored: Any) -> bool:
     return bool(cell == stored)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:

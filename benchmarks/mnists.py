@@ -390,8 +390,8 @@ def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
         source: Where the digits come from.
 
     Returns:
-        `base`, `do_shape`, `do_texture` and `do_background`, in one order and with the same ids:
-        colours, crops and noise are those of `base`.
+        `base`, `do_shape`, `do_texture` and, where there is a background, `do_background`, in one
+        order and with the same ids: colours, crops and noise are those of `base`.
     """
     test = digits(source, "test")
     n = len(test.labels)
@@ -401,12 +401,14 @@ def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
     others = Digits(test.pixels[other], test.labels[other], test.ids)
     by = np.random.default_rng(5).integers(1, len(DIGITS), size=(2, n))
     common = partial(paint, biased=False, seed=6, textures=source.textures)
-    return {
+    painted = {
         "base": common(test),
         "do_shape": common(others),
         "do_texture": common(test, shift=(by[0], 0)),
-        "do_background": common(test, shift=(0, by[1])),
     }
+    if paint is colored:  # black behind every digit
+        return painted
+    return painted | {"do_background": common(test, shift=(0, by[1]))}
 
 
 def _made(paint: Painter, source: DataSource, split: Split, **how: Any) -> ImageSet:

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.scores import WATCHED
 from benchmarks.suite import Suite
 
 # Narrow types, for the files lie in git.
@@ -31,6 +32,9 @@ SCHEMA = pa.schema(
         "confidence": pa.float32(),
     }
 )
+# In files of suites that change objects, see `Suite.unchanged`.
+WITH_WATCHED = pa.schema([*SCHEMA, *(pa.field(name, pa.float32()) for name in WATCHED)])
+_ROUNDED = ("confidence", *WATCHED)
 _COUNTED = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BINARY_PACKED"}
 _KEY = b"cgn-bench"
 
@@ -66,28 +70,30 @@ class Run:
             >>> run.path(Path("results")).as_posix()
             'results/predictions/in9/embedded/cgn-ensemble__shape/seed2.parquet'
         """
-        return _folder(results, self.suite, self.source, self.model) / f"seed{self.seed}.parquet"
+        return predictions_path(results, self.suite, self.source, self.model, self.seed)
 
 
 def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
     """Write predictions to a parquet file, atomically.
 
     Args:
-        predictions: A table with the columns of `SCHEMA`, one row an image; confidences in
-            [0, 1], of which three decimals are kept.
+        predictions: A table with the columns of `SCHEMA`, one row an image, and maybe those
+            of `WITH_WATCHED`; of confidences and probabilities, in [0, 1], three decimals are
+            kept.
         path: The file; its folder is made if it is missing.
         run: Kept in the file beside the table.
 
     Raises:
         ValueError: If columns are missing, or labels do not fit the schema.
     """
-    rounded = predictions.assign(confidence=predictions["confidence"].round(3))
+    schema = WITH_WATCHED if {*WATCHED} & {*predictions} else SCHEMA
+    rounded = predictions.round(dict.fromkeys(_ROUNDED, 3))
     try:
-        table = pa.Table.from_pandas(rounded, SCHEMA, preserve_index=False)
+        table = pa.Table.from_pandas(rounded, schema, preserve_index=False)
     except (KeyError, pa.ArrowException) as error:
         raise ValueError(f"these are no predictions: {error}") from None
     table = table.replace_schema_metadata({_KEY: json.dumps(asdict(run))})
-    repeated = [name for name in SCHEMA.names if name not in _COUNTED]
+    repeated = [name for name in schema.names if name not in _COUNTED]
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
@@ -113,7 +119,7 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
         path: The file.
 
     Returns:
-        The table, with the columns of `SCHEMA`, and the run it belongs to.
+        The table, with the columns of `SCHEMA` or `WITH_WATCHED`, and the run it belongs to.
 
     Raises:
         ValueError: If there is no such file, it is cut short, or it holds something else.
@@ -127,7 +133,10 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
             f"{path} is not a whole parquet file ({error}); delete it and run the model again"
         ) from None
     header = (table.schema.metadata or {}).get(_KEY)
-    if header is None or table.schema.names != SCHEMA.names:
+    if header is None or table.schema.names not in (
+        SCHEMA.names,
+        WITH_WATCHED.names,
+    ):
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
     return table.to_pandas(), Run(**json.loads(header))
 
@@ -161,6 +170,17 @@ def load_runs(
     return [[table for table, _ in of_model] for of_model in found]
 
 
+def predictions_path(results: Path, suite: str, source: str, model: str, seed: int) -> Path:
+    """Return where the predictions of a model with one seed lie.
+
+    Example:
+        >>> predictions_path(Path("results"), "in9", "embedded", "shipped:cgn/shape", 0).as_posix()
+        'results/predictions/in9/embedded/shipped--cgn__shape/seed0.parquet'
+    """
+    return _folder(results, suite, source, model) / f"seed{seed}.parquet"
+
+
 def _folder(results: Path, suite: str, source: str, model: str) -> Path:
-    """Where the predictions of a model lie, a file a seed."""
-    return results / "predictions" / suite / source / model.replace("/", "__")
+    """Where the predictions of a model lie, under a name that every system takes for a folder."""
+    name = model.replace("/", "__").replace(":", "--")
+    return results / "predictions" / suite / source / name

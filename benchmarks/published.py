@@ -109,11 +109,7 @@ def beside(suite: Suite, board: pd.DataFrame, also: Sequence[str] = ()) -> pd.Da
         >>> table[["measured", "value", "verdict"]].values.tolist()[0]
         ['erm', 0.359, 'not run: erm on official data']
     """
-    sources = board["source"].str
-    whole = sources.startswith(OFFICIAL) & ~sources.endswith(PART)
-    official = board[whole].sort_values("source")
-    official = official.drop_duplicates("model", keep="last")
-    ours = {str(row["model"]): row for row in official.to_dict("records")}
+    ours = {str(row["model"]): row for row in official_rows(board).to_dict("records")}
     facts = published(suite).to_dict("records")
     facts += [_unpublished(suite, model) for model in also]
     rows = []
@@ -129,6 +125,17 @@ def beside(suite: Suite, board: pd.DataFrame, also: Sequence[str] = ()) -> pd.Da
             | {"verdict": _verdict(model, here.get(key, NAN), low, high)}
         )
     return pd.DataFrame(rows)
+
+
+def official_rows(board: pd.DataFrame) -> pd.DataFrame:
+    """Choose the rows on all official images; of each model those with textures before others.
+
+    Args:
+        board: A leaderboard.
+    """
+    sources = board["source"].str
+    whole = sources.startswith(OFFICIAL) & ~sources.endswith(PART)
+    return board[whole].sort_values("source").drop_duplicates("model", keep="last")
 
 
 def _unpublished(suite: Suite, model: str) -> dict[Hashable, object]:

@@ -162,7 +162,7 @@ def _figures(
             + ", ".join(f"{factor} {100 * row[key]:.0f} %" for factor, key in effects.items())
             for _, row in board.iterrows()
         )
-        title = "Causal effect of each factor on decisions"
+        title = "Causal effect of each factor"
         return [{"title": title, "alt": said} | _pictures(figure.light, figure.dark)]
     for name, tables in seeds.items():
         means = pd.DataFrame([cue_shares(table, variant) for table in tables]).mean()

@@ -1,6 +1,7 @@
 """From predictions to scores with intervals.
 
-Predictions are a table, one row an image: variant, id, shape, texture, background, prediction.
+Predictions are a table, one row an image: variant, id, shape, texture, background, prediction;
+and for suites that change objects the columns `WATCHED`.
 A `Score` reads such a table of one model, one seed and one suite, and gives an `Estimate`.
 Which scores a suite has is not here: each suite names its own. Nor is how two models compare:
 see `benchmarks.comparison`.
@@ -27,10 +28,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta, binomtest
+from scipy.stats import t as student_t
+
+Counts = NDArray[np.int64] | NDArray[np.float64]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+# How probable each image makes the class that its object's factors had before they were changed.
+WATCHED = ("p_shape", "p_texture", "p_background")
 EXACT_BELOW = 5  # hits or misses; with fewer, Wilson's interval is too short
 
 
@@ -52,7 +58,8 @@ class Score:
         metric: Its name among the scores of that variant.
         count: From predictions to what each cluster of dependent images adds to the score: a
             table indexed by their common id, with columns hits and images, and if the score is
-            a difference of two shares these two again for the second.
+            a difference of two shares these two again for the second. Whole numbers where
+            decisions are counted; fractions where probabilities are averaged.
         estimate: From these counts to the estimate, for a score that is no such share or
             difference; what the counts are is then between the two. None for all others.
         higher_is_better: Which way is good.
@@ -84,13 +91,18 @@ class Score:
         """Estimate the score from predictions of one model with one seed.
 
         The interval of a share of images that are all independent is Wilson's, near 0 and 1 the
-        exact one of Clopper and Pearson; otherwise it resamples clusters.
+        exact one of Clopper and Pearson; of a mean of probabilities, Student's; otherwise it
+        resamples clusters.
         """
         clusters = self.count(predictions).to_numpy()
         if self.estimate is not None:
             return self.estimate(clusters)
         if clusters.shape[1] == 2 and (clusters[:, 1] == 1).all():
-            return proportion(clusters[:, 0] > 0)
+            if counted(clusters):
+                return proportion(clusters[:, 0] > 0)
+            value, low, high, n = mean(clusters[:, 0])
+            low, high = np.clip((low, high), self.lowest, self.highest)
+            return Estimate(value, float(low), float(high), n)
         return bootstrap(clusters)
 
 
@@ -320,12 +332,49 @@ def proportion(hits: NDArray[np.bool_]) -> Estimate:
     return Estimate(n_hits / n, float(interval.low), float(interval.high), n)
 
 
-def bootstrap(clusters: NDArray[np.int64], *, seed: int = 0) -> Estimate:
+def mean(values: NDArray[np.float64]) -> Estimate:
+    """Mean of independent values with Student's interval.
+
+    Args:
+        values: One an image, or one a seed, (N,) float64.
+
+    Returns:
+        The estimate; all of it NaN if there are fewer than two values. If all are alike, the
+        interval has no width.
+
+    Source:
+        Student, The probable error of a mean, Biometrika 1908.
+
+    Example:
+        >>> estimate = mean(np.array([0.25] * 50 + [0.75] * 50))
+        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
+        (0.5, 0.45, 0.55, 100)
+    """
+    n = len(values)
+    if n < 2:
+        return Estimate(np.nan, np.nan, np.nan, n)
+    value = float(values.mean())
+    error = values.std(ddof=1) / np.sqrt(n)
+    half = float(student_t.ppf(TAILS[1], n - 1) * error)
+    return Estimate(value, value - half, value + half, n)
+
+
+def counted(clusters: Counts) -> bool:
+    """Tell whole numbers of decisions from sums of probabilities."""
+    return bool(np.issubdtype(clusters.dtype, np.integer))
+
+
+def n_images(clusters: Counts) -> int:
+    """Count the images behind clusters, (clusters, 2 or 4); of probabilities, the clusters."""
+    return int(clusters[:, 1::2].sum()) if counted(clusters) else len(clusters)
+
+
+def bootstrap(clusters: Counts, *, seed: int = 0) -> Estimate:
     """Percentile interval of a share, or of a difference of two, resampling whole clusters.
 
     Args:
-        clusters: Hits and images of each cluster, (clusters, 2) int64; with those of the second
-            share (clusters, 4).
+        clusters: Hits and images of each cluster, (clusters, 2) int64, or what takes their place
+            where probabilities are averaged; with those of the second share (clusters, 4).
         seed: Decides the resamples; the same seed gives the same interval.
 
     Returns:
@@ -337,7 +386,7 @@ def bootstrap(clusters: NDArray[np.int64], *, seed: int = 0) -> Estimate:
         >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
         (0.5, 0.4, 0.6, 100)
     """
-    n = int(clusters[:, 1::2].sum())
+    n = n_images(clusters)
     value = float(shares(clusters.sum(axis=0)))
     if not np.isfinite(value):
         return Estimate(np.nan, np.nan, np.nan, n)
@@ -346,25 +395,40 @@ def bootstrap(clusters: NDArray[np.int64], *, seed: int = 0) -> Estimate:
     return Estimate(value, float(low), float(high), n)
 
 
-def resample(clusters: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float64]:
+def resample(clusters: Counts, generator: np.random.Generator) -> NDArray[np.float64]:
     """Draw clusters with replacement, and sum them, many times.
 
     Clusters with equal counts are interchangeable, so how often each *kind* of cluster is drawn
-    follows one multinomial: exact, and its cost does not grow with the number of clusters.
+    follows one multinomial: exact, and its cost does not grow with the number of clusters. Of
+    sums of probabilities no two are alike: these are drawn one by one.
 
     Args:
-        clusters: What each cluster adds to each sum, (clusters, sums) int64.
+        clusters: What each cluster adds to each sum, (clusters, sums) int64 or float64.
         generator: Decides what is drawn.
 
     Returns:
         Sums, (RESAMPLES, sums).
     """
+    if not counted(clusters):
+        return _resample_each(clusters, generator)
     kinds, times = np.unique(clusters, axis=0, return_counts=True)
     sums = np.empty((RESAMPLES, clusters.shape[1]))
     for start in range(0, RESAMPLES, 1_000):  # all at once, many kinds would fill the memory
         drawn = generator.multinomial(len(clusters), times / len(clusters), size=1_000)
         sums[start : start + 1_000] = drawn.astype(float) @ kinds
     return sums
+
+
+def _resample_each(clusters: Counts, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw clusters of which no two are alike, a few resamples at once."""
+    n = len(clusters)
+    at_once = max(1, 1_000_000 // n)
+    parts = []
+    for start in range(0, RESAMPLES, at_once):
+        size = (min(at_once, RESAMPLES - start), n)
+        drawn = generator.integers(n, size=size, dtype=np.int32)
+        parts.append(np.stack([column[drawn].sum(axis=1) for column in clusters.T], axis=1))
+    return np.concatenate(parts)
 
 
 def shares(sums: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -381,7 +445,7 @@ def shares(sums: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]
         array([0.25,  nan])
     """
     hits, images = sums[..., 0::2], sums[..., 1::2]
-    parts = np.where(images > 0, hits / np.maximum(images, 1), np.nan)
+    parts = np.where(images > 0, hits / np.where(images > 0, images, 1), np.nan)
     return np.asarray(parts[..., 0] - parts[..., 1:].sum(axis=-1))
 
 

@@ -126,6 +126,9 @@ class Suite:
             world's classes themselves.
         own_preprocessing: Whether images are resized and cropped as each model asks for.
         n_images: How many images the official variants have, by name; empty if it does not matter.
+        unchanged: The variant in which objects are as they were before the others changed them,
+            in the same order: predictions then also tell how probable each image makes the
+            classes that its object has there. None if nothing is changed.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Suite:
     decide: Callable[[Tensor], Tensor] | None = None
     own_preprocessing: bool = False
     n_images: Mapping[str, int] = field(default_factory=dict)
+    unchanged: str | None = None
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]

@@ -81,7 +81,7 @@ def differences_table(
         "n",
         "verdict",
         title=f"{first} against {second}",
-        caption="percent and points with 95 % interval, images and seeds resampled; detectable: "
+        caption="percent and points with 95 % interval over images and seeds; detectable: "
         "the smallest difference that would be found in 4 cases of 5",
         min_width=80,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from ast import literal_eval
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,7 @@ import benchmarks
 import benchmarks.published
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
+from benchmarks.protocols import check_protocols, pin
 from benchmarks.scores import worst_group
 from benchmarks.suite import DataSource, Suite
 from cgn.counterfactuals import Weights, find_weights
@@ -26,6 +29,9 @@ from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig
 from cgn.train import LossWeights, TrainConfig
 from classifiers.networks import InvariantEnsemble
+from classifiers.shipped import Shipped
+
+READER = {"seed": 0, "generator_seed": "7"}
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,9 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(
         bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
     )
+    pinned = tmp_path / "protocols.csv"
+    monkeypatch.setattr(bench, "check_protocols", partial(check_protocols, pinned=pinned))
+    monkeypatch.setattr(bench, "pin", partial(pin, pinned=pinned))
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return done
@@ -288,8 +297,8 @@ def test_a_model_trained_at_another_correlation_is_another_row_on_the_same_image
     assert board["rank"].dropna().to_dict() == {"erm": 1, "erm@0.99": 1}  # the stand-ins are alike
     assert bench.main(["compare", "erm@0.99", "erm", "--results", str(results)]) == 0
     assert capsys.readouterr().out.count("cannot be told apart") == 3
-    bench.main(["check", "--results", str(results)])
-    *problems, _ = capsys.readouterr().out.splitlines()
+    bench.main(["check", "--pin", "--results", str(results)])
+    _, *problems, _ = capsys.readouterr().out.splitlines()
     # A working tree with changes is the one thing that may be wrong while this runs.
     assert [each for each in problems if "changes that are in no commit" not in each] == []
 
@@ -508,6 +517,49 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     assert metadata["correlation"] == 1.0
     assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
     assert str(out) in capsys.readouterr().out
+
+
+def test_a_shipped_classifier_is_fitted_written_and_scored_on_all_suites_of_its_world(
+    results: Path, tmp_path: Path, suites: dict[str, Suite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suites["other-mnist"] = replace(suites["other-mnist"], world=suites["tiny"].world)
+    monkeypatch.setattr(
+        bench, "save_classifier", lambda path, _, about: path.write_text(repr(about))
+    )
+    monkeypatch.setattr(
+        bench, "load_shipped", lambda spec, world, folder: Shipped(Reader(0), "w", READER)
+    )
+    out = tmp_path / "weights"
+    assert command(results, f"train classifier --suite tiny --model cgn-ensemble --out {out}") == 0
+    about = literal_eval((out / "cgn-ensemble-tiny-world.safetensors").read_text())
+    assert about["train_sha256"] == {
+        "biased": tiny_images(3).sha256(),
+        "counterfactual": tiny_images(0, n=6).sha256(),
+    }
+    assert (about["seed"], about["generator_seed"]) == (0, "7")
+    assert about["command"].startswith("python bench.py train classifier --suite tiny")
+    boards = {name: pd.read_csv(results / f"{name}.csv") for name in ("tiny", "other-mnist")}
+    for name, board in boards.items():
+        assert board["model"].tolist() == [
+            "shipped:cgn-ensemble",
+            "shipped:cgn-ensemble/shape",
+        ]
+        assert board["rank"].isna().all()  # what it is of has a rank, from its own seeds
+        assert about["quality"][name] == pytest.approx(board["hard_accuracy"][0])
+    before = files(results)
+    assert command(results, "--suite all --model shipped:cgn-ensemble") == 0
+    assert files(results) == before
+
+
+def test_a_shipped_classifier_is_refused_on_other_images_than_it_was_fitted_for(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images.txt").touch()
+    text = f"--suite other-mnist --model shipped:erm --data {tmp_path}"
+    assert command(results, text) == 2
+    assert "was fitted on the embedded data" in capsys.readouterr().err
+    assert command(results, "--suite tiny --model shipped:none") == 2
+    assert "no classifier shipped:none of tiny-world is shipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

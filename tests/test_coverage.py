@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import benchmarks.comparison
 import benchmarks.scores
 from benchmarks.comparison import compare
-from benchmarks.scores import Estimate, Score, bootstrap, proportion, worst
+from benchmarks.scores import Estimate, Score, bootstrap, mean, proportion, worst
 
 N_EXPERIMENTS = 2_000
 Bits = NDArray[np.bool_]
@@ -65,6 +65,35 @@ def of_a_difference_between_models(generator: np.random.Generator) -> tuple[floa
     return found.low, found.high, 0.1
 
 
+def of_a_mean_of_probabilities(generator: np.random.Generator) -> tuple[float, float, float]:
+    estimate = mean(generator.beta(0.5, 0.2, size=200))  # most near 1, many near 0
+    return estimate.low, estimate.high, 0.5 / 0.7
+
+
+def of_a_share_of_effects(generator: np.random.Generator) -> tuple[float, float, float]:
+    shape, texture = generator.beta(0.5, 0.2, size=100), generator.beta(0.2, 0.5, size=100)
+    estimate = bootstrap(np.stack([shape, shape + texture], axis=1))
+    return estimate.low, estimate.high, 0.5 / 0.7
+
+
+def of_a_mean_over_seeds(generator: np.random.Generator) -> tuple[float, float, float]:
+    estimate = mean(generator.normal(0.7, 0.02, size=3))
+    return estimate.low, estimate.high, 0.7
+
+
+def of_a_difference_over_seeds_and_images(
+    generator: np.random.Generator,
+) -> tuple[float, float, float]:
+    common = generator.random(300)  # how hard images are, for both models and all seeds
+
+    def model(share: float) -> list[pd.DataFrame]:
+        bars = share + generator.normal(0, 0.03, size=3)
+        return [pd.DataFrame(counted(common < bar), columns=["hits", "images"]) for bar in bars]
+
+    found = compare(COUNTED, model(0.7), model(0.6), seed=int(generator.integers(1 << 30)))
+    return found.low, found.high, 0.1
+
+
 @pytest.mark.parametrize(
     "experiment",
     [
@@ -73,6 +102,10 @@ def of_a_difference_between_models(generator: np.random.Generator) -> tuple[floa
         of_a_shape_bias,
         of_a_gap,
         of_a_difference_between_models,
+        of_a_mean_of_probabilities,
+        of_a_share_of_effects,
+        of_a_mean_over_seeds,
+        of_a_difference_over_seeds_and_images,
     ],
 )
 def test_an_interval_covers_the_truth_in_93_to_97_of_100_experiments(

@@ -14,9 +14,16 @@ from conftest import TINY_SHA256, run_model, tiny_suite
 from test_predictions import FirstRow
 
 from benchmarks.evaluate import evaluate
-from benchmarks.gate import check, check_history, check_regression, earlier, summary
+from benchmarks.gate import (
+    check,
+    check_history,
+    check_regression,
+    check_weights,
+    earlier,
+    summary,
+)
 from benchmarks.leaderboard import write_leaderboards
-from benchmarks.predictions import load, save
+from benchmarks.predictions import Run, load, save
 from benchmarks.suite import EMBEDDED
 
 SUITES = {"tiny": tiny_suite("tiny")}
@@ -155,6 +162,47 @@ def test_worse_weights_are_found_and_the_score_is_named(results: Path, before: P
         "tiny embedded erm easy_accuracy",
         "tiny embedded erm hard_accuracy",
     ]
+
+
+def committed(results: Path) -> Run:
+    return load(next(results.rglob("seed0.parquet")))[1]
+
+
+def test_shipped_weights_that_answer_worse_than_committed_are_named_by_row(results: Path) -> None:
+    problems = check_weights(results, [(committed(results), worse(PREDICTIONS))])
+    assert [problem.split(":")[0] for problem in problems] == [
+        "tiny embedded erm seed 0 easy",
+        "tiny embedded erm seed 0 hard",
+    ]
+    assert "answer worse than the committed predictions, 35.0 instead of 100.0 %" in problems[0]
+
+
+def test_shipped_weights_that_another_machine_rounds_otherwise_hold(results: Path) -> None:
+    rounded = PREDICTIONS.assign(confidence=PREDICTIONS["confidence"] + 1e-4)
+    rounded.loc[[3, 50], "prediction"] = (rounded.loc[[3, 50], "shape"] + 1) % 3
+    assert check_weights(results, [(committed(results), rounded)]) == []
+
+
+def test_shipped_weights_that_are_better_hold_if_they_are_those_of_the_row(results: Path) -> None:
+    run_model(results, worse(PREDICTIONS), seed=0)
+    assert check_weights(results, [(committed(results), PREDICTIONS)]) == []
+    others = replace(committed(results), weights_sha256="others")
+    (problem,) = check_weights(results, [(others, PREDICTIONS)])
+    assert problem.startswith("tiny embedded erm seed 0: the shipped weights are others now")
+
+
+def test_shipped_weights_whose_committed_predictions_are_gone_are_named(results: Path) -> None:
+    run = committed(results)
+    run.path(results).unlink()
+    (problem,) = check_weights(results, [(run, PREDICTIONS)])
+    assert problem.startswith("tiny embedded erm seed 0: there is no file")
+
+
+def test_a_run_whose_rows_are_all_gone_is_named_by_its_predictions(results: Path) -> None:
+    edit(results / "runs.csv", lambda lines: [lines[0], *(x for x in lines if ",erm,w,0," in x)])
+    assert "predictions/tiny/embedded/erm/seed1.parquet: runs.csv has no rows of it" in found(
+        results
+    )
 
 
 def test_better_weights_and_a_few_other_answers_are_no_regression(

@@ -1,22 +1,23 @@
 """The README says what the repository does."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from benchmarks import ATTRIBUTIONS, SUITES
 from benchmarks.gate import earlier
-from benchmarks.leaderboard import markdown
-from benchmarks.tables import percent
-from cgn.images import Factors, load_tensors
+from benchmarks.readme import readme_blocks, rewritten
+from cgn.counterfactuals import SHIPPED
+from cgn.images import load_tensors
 from cgn.train import PRESETS
 from classifiers import MODELS
 
 ROOT = Path(__file__).parents[1]
+SHOWN = (list(SUITES.values()), list(MODELS))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -31,66 +32,35 @@ def states() -> Iterator[list[Path]]:
         yield [now]
 
 
-def test_the_leaderboard_in_the_readme_follows_from_the_committed_rows(states: list[Path]) -> None:
-    begin, end = "<!-- leaderboard: python bench.py list --markdown -->", "<!-- /leaderboard -->"
-    shown = README.split(begin)[1].split(end)[0].strip()
-    assert shown in [markdown(state, list(SUITES.values())) for state in states]
-
-
-def test_the_table_of_cgns_in_the_readme_follows_from_their_files() -> None:
-    for world in {suite.world for suite in SUITES.values()}:
-        about = load_tensors(ROOT / "cgn/weights" / f"{world.name}.safetensors")[1]
-        quality: Any = about["quality"]
-        config: Any = about["config"]
-        cells = [world.name, f"{config['steps']:,}", f"{about['seconds']:,.0f}"]
-        cells += [f"{100 * quality[f'{factor}_effectiveness']:.1f}" for factor in Factors._fields]
-        if world.name == "colored-mnist":
-            cells[-1] = "-"  # its background is always black
-        assert f"| {' | '.join(cells)} |" in README
-        assert config == asdict(PRESETS[world.name]), (
-            "the README says: trained by just that command"
-        )
-
-
-@pytest.mark.parametrize("model", ["erm", "cgn", "cgn-abduct", "oracle"])
-def test_the_figures_for_full_mnist_follow_from_the_committed_rows(
-    model: str, states: list[Path]
+def test_every_table_between_marks_is_what_the_command_makes_of_the_committed_rows(
+    states: list[Path],
 ) -> None:
-    rows = [f"(`{model}`) | {' | '.join(official_cells(state, model))} |" for state in states]
-    assert any(row in README for row in rows)
+    fresh = [rewritten(README, readme_blocks(state, *SHOWN, SHIPPED)) for state in states]
+    assert README in fresh, "python bench.py list --readme README.md makes them anew"
 
 
-def official_cells(results: Path, model: str) -> list[str]:
-    """Seeds and scores of a model on the three MNISTs' official data."""
-    cells: list[str] = []
-    seeds: set[int] = set()
-    for name in ("colored-mnist", "double-colored-mnist", "wildlife-mnist"):
-        board = pd.read_csv(results / f"{name}.csv")
-        official = board[board["source"].str.startswith("official")].set_index("model")
-        ends = [f"unbiased_accuracy{end}" for end in ("", "_low", "_high")]
-        cells.append(percent(*official.loc[model, ends]))
-        seeds.add(int(official["seeds"][model]))
-    return [", ".join(map(str, sorted(seeds))), *cells]
+def test_shipped_cgns_were_trained_by_the_command_that_the_readme_shows() -> None:
+    for world in {suite.world.name for suite in SUITES.values()}:
+        about = load_tensors(SHIPPED / f"{world}.safetensors")[1]
+        assert about["config"] == asdict(PRESETS[world])
 
 
-def correlated_cells(results: Path, model: str) -> list[str]:
-    """Scores of a model on the three MNISTs' official data, at correlation 1 and 0.99."""
-    cells = []
-    for name in ("colored-mnist", "double-colored-mnist", "wildlife-mnist"):
-        board = pd.read_csv(results / f"{name}.csv")
-        official = board[board["source"].str.startswith("official")].set_index("model")
-        ends = [f"unbiased_accuracy{end}" for end in ("", "_low", "_high")]
-        for row in (model, f"{model}@0.99"):
-            cells.append(percent(*official.loc[row, ends]) if row in official.index else "-")
-    return cells
+def test_a_changed_row_changes_every_table_that_shows_it(tmp_path: Path) -> None:
+    text = (ROOT / "results/runs.csv").read_text(encoding="utf-8")
+    runs = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    moved = (runs["suite"] == "wildlife-mnist") & (runs["model"] == "cgn")
+    runs.loc[moved, "value"] = "0.123"
+    runs.to_csv(tmp_path / "runs.csv", index=False)
+    before = readme_blocks(ROOT / "results", *SHOWN, SHIPPED)
+    after = readme_blocks(tmp_path, *SHOWN, SHIPPED)
+    assert {name for name in before if before[name] != after[name]} == set(before) - {"CGNs"}
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_the_table_of_models_on_full_mnist_follows_from_the_committed_rows(
-    model: str, states: list[Path]
-) -> None:
-    rows = [f"| `{model}` | {' | '.join(correlated_cells(state, model))} |" for state in states]
-    assert any(row in README for row in rows) or rows[0].endswith("| - | - | - | - | - | - |")
+def test_marks_that_are_missing_or_doubled_are_an_error() -> None:
+    for text in ("<!-- a --> 1", "<!-- a -->1<!-- /a --><!-- a -->2<!-- /a -->"):
+        with pytest.raises(ValueError, match=r"must have <!-- a --> and <!-- /a --> once each"):
+            rewritten(text, {"a": "new"})
+    assert rewritten("x<!-- a -->1<!-- /a -->y", {"a": r"\1"}) == "x<!-- a -->\n\\1\n<!-- /a -->y"
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +15,12 @@ from conftest import run_model, tiny_suite
 from playwright.sync_api import Error, Page, sync_playwright
 from test_predictions import FirstRow
 
+from benchmarks import ATTRIBUTIONS, SUITES
 from benchmarks.evaluate import evaluate
 from benchmarks.figures import cue_shares, cues_figure
-from benchmarks.report import N_DISPUTED, write_report
+from benchmarks.leaderboard import Row, append, leaderboard, read_runs
+from benchmarks.published import published
+from benchmarks.report import N_DISPUTED, _figures, write_report
 from benchmarks.suite import EMBEDDED
 from cgn.counterfactuals import write_png
 from cgn.images import to_images
@@ -92,6 +96,61 @@ def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no rows to report"):
         write_report(tmp_path / "x.html", tmp_path, [SUITE], {"tiny": IMAGES}, {})
     assert not (tmp_path / "x.html").exists()
+
+
+def cells_of(page: str, caption: str) -> list[list[str]]:
+    """Texts of the cells of a table, a list a row, without its head."""
+    body = page.split(caption)[1].split("<tbody>")[1].split("</tbody>")[0]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("<tr>")[1:]]
+
+
+def test_published_scores_stand_beside_ours_with_verdict_and_source(tmp_path: Path) -> None:
+    suite, caption = SUITES["wildlife-mnist"], "Published beside measured here"
+    run_model(tmp_path, PREDICTIONS, seed=0)
+    of_tiny = read_runs(tmp_path).iloc[0].to_dict() | {"suite": suite.name, "model": "cgn"}
+    of_tiny |= {"protocol": suite.protocol, "variant": "unbiased", "metric": "accuracy"}
+
+    def page(source: str) -> str:
+        values = ((0, 0.813), (1, 0.814), (2, 0.815))
+        own = [of_tiny | {"seed": s, "source": source, "value": value} for s, value in values]
+        append([Row(**row) for row in own], tmp_path)
+        write_report(tmp_path / "r.html", tmp_path, [suite], {suite.name: {}}, {})
+        return (tmp_path / "r.html").read_text()
+
+    assert caption not in page("embedded")  # whose scores nobody has published
+    rows = {row[0]: row[1:] for row in cells_of(page("official"), caption)[::-1]}
+    assert rows["CNN, CGN images"] == [
+        "reproduction",
+        "81.4 [80.6, 82.2]",
+        "cgn",
+        "81.4 [81.2, 81.6]",
+        "inside",
+        "Bagad et al., ReScience C 2022, Table 3",
+    ]
+    assert rows["CNN, original and GAN images"][2:5] == [
+        "gan",
+        "\u2013",
+        "not run: gan on official data",
+    ]
+    assert len(rows) == len(set(published(suite)["model"]))
+
+
+def test_the_effects_of_factors_are_drawn_and_said_in_words(tmp_path: Path) -> None:
+    suite = ATTRIBUTIONS["attribution-colored-mnist"]
+    run_model(tmp_path, PREDICTIONS, seed=0)
+    common = read_runs(tmp_path).iloc[0].to_dict()
+    common |= {"suite": suite.name, "protocol": suite.protocol, "source": "official"}
+    values = {"do_shape_effect": 0.25, "do_texture_effect": 0.75, suite.primary: 0.25}
+    rows = [
+        Row(**common | {"variant": s.variant, "metric": s.metric, "value": values[s.key]})
+        for s in suite.scores
+        if s.key in values
+    ]
+    append([replace(row, low=row.value - 0.1, high=row.value + 0.1) for row in rows], tmp_path)
+    drawn = _figures(suite, leaderboard(read_runs(tmp_path), suite), {}, "base")
+    (figure,) = drawn
+    assert figure["alt"] == "erm: shape 25 %, texture 75 %"
+    assert figure["light"] != figure["dark"]
 
 
 def test_disputed_images_are_those_with_the_most_answers(report: Path) -> None:
