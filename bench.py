@@ -35,7 +35,7 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn
 
-from benchmarks import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
+from benchmarks import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.arguments import command_line
 from benchmarks.backgrounds_challenge import (
     CHALLENGE,
@@ -71,12 +71,19 @@ from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
 from cgn.model import CGN, weights_sha256
 from cgn.quality import abduction_quality, accuracy, quality
+from cgn.recombination import recombine_cached
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
 from classifiers.fit import fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
-from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
+from classifiers.recipes import (
+    FACTOR_CLASSIFIER,
+    N_COUNTERFACTUALS,
+    N_RECOMBINED,
+    OWN_TEXTURE,
+    Recipe,
+)
 
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
@@ -128,6 +135,7 @@ def chosen_suites(text: str) -> list[Suite]:
         "mnists": [name for name in SUITES if name.endswith("mnist")],
         "t10k": list(T10K),
         "attributions": list(ATTRIBUTIONS),
+        "natural": list(NATURAL),
     }
     return chosen(text, known_suites(), "suite", groups)
 
@@ -135,7 +143,7 @@ def chosen_suites(text: str) -> list[Suite]:
 def known_suites() -> dict[str, Suite]:
     """Everything that can be run: the seven suites, their twins, and what moves a model."""
     official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS
+    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
 
 
 def edition(suite: Suite, source: DataSource) -> Suite:
@@ -177,6 +185,8 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
 
 def official_folder(suite: Suite) -> Path:
     """Where a suite's official data is looked for; all MNISTs share one folder."""
+    if suite.name in NATURAL:
+        return data_folder()  # they take their images from several folders within it
     name = suite.name.removesuffix("-official").removesuffix("-challenge")
     return data_folder() / ("mnist" if "mnist" in name else name)
 
@@ -357,6 +367,8 @@ def run_world(
             sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
         if "abducted" in kinds:
             sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
+        if "recombined" in kinds:
+            sets["recombined"] = recombined(world, sets["biased"], seed, place)
         if "generated" in kinds:
             sets["generated"] = generated(world, sets["biased"], seed, place)
             generators["generated"] = chosen_preset(world).seed
@@ -398,6 +410,24 @@ def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Pl
             seed=seed,
             device=place.device,
             cache=cache_folder() / "counterfactuals",
+            progress=update,
+        )
+
+
+def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Join parts of a world's training images anew, or take the images from the cache."""
+    folder = cache_folder() / "counterfactuals"
+    found = biased.masks if world.masks_found else None
+    with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
+        return recombine_cached(
+            biased,
+            find_objects_cached(biased, folder) if found is None else found > 0,
+            N_RECOMBINED,
+            n_classes=len(world.classes),
+            seed=seed,
+            own_texture=OWN_TEXTURE,
+            device=place.device,
+            cache=folder,
             progress=update,
         )
 
@@ -585,7 +615,7 @@ def caption(exam: Exam) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
     about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source_name} data"
     if exam.source.folder is not None:
-        other = "" if exam.suite.decide else "; --data embedded takes the installed data"
+        other = "; --data embedded takes the installed data" if exam.suite.embedded else ""
         return f"{about} from {exam.source.folder}{other}"
     if "mnist" not in exam.suite.name:
         return f"{about}, drawn with an installed font"

@@ -14,7 +14,7 @@ from benchmarks.store import DATA_SETS
 from cgn.train import LossWeights, TrainConfig
 
 RESULTS = Path(__file__).parents[1] / "results"
-GROUPS = "all (seven), mnists, t10k, attributions"
+GROUPS = "all (seven), mnists, t10k, attributions, natural"
 EXAMPLES = """\
 examples:
   bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?

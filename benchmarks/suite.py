@@ -94,6 +94,10 @@ class World:
             action: `do_texture` and `do_background` give every class the label of the next one.
             For measuring only; empty where they are not known.
         correlates: Whether `train` takes a `DataSource.correlation` below 1.
+        fingerprint: Hash of the user's raw material, under which what is made of it is kept; None
+            for material that is read each time.
+        masks_found: Whether the masks of `train` were found in the images, so that models may be
+            trained on them, and are not the truth.
     """
 
     name: str
@@ -103,6 +107,8 @@ class World:
     unbiased: Callable[[DataSource], ImageSet]
     exact: Callable[[DataSource], dict[str, ImageSet]] = lambda source: {}
     correlates: bool = False
+    fingerprint: Callable[[DataSource], str] | None = None
+    masks_found: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +132,7 @@ class Suite:
             world's classes themselves.
         own_preprocessing: Whether images are resized and cropped as each model asks for.
         n_images: How many images the official variants have, by name; empty if it does not matter.
+        fingerprint: As in `World`, of the raw material of the variants.
     """
 
     name: str
@@ -140,6 +147,7 @@ class Suite:
     decide: Callable[[Tensor], Tensor] | None = None
     own_preprocessing: bool = False
     n_images: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: Callable[[DataSource], str] | None = None
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]
