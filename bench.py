@@ -65,18 +65,22 @@ from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarke
 from benchmarks.tables import data_table, differences_table, published_table, scores_table
 from cgn.cache import cache_key
 from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
-from cgn.files import ImageFiles
+from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.gan import generated_cached
+from cgn.hub import hub_images
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
+from cgn.masks import masks_from_files, paths_of_masks
 from cgn.model import CGN, weights_sha256
 from cgn.quality import abduction_quality, accuracy, quality
 from cgn.recombination import recombine_cached
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
-from classifiers.fit import fit_cached
+from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.fit import fit, fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
+from classifiers.processes import first_alone, is_first, process_group
 from classifiers.recipes import (
     FACTOR_CLASSIFIER,
     N_COUNTERFACTUALS,
@@ -104,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0].startswith("--") and given[0] != "--help":
         given = ["run", *given]
     try:
-        options = command_line().parse_args(given or ["--help"])
+        options = command_line(EnsembleConfig).parse_args(given or ["--help"])
         options.given = given
         return COMMANDS[options.command](options) or 0
     except (ValueError, OSError) as error:
@@ -887,6 +891,67 @@ def train_cgn(options: argparse.Namespace) -> None:
     print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
 
 
+def fit_ensemble(options: argparse.Namespace) -> None:
+    """Fit the ensemble to images of the user's own, in one process or many; write its weights."""
+    names = {field.name for field in fields(EnsembleConfig)}
+    config = EnsembleConfig(**{n: value for n, value in vars(options).items() if n in names})
+    out: Path = options.out
+    check_writable(out.parent, "--out")
+    with process_group(chosen_device(options.device)) as device, progress_bars() as bars:
+        images, classes = real_images(options)
+        with bar(bars, "counterfactuals") as update:
+            counterfactuals = first_alone(
+                lambda: counterfactuals_of(options, images, len(classes), config.seed, update)
+            )
+        with bar(bars, f"{config.backbone}: fit") as update:
+            network = fit(
+                config.recipe(),
+                {"biased": images, "recombined": counterfactuals},
+                n_classes=len(classes),
+                seed=config.seed,
+                device=device,
+                progress=update,
+                checkpoint=out.with_suffix(".checkpoint"),
+            )
+        if is_first():
+            command = shlex.join(["python", "bench.py", *options.given])
+            origin = {"config": asdict(config), "command": command, **environment(device)}
+            save_ensemble(network, classes, options.size, out, origin)
+            print(f"wrote {out}; score it with --model ensemble:{out}")
+
+
+def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
+    """Find the images that `fit` is given, and the names of their classes."""
+    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
+    if options.images.startswith("hub:"):
+        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
+    return image_folder(Path(options.images).expanduser(), preprocessing)
+
+
+def counterfactuals_of(
+    options: argparse.Namespace, images: ImageSet, n_classes: int, seed: int, update: Update
+) -> ImageSet:
+    """Read the counterfactuals that `fit` is given, or recombine the images by their masks."""
+    if options.counterfactuals:
+        return ImageSet.load(options.counterfactuals)
+    if not isinstance(images, ImageFiles):
+        raise ValueError(
+            "masks go with a folder of images; for a set of the hub name a file with "
+            "--counterfactuals"
+        )
+    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
+    return recombine_cached(
+        images,
+        masks_from_files(paths, options.size, images.preprocessing),
+        options.n_counterfactuals,
+        n_classes=n_classes,
+        seed=seed,
+        own_texture=OWN_TEXTURE,
+        cache=cache_folder() / "counterfactuals",
+        progress=update,
+    )
+
+
 def measured(
     cgn: CGN,
     world: World,
@@ -966,6 +1031,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "report": report,
     "compare": compare_models,
     "train": train_cgn,
+    "fit": fit_ensemble,
     "quality": measure_cgn,
 }
 

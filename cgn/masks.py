@@ -19,21 +19,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from cgn.cache import cache_key, open_or_make
+from cgn.files import AS_IT_IS, Preprocessing
 from cgn.images import ImageSet, load_tensors, save_tensors
 
 Progress = Callable[[int, int], None]
 
 ROUNDS = 3  # of GrabCut; five give the same masks but for single pixels
 CORE = 0.4  # of the box's sides: the ellipse that is surely object
-MARGIN = 0.04  # of the image's side: where a box reaches the edge, so much is background to begin
 WORKERS = os.cpu_count() or 1  # threads: OpenCV works without Python's lock
 AT_ONCE = 512  # images read together
+MASK_ENDINGS = (".npy", ".png")
 
 
 def opencv() -> Any:
@@ -101,14 +101,12 @@ def _grab_cut(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> NDArray[np.b
     cv2 = opencv()
     left, top, right, bottom = box.tolist()
     state = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
-    state[top : bottom + 1, left : right + 1] = cv2.GC_PR_FGD
-    # With the whole image for its box there would be no background to compare with.
-    margin = max(1, round(MARGIN * len(pixels)))
-    edge = np.ones_like(state, bool)
-    edge[margin:-margin, margin:-margin] = False
-    state[edge & (state == cv2.GC_PR_FGD)] = cv2.GC_PR_BGD
-    # Without it, an object of the colours that are around it would be lost.
-    state[_ellipse(state.shape, box)] = cv2.GC_FGD
+    # The corners of a box are taken for background at first: with the whole image for its box
+    # there would be none to compare with. Without a core, an object of the colours that are
+    # around it would be lost.
+    state[top : bottom + 1, left : right + 1] = cv2.GC_PR_BGD
+    state[_ellipse(state.shape, box, 1.0)] = cv2.GC_PR_FGD
+    state[_ellipse(state.shape, box, CORE)] = cv2.GC_FGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
     cv2.grabCut(np.ascontiguousarray(pixels), state, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
@@ -125,12 +123,12 @@ def _without_islands(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
-def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Fill the core of a box, an ellipse with at least its middle pixel, (H, W)."""
+def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64], size: float) -> NDArray[np.bool_]:
+    """Fill an ellipse of a size relative to its box, at least its middle pixel, (H, W)."""
     left, top, right, bottom = box.tolist()
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    across = (columns - (left + right) / 2) / max(1, CORE * (right - left + 1) / 2)
-    down = (rows - (top + bottom) / 2) / max(1, CORE * (bottom - top + 1) / 2)
+    across = (columns - (left + right) / 2) / max(1, size * (right - left + 1) / 2)
+    down = (rows - (top + bottom) / 2) / max(1, size * (bottom - top + 1) / 2)
     inside: NDArray[np.bool_] = across**2 + down**2 <= 1
     return inside
 
@@ -164,39 +162,67 @@ def masks_from_boxes_cached(
     return open_or_make(path, lambda path: load_tensors(path)[0]["masks"], make)
 
 
-def masks_from_files(paths: Sequence[Path], size_px: int) -> Tensor:
+def masks_from_files(
+    paths: Sequence[Path], size_px: int, preprocessing: Preprocessing = AS_IT_IS
+) -> Tensor:
     """Read masks that somebody else made.
 
     Args:
         paths: Files, one an image: NumPy arrays (`.npy`), or pictures with white objects.
-        size_px: Height and width; larger or smaller masks are resized, nearest pixel.
+        size_px: Height and width of every mask once it is prepared.
+        preprocessing: As of the images that they belong to, so that both are cut alike.
 
     Returns:
         Where the objects are, (N, 1, H, W) bool.
 
     Raises:
-        ValueError: If a file is no mask of a square image.
+        ValueError: If a file is no mask, or one of another size.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
-        return torch.stack(list(pool.map(lambda path: _read_mask(path, size_px), paths)))
+        masks = list(pool.map(lambda path: _read_mask(path, preprocessing), paths))
+    for path, mask in zip(paths, masks, strict=True):
+        if mask.shape[1:] != (size_px, size_px):
+            came = tuple(mask.shape[1:])
+            raise ValueError(f"{path} is a mask of {came}, expected {(size_px, size_px)}")
+    return torch.stack(masks)
 
 
-def _read_mask(path: Path, size_px: int) -> Tensor:
+def _read_mask(path: Path, preprocessing: Preprocessing) -> Tensor:
     """Read one mask, (1, H, W) bool."""
     try:
         if path.suffix == ".npy":
             array = np.load(path, allow_pickle=False)
+            if array.ndim == 3:  # a mask for each colour, all alike
+                array = array[..., 0]
+            picture = Image.fromarray(np.uint8(255) * (array > 0))
         else:
             with Image.open(path) as image:
-                array = np.asarray(image.convert("L")) > 127
-    except (OSError, ValueError) as error:
+                picture = image.convert("L")
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a mask: {error}") from None
-    if array.ndim == 3:  # a mask for each colour, all alike
-        array = array[..., 0]
-    if array.ndim != 2 or array.shape[0] != array.shape[1]:
-        raise ValueError(f"{path} is a mask of {array.shape}, expected that of a square image")
-    mask = torch.from_numpy(array > 0)[None, None].float()
-    return F.interpolate(mask, size=(size_px, size_px), mode="nearest-exact")[0] > 0.5
+    return preprocessing.apply(picture)[:1] > 127
+
+
+def paths_of_masks(images: Sequence[Path], folder: Path, masks: Path) -> list[Path]:
+    """Find the mask of each image: the file of the same name in a folder of the same layout.
+
+    Args:
+        images: Files of images.
+        folder: The folder that all of them lie in.
+        masks: The folder of masks.
+
+    Raises:
+        ValueError: If an image has no mask.
+    """
+    found = []
+    for path in images:
+        stem = masks / path.relative_to(folder)
+        there = [stem.with_suffix(end) for end in MASK_ENDINGS if stem.with_suffix(end).is_file()]
+        if not there:
+            ends = ", ".join(MASK_ENDINGS)
+            raise ValueError(f"{path} has no mask {stem.with_suffix('')} with one of {ends}")
+        found.append(there[0])
+    return found
 
 
 @torch.inference_mode()

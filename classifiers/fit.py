@@ -19,6 +19,7 @@ from cgn.model import weights_sha256
 from cgn.train import seeded
 from classifiers.augmentation import N_NUMBERS
 from classifiers.objectives import Batches, Objective
+from classifiers.processes import is_first
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
@@ -69,7 +70,7 @@ def fit(
     if recipe.first is not None:
         first = fit(recipe.first, sets, n_classes=n_classes, seed=seed, device=device)
         predictions = {name: _classes(first, images, device) for name, images in own.items()}
-    steps = recipe.steps_for(max(map(len, own.values())))
+    steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     with seeded(seed) as generator:
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
         origin = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
@@ -81,12 +82,12 @@ def fit(
             if step < run.step:
                 continue  # an earlier process did this one; only the order goes on from it
             run.advance(_batches(recipe, own, _share(drawn), run.device))
-            if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and _is_first():
+            if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and is_first():
                 run.save(checkpoint, origin)
             if progress is not None:
                 progress(run.step, steps)
         network = run.result()
-    if checkpoint is not None and _is_first():
+    if checkpoint is not None and is_first():
         checkpoint.unlink(missing_ok=True)
     return network
 
@@ -227,11 +228,6 @@ def freeze_norms(network: nn.Module) -> None:
 def _size_px(sets: Mapping[str, ImageSet]) -> int:
     """Return the height and width of the images."""
     return next(iter(sets.values())).read(slice(1)).shape[-1]
-
-
-def _is_first() -> bool:
-    """Tell the process that writes from the others."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def _share(drawn: Drawn) -> Drawn:
@@ -397,6 +393,7 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.steps,
         recipe.epochs,
         recipe.batch_size,
+        recipe.counts_epochs_of,
         recipe.ratio,
         recipe.learning_rate,
         recipe.weight_decay,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -62,6 +62,7 @@ class Recipe:
             biased images are told apart by colour, and soon without error, but many free shapes,
             surfaces and backgrounds take longer.
         batch_size: Images from each set in a step.
+        counts_epochs_of: The set that `epochs` counts instead of the largest; empty for that one.
         ratio: Counterfactual images for each biased one in a step, where it trains on both.
         learning_rate: The highest of the schedule.
         weight_decay: Of the optimiser.
@@ -85,6 +86,7 @@ class Recipe:
     steps: int = 400
     epochs: int = 0
     batch_size: int = 96
+    counts_epochs_of: str = ""
     ratio: float = 1.0
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
@@ -94,9 +96,10 @@ class Recipe:
     frozen_norms: bool = False
     bfloat16: bool = False
 
-    def steps_for(self, n_images: int) -> int:
-        """Return the optimiser steps that it takes where its largest set has so many images."""
-        return max(self.steps, -(-self.epochs * n_images // self.batch_size))
+    def steps_for(self, n_images: Mapping[str, int]) -> int:
+        """Return the optimiser steps that it takes on sets of so many images, by name."""
+        counted = n_images.get(self.counts_epochs_of, max(n_images.values()))
+        return max(self.steps, -(-self.epochs * counted // self.batch_size))
 
     def batch_size_of(self, name: str) -> int:
         """Return how many images of a set it takes in a step."""
@@ -219,7 +222,7 @@ RECIPES = (
     replace(
         PHOTOGRAPHS,
         name="recombined-ensemble",
-        about="the same ResNet with a head a factor, on biased images and on their recombined parts",
+        about="the same ResNet with a head a factor, on biased images and their recombined parts",
         source=f"{CGN_SOURCE}, with masks and inpainting in place of its mechanisms",
         given="where the objects are in the training images",
         trains_on=("biased", "recombined"),
