@@ -35,7 +35,7 @@ from rich.progress import (
 from rich.table import Table
 from torch import nn
 
-from benchmarks import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
+from benchmarks import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.arguments import command_line
 from benchmarks.backgrounds_challenge import (
     CHALLENGE,
@@ -77,18 +77,29 @@ from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarke
 from benchmarks.tables import data_table, differences_table, published_table, scores_table
 from cgn.cache import cache_key
 from cgn.counterfactuals import SHIPPED, Weights, find_weights, sample_cached, sheet
-from cgn.files import ImageFiles
+from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.gan import generated_cached
+from cgn.hub import hub_images
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
+from cgn.masks import masks_from_files, paths_of_masks
 from cgn.model import CGN, weights_sha256
 from cgn.quality import abduction_quality, accuracy, quality
+from cgn.recombination import recombine_cached
 from cgn.train import PRESETS, LossWeights, TrainConfig, train
 from classifiers import MODELS
-from classifiers.fit import fit_cached
+from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.fit import fit, fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
-from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
+from classifiers.processes import first_alone, is_first, process_group
+from classifiers.recipes import (
+    FACTOR_CLASSIFIER,
+    N_COUNTERFACTUALS,
+    N_RECOMBINED,
+    OWN_TEXTURE,
+    Recipe,
+)
 from classifiers.shipped import FOLDER as CLASSIFIERS
 from classifiers.shipped import (
     PREFIX,
@@ -118,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0].startswith("--") and given[0] != "--help":
         given = ["run", *given]
     try:
-        options = command_line().parse_args(given or ["--help"])
+        options = command_line(EnsembleConfig).parse_args(given or ["--help"])
         options.given = given
         return COMMANDS[options.command](options) or 0
     except (ValueError, OSError) as error:
@@ -149,6 +160,7 @@ def chosen_suites(text: str) -> list[Suite]:
         "mnists": [name for name in SUITES if name.endswith("mnist")],
         "t10k": list(T10K),
         "attributions": list(ATTRIBUTIONS),
+        "natural": list(NATURAL),
     }
     return chosen(text, known_suites(), "suite", groups)
 
@@ -156,7 +168,7 @@ def chosen_suites(text: str) -> list[Suite]:
 def known_suites() -> dict[str, Suite]:
     """Everything that can be run: the seven suites, their twins, and what moves a model."""
     official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS
+    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
 
 
 def edition(suite: Suite, source: DataSource) -> Suite:
@@ -198,6 +210,8 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
 
 def official_folder(suite: Suite) -> Path:
     """Where a suite's official data is looked for; all MNISTs share one folder."""
+    if suite.name in NATURAL:
+        return data_folder()  # they take their images from several folders within it
     name = suite.name.removesuffix("-official").removesuffix("-challenge")
     return data_folder() / ("mnist" if "mnist" in name else name)
 
@@ -433,6 +447,8 @@ def with_drawn(
         sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
     if "abducted" in kinds:
         sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
+    if "recombined" in kinds:
+        sets["recombined"] = recombined(world, sets["biased"], seed, place)
     if "generated" in kinds:
         sets["generated"] = generated(world, sets["biased"], seed, place)
         generators["generated"] = chosen_preset(world).seed
@@ -470,6 +486,24 @@ def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Pl
             seed=seed,
             device=place.device,
             cache=cache_folder() / "counterfactuals",
+            progress=update,
+        )
+
+
+def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Join parts of a world's training images anew, or take the images from the cache."""
+    folder = cache_folder() / "counterfactuals"
+    found = biased.masks if world.masks_found else None
+    with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
+        return recombine_cached(
+            biased,
+            find_objects_cached(biased, folder) if found is None else found > 0,
+            N_RECOMBINED,
+            n_classes=len(world.classes),
+            seed=seed,
+            own_texture=OWN_TEXTURE,
+            device=place.device,
+            cache=folder,
             progress=update,
         )
 
@@ -664,7 +698,7 @@ def caption(exam: Exam) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
     about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source_name} data"
     if exam.source.folder is not None:
-        other = "" if exam.suite.decide else "; --data embedded takes the installed data"
+        other = "; --data embedded takes the installed data" if exam.suite.embedded else ""
         return f"{about} from {exam.source.folder}{other}"
     if "mnist" not in exam.suite.name:
         return f"{about}, drawn with an installed font"
@@ -1021,6 +1055,67 @@ def ship_classifier(
     return path
 
 
+def fit_ensemble(options: argparse.Namespace) -> None:
+    """Fit the ensemble to images of the user's own, in one process or many; write its weights."""
+    names = {field.name for field in fields(EnsembleConfig)}
+    config = EnsembleConfig(**{n: value for n, value in vars(options).items() if n in names})
+    out: Path = options.out
+    check_writable(out.parent, "--out")
+    with process_group(chosen_device(options.device)) as device, progress_bars() as bars:
+        images, classes = real_images(options)
+        with bar(bars, "counterfactuals") as update:
+            counterfactuals = first_alone(
+                lambda: counterfactuals_of(options, images, len(classes), config.seed, update)
+            )
+        with bar(bars, f"{config.backbone}: fit") as update:
+            network = fit(
+                config.recipe(),
+                {"biased": images, "recombined": counterfactuals},
+                n_classes=len(classes),
+                seed=config.seed,
+                device=device,
+                progress=update,
+                checkpoint=out.with_suffix(".checkpoint"),
+            )
+        if is_first():
+            command = shlex.join(["python", "bench.py", *options.given])
+            origin = {"config": asdict(config), "command": command, **environment(device)}
+            save_ensemble(network, classes, options.size, out, origin)
+            print(f"wrote {out}; score it with --model ensemble:{out}")
+
+
+def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
+    """Find the images that `fit` is given, and the names of their classes."""
+    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
+    if options.images.startswith("hub:"):
+        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
+    return image_folder(Path(options.images).expanduser(), preprocessing)
+
+
+def counterfactuals_of(
+    options: argparse.Namespace, images: ImageSet, n_classes: int, seed: int, update: Update
+) -> ImageSet:
+    """Read the counterfactuals that `fit` is given, or recombine the images by their masks."""
+    if options.counterfactuals:
+        return ImageSet.load(options.counterfactuals)
+    if not isinstance(images, ImageFiles):
+        raise ValueError(
+            "masks go with a folder of images; for a set of the hub name a file with "
+            "--counterfactuals"
+        )
+    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
+    return recombine_cached(
+        images,
+        masks_from_files(paths, options.size, images.preprocessing),
+        options.n_counterfactuals,
+        n_classes=n_classes,
+        seed=seed,
+        own_texture=OWN_TEXTURE,
+        cache=cache_folder() / "counterfactuals",
+        progress=update,
+    )
+
+
 def measured(
     cgn: CGN,
     world: World,
@@ -1101,6 +1196,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "compare": compare_models,
     "train cgn": train_cgn,
     "train classifier": ship_classifiers,
+    "fit": fit_ensemble,
     "quality": measure_cgn,
 }
 

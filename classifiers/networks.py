@@ -102,12 +102,26 @@ class InvariantEnsemble(nn.Module):
 
     Differs: the original weighs the heads alike; here shape weighs as much as both others, so
     that neither of them alone can outvote it at equal confidence.
+
+    Attributes:
+        backbone: From images to features.
+        classifiers: One linear layer a factor.
+        head_weights: How much each head counts in the deployed answer.
     """
 
-    def __init__(self, n_classes: int, image_size_px: int) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        image_size_px: int,
+        *,
+        features: nn.Module | None = None,
+        n_features: int = FEATURES,
+        head_weights: tuple[float, float, float] = HEAD_WEIGHTS,
+    ) -> None:
         super().__init__()
-        self.backbone = backbone(image_size_px)
-        self.classifiers = nn.ModuleList(nn.Linear(FEATURES, n_classes) for _ in Heads._fields)
+        self.backbone = backbone(image_size_px) if features is None else features
+        self.classifiers = nn.ModuleList(nn.Linear(n_features, n_classes) for _ in Heads._fields)
+        self.head_weights = head_weights
 
     def heads(self, images: Tensor) -> Heads:
         """Return the logits of each head for images (B, 3, H, W) in [0, 1]."""
@@ -116,7 +130,11 @@ class InvariantEnsemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the deployed logits, (B, C)."""
-        return join_heads(self.heads(images))
+        return self.join(self.heads(images))
+
+    def join(self, heads: Heads) -> Tensor:
+        """Weigh the heads' answers into the deployed one, (B, C)."""
+        return join_heads(heads, self.head_weights)
 
 
 def three_heads(network: nn.Module) -> InvariantEnsemble:
@@ -130,11 +148,12 @@ def three_heads(network: nn.Module) -> InvariantEnsemble:
     return network
 
 
-def join_heads(heads: Heads) -> Tensor:
+def join_heads(heads: Heads, weights: tuple[float, float, float] = HEAD_WEIGHTS) -> Tensor:
     """Weigh the heads' log-probabilities into the ensemble's one answer.
 
     Args:
         heads: Logits, each (B, C).
+        weights: How much each counts.
 
     Returns:
         Logits, (B, C).
@@ -145,8 +164,7 @@ def join_heads(heads: Heads) -> Tensor:
         tensor([0])
     """
     weighted = [
-        weight * logits.log_softmax(dim=1)
-        for weight, logits in zip(HEAD_WEIGHTS, heads, strict=True)
+        weight * logits.log_softmax(dim=1) for weight, logits in zip(weights, heads, strict=True)
     ]
     return torch.stack(weighted).sum(dim=0)
 
@@ -171,4 +189,4 @@ def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     if not isinstance(network, InvariantEnsemble):
         return {"": network(images)}
     heads = network.heads(images)
-    return {"": join_heads(heads)} | heads._asdict()
+    return {"": network.join(heads)} | heads._asdict()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgn.images import Factors
-from classifiers.networks import Heads, join_heads, three_heads
+from classifiers.networks import Heads, three_heads
 
 Batches = Mapping[str, tuple[Tensor, Factors]]
 Objective = Callable[[nn.Module, Batches], Tensor]
@@ -43,7 +43,7 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
 
     Args:
         network: An `InvariantEnsemble`.
-        batches: A "biased" and a "counterfactual" batch.
+        batches: A "biased" batch, and one of counterfactuals, whatever their set is called.
 
     Returns:
         Scalar in [0, inf), in nats: cross-entropy of the deployed output with the label, plus
@@ -53,10 +53,11 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
         Sauer and Geiger, invariant classifier ensemble.
     """
     images, factors = batches["biased"]
-    counterfactuals, targets = batches["counterfactual"]
-    heads = three_heads(network).heads(torch.cat([images, counterfactuals]))
+    ((counterfactuals, targets),) = (batch for name, batch in batches.items() if name != "biased")
+    ensemble = three_heads(network)
+    heads = ensemble.heads(torch.cat([images, counterfactuals]))
     real = Heads(*(logits[: len(images)] for logits in heads))
-    loss = cross_entropy(join_heads(real), factors.shape)
+    loss = cross_entropy(ensemble.join(real), factors.shape)
     for logits, labels in zip(heads, targets, strict=True):
         loss = loss + cross_entropy(logits[len(images) :], labels)
     return loss

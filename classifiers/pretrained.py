@@ -88,7 +88,8 @@ def load(spec: str) -> Pretrained:
         spec: `efficientnet-lite0`, `-lite1` or `-lite2`, whose weights come with packages;
             `timm:NAME.TAG` or `tv:NAME@WEIGHTS`, which are downloaded once; or
             `file:PATH#arch=ARCH` with weights of your own, safetensors or a plain state dict, for
-            an ARCH `timm:NAME` or `tv:NAME`, and `&sha256=HEX` if the file is to be a certain one.
+            an ARCH `timm:NAME` or `tv:NAME`, and `&sha256=HEX` if the file is to be a certain one;
+            `ensemble:PATH` with an ensemble that `bench.py fit` wrote.
 
     Returns:
         The network, on the CPU and in evaluation mode.
@@ -266,4 +267,26 @@ def _prepared(
     )
 
 
-_LOADERS = {"timm": _load_timm, "tv": _load_torchvision, "file": _load_file}
+def _load_ensemble(text: str) -> Pretrained:
+    """Load an ensemble from a file that `bench.py fit` wrote."""
+    from classifiers.ensemble import load_ensemble  # which is built on this module
+
+    path = Path(text).expanduser()
+    network, about = load_ensemble(path)
+    size_px = about["size_px"]
+    sha256 = weights_sha256(network)
+    return Pretrained(
+        spec=f"ensemble:{path.name}#sha256={sha256}",
+        module=network,
+        weights_sha256=sha256,
+        preprocessing=Preprocessing(round(size_px * 256 / 224), size_px),
+        n_classes=len(about["classes"]),
+    )
+
+
+_LOADERS = {
+    "timm": _load_timm,
+    "tv": _load_torchvision,
+    "file": _load_file,
+    "ensemble": _load_ensemble,
+}

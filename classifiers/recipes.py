@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
+from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop
+from classifiers.backbones import Backbone
 from classifiers.debiasing import (
     GroupWeightedCNN,
     UnlearningCNN,
@@ -25,8 +27,16 @@ from classifiers.sampling import (
     every_image,
     upweighted_errors,
 )
+from classifiers.schedules import Schedule, adamw_one_cycle
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
+N_RECOMBINED = 20_000  # images in a set of recombined photographs
+OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
+
+# For photographs of 64 pixels: the small CNN compares places, which only drawn objects keep to.
+NARROW_RESNET = Backbone(
+    "timm:resnet10t", (("channels", (32, 64, 128, 256)), ("stem_type", "deep"), ("stem_width", 16))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +49,8 @@ class Recipe:
         source: Who proposed it, and where.
         given: What it is told beyond the class of biased images, in words; empty for nothing.
         trains_on: Names of the sets it sees: "biased", "counterfactual", "abducted" (the
-            counterfactuals of training images), "generated" (by a GAN), "unbiased".
+            counterfactuals of training images), "recombined" (parts of different training
+            images), "generated" (by a GAN), "unbiased".
         sees: The images of these sets and of the tests, or their true masks in place of them;
             whoever fits and tests it swaps them.
         network: From number of classes and image size in pixels to a fresh network.
@@ -51,8 +62,15 @@ class Recipe:
             biased images are told apart by colour, and soon without error, but many free shapes,
             surfaces and backgrounds take longer.
         batch_size: Images from each set in a step.
-        learning_rate: The highest of the one-cycle schedule.
-        weight_decay: Of AdamW.
+        counts_epochs_of: The set that `epochs` counts instead of the largest; empty for that one.
+        ratio: Counterfactual images for each biased one in a step, where it trains on both.
+        learning_rate: The highest of the schedule.
+        weight_decay: Of the optimiser.
+        schedule: The optimiser and its learning rate over time.
+        augment: What is done to the images of each batch.
+        ema_decay: Of the running mean of the weights, which is what is kept; 0 keeps the last.
+        frozen_norms: Whether batch norms keep the statistics that the network came with.
+        bfloat16: Whether a CPU, too, computes in bfloat16 where autocast finds it safe.
     """
 
     name: str
@@ -68,12 +86,25 @@ class Recipe:
     steps: int = 400
     epochs: int = 0
     batch_size: int = 96
+    counts_epochs_of: str = ""
+    ratio: float = 1.0
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
+    schedule: Schedule = adamw_one_cycle
+    augment: Augmentation = as_they_are
+    ema_decay: float = 0.0
+    frozen_norms: bool = False
+    bfloat16: bool = False
 
-    def steps_for(self, n_images: int) -> int:
-        """Return the optimiser steps that it takes where its largest set has so many images."""
-        return max(self.steps, -(-self.epochs * n_images // self.batch_size))
+    def steps_for(self, n_images: Mapping[str, int]) -> int:
+        """Return the optimiser steps that it takes on sets of so many images, by name."""
+        counted = n_images.get(self.counts_epochs_of, max(n_images.values()))
+        return max(self.steps, -(-self.epochs * counted // self.batch_size))
+
+    def batch_size_of(self, name: str) -> int:
+        """Return how many images of a set it takes in a step."""
+        whole = name == "biased" or "biased" not in self.trains_on
+        return self.batch_size if whole else max(1, round(self.ratio * self.batch_size))
 
 
 CGN_SOURCE = "Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046"
@@ -83,6 +114,18 @@ ERM = Recipe(
     about="plain training on the biased images",
     source="Vapnik, NeurIPS 1991 (empirical risk minimisation)",
     trains_on=("biased",),
+)
+
+PHOTOGRAPHS = Recipe(
+    name="erm-resnet",
+    about="plain training of a narrow ResNet on the biased images, mirrored and cropped",
+    source="Vapnik, NeurIPS 1991 (empirical risk minimisation)",
+    trains_on=("biased",),
+    network=NARROW_RESNET,
+    augment=flip_and_crop,
+    steps=500,
+    batch_size=64,
+    bfloat16=True,
 )
 
 RECIPES = (
@@ -174,6 +217,17 @@ RECIPES = (
         network=InvariantEnsemble,
         objective=invariant,
         steps=300,
+    ),
+    PHOTOGRAPHS,
+    replace(
+        PHOTOGRAPHS,
+        name="recombined-ensemble",
+        about="the same ResNet with a head a factor, on biased images and their recombined parts",
+        source=f"{CGN_SOURCE}, with masks and inpainting in place of its mechanisms",
+        given="where the objects are in the training images",
+        trains_on=("biased", "recombined"),
+        network=replace(NARROW_RESNET, heads=True),
+        objective=invariant,
     ),
     Recipe(
         name="oracle",

@@ -81,6 +81,23 @@ def balanced_groups(factors: Factors, predictions: Tensor | None) -> Tensor:
     return _balanced(2 * factors.shape + agrees(factors).long())
 
 
+def balanced_classes(factors: Factors, predictions: Tensor | None) -> Tensor:
+    """Repeat images until each class has as many as the largest.
+
+    Args:
+        factors: Labels, each (N,) int64.
+        predictions: Not used.
+
+    Returns:
+        Indices, (M,) int64.
+
+    Example:
+        >>> balanced_classes(Factors.tied(torch.tensor([0, 0, 1])), None)
+        tensor([0, 1, 2, 2])
+    """
+    return _balanced(factors.shape)
+
+
 def _balanced(groups: Tensor) -> Tensor:
     """Go round each group until all have as many indices as the largest, (M,) int64."""
     members = [(groups == group).nonzero()[:, 0] for group in groups.unique()]

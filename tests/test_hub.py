@@ -1,0 +1,102 @@
+"""Images of one's own: a folder a class, or a set of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bench
+from cgn.files import AS_IT_IS, Preprocessing, image_folder
+from cgn.hub import hub_images
+from cgn.images import Factors, ImageSet
+from classifiers.pretrained import load
+
+SMALL = Preprocessing(32, 32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures of two classes, whose brightness tells the class, and their masks."""
+    root = tmp_path_factory.mktemp("own")
+    for label, name in enumerate(("cat", "dog")):
+        for kind in ("images", "masks"):
+            (root / kind / name).mkdir(parents=True)
+        for number in range(3):
+            picture = np.full((40, 50, 3), 60 + 120 * label + number, np.uint8)
+            Image.fromarray(picture).save(root / "images" / name / f"{number}.png")
+            mask = np.zeros((40, 50), bool)
+            mask[10:30, 15:35] = True
+            np.save(root / "masks" / name / f"{number}.npy", mask)
+    return root
+
+
+def test_a_folder_and_the_same_folder_as_a_set_of_the_hub_hold_the_same_images(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    files, classes = image_folder(folder / "images", SMALL)
+    hub, names = hub_images(str(folder / "images"), "train", SMALL)
+    assert classes == names == ("cat", "dog")
+    assert torch.equal(files.factors.shape, hub.factors.shape)
+    assert torch.equal(files.pixels, hub.pixels)
+    assert torch.equal(hub.select(torch.tensor([5, 0])).pixels, files.pixels[[5, 0]])
+    assert hub.sha256() == hub_images(str(folder / "images"), "train", SMALL)[0].sha256()
+    assert hub.sha256() != hub.select(slice(2)).sha256()
+
+
+def test_images_that_are_not_cut_to_one_size_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="cuts no square"):
+        image_folder(folder / "images", AS_IT_IS)
+
+
+def test_what_is_no_set_of_images_is_an_error_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="could not be had from the hub"):
+        hub_images(str(tmp_path), "train", SMALL)
+    with pytest.raises(ValueError, match="no folder of images for each class"):
+        image_folder(tmp_path, SMALL)
+
+
+def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_and_found_by_its_name(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("cv2", reason="the extra `images` is not installed")
+    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "my.safetensors"
+    own = ["--images", str(folder / "images"), "--size", "32", "--backbone", "timm:resnet10t"]
+    short = ["--epochs", "0", "--steps", "1", "--batch-size", "4", "--no-frozen-norms"]
+    command = ["fit", *own, *short, "--out", str(out)]
+    masks = ["--masks", str(folder / "masks"), "--n-counterfactuals", "8"]
+    assert bench.main([*command, *masks]) == 0, capsys.readouterr().err
+    assert f"--model ensemble:{out}" in capsys.readouterr().out
+    first = load(f"ensemble:{out}")
+    assert first.module(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+    assert not out.with_suffix(".checkpoint").exists()
+
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (9, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    made = ImageSet(pixels, Factors.independent(9, 2, generator), torch.arange(9))
+    made.save(tmp_path / "set.safetensors")
+    given = ["--counterfactuals", str(tmp_path / "set.safetensors")]
+    assert bench.main([*command, *given]) == 0, capsys.readouterr().err
+    assert load(f"ensemble:{out}").weights_sha256 != first.weights_sha256
+
+
+def test_fit_says_what_is_wrong_with_its_input(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", "--images", str(folder / "images"), "--out", str(tmp_path / "x")]
+    for extra, message in (
+        ([], "one of the arguments --counterfactuals --masks is required"),
+        (["--masks", str(tmp_path)], "has no mask"),
+        (["--masks", str(tmp_path), "--schedule", "linear"], "schedule must be one of"),
+    ):
+        assert bench.main([*command, *extra]) == 2
+        assert message in capsys.readouterr().err
