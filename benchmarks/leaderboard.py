@@ -30,6 +30,7 @@ from benchmarks.predictions import Run
 from benchmarks.scores import Score, mean
 from benchmarks.suite import Suite
 from benchmarks.tables import percent
+from cgn.precision import bfloat16_pays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ def environment(device: torch.device | str) -> dict[str, str]:
     device = torch.device(device)
     cuda = f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return {
-        "device": cuda or device.type,
+        # Which decides in what precision classifiers are fitted here.
+        "device": cuda or f"cpu{' with bfloat16' if bfloat16_pays(device) else ''}",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": _commit(),

@@ -50,7 +50,6 @@ class EnsembleConfig:
     augment: str = "crop"  # crop, shift or none
     ema_decay: float = 0.0  # of the running mean of the weights; 0 keeps the last
     frozen_norms: bool = True  # batch norms keep their statistics
-    bfloat16: bool = False  # also on a CPU; a GPU always does
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -85,7 +84,6 @@ class EnsembleConfig:
             augment=AUGMENTATIONS[self.augment],
             ema_decay=self.ema_decay,
             frozen_norms=self.frozen_norms,
-            bfloat16=self.bfloat16,
         )
 
 

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cgn.cache import cache_key, open_or_make
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
 from cgn.model import weights_sha256
+from cgn.precision import bfloat16_pays
 from cgn.train import seeded
 from classifiers.augmentation import N_NUMBERS
 from classifiers.objectives import Batches, Objective
@@ -149,8 +150,7 @@ class Fitting:
         self.network.train()
         if self.recipe.frozen_norms:
             freeze_norms(self.network)
-        half = self.recipe.bfloat16 or self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device)):
             loss = self.loss(batches)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -373,7 +373,7 @@ def _key(
 ) -> str:
     """Hash all that decides the weights."""
     hashes = {name: sets[name].sha256() for name in recipe.trains_on}
-    kind = torch.device(device).type
+    kind = torch.device(device).type, bfloat16_pays(device)
     parts = [_described(recipe), hashes, n_classes, seed, kind]
     return cache_key(parts, Path(__file__).parent.glob("*.py"))
 
@@ -399,7 +399,6 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.weight_decay,
         recipe.ema_decay,
         recipe.frozen_norms,
-        recipe.bfloat16,
     )
     return [recipe.name, [*map(_named, made_of)], settings, _described(recipe.first)]
 

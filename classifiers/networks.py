@@ -42,8 +42,10 @@ class Contrast(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, 3, H, W) in [0, 1] into (B, 6, H, W): in [-1, 1], then any numbers."""
-        deviation, mean = torch.std_mean(images, dim=(2, 3), keepdim=True)
-        return torch.cat([2 * images - 1, (images - mean) / (deviation + self.FLOOR)], dim=1)
+        centred = images - images.mean(dim=(2, 3), keepdim=True)
+        # On a CPU 1.5 times as fast as `torch.std` on channels-last images.
+        deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt()
+        return torch.cat([2 * images - 1, centred / (deviation + self.FLOOR)], dim=1)
 
 
 def backbone(image_size_px: int) -> nn.Sequential:
@@ -68,10 +70,12 @@ def backbone(image_size_px: int) -> nn.Sequential:
     return nn.Sequential(
         Contrast(),
         nn.PixelUnshuffle(block_px),
-        *_layer(6 * block_px**2, 32, stride=1),
-        *_layer(32, 64, stride=2),
-        *_layer(64, 64, stride=1),
-        *_layer(64, FEATURES, stride=2),
+        *_layer(6 * block_px**2, 48, stride=1),
+        *_layer(48, 48, stride=1),
+        *_layer(48, 96, stride=2),
+        *_layer(96, 96, stride=1),
+        *_layer(96, 96, stride=1),
+        *_layer(96, FEATURES, stride=2),
         nn.Flatten(),
         nn.Linear(16 * FEATURES, FEATURES),
         nn.ReLU(inplace=True),

@@ -70,7 +70,6 @@ class Recipe:
         augment: What is done to the images of each batch.
         ema_decay: Of the running mean of the weights, which is what is kept; 0 keeps the last.
         frozen_norms: Whether batch norms keep the statistics that the network came with.
-        bfloat16: Whether a CPU, too, computes in bfloat16 where autocast finds it safe.
     """
 
     name: str
@@ -94,7 +93,6 @@ class Recipe:
     augment: Augmentation = as_they_are
     ema_decay: float = 0.0
     frozen_norms: bool = False
-    bfloat16: bool = False
 
     def steps_for(self, n_images: Mapping[str, int]) -> int:
         """Return the optimiser steps that it takes on sets of so many images, by name."""
@@ -125,7 +123,6 @@ PHOTOGRAPHS = Recipe(
     augment=flip_and_crop,
     steps=500,
     batch_size=64,
-    bfloat16=True,
 )
 
 RECIPES = (

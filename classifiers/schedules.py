@@ -40,7 +40,7 @@ def adamw_one_cycle(
         >>> round(schedule.get_last_lr()[0], 3)
         0.004
     """
-    optimiser = AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    optimiser = AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=True)
     return optimiser, OneCycleLR(optimiser, learning_rate, total_steps=steps)
 
 
@@ -54,7 +54,7 @@ def adamw_cosine(
         >>> [round(rate, 3) for rate in schedule.get_last_lr()]
         [0.01]
     """
-    optimiser = AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    optimiser = AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=True)
     return optimiser, _after_warm_up(optimiser, steps)
 
 
