@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import bench
 from benchmarks.evaluate import evaluate
+from benchmarks.leaderboard import write_leaderboards
 from benchmarks.protocols import check_protocols, pin
 from benchmarks.suite import EMBEDDED, Suite
 from classifiers.shipped import Shipped, load_shipped
@@ -88,7 +89,7 @@ def without_a_run(results: Path, _: pytest.MonkeyPatch) -> None:
     path = results / "runs.csv"
     edit(path, lambda rows: [row for row in rows if ",erm,w,1," not in row])
     next(results.glob("predictions/tiny/embedded/erm/seed1.parquet")).unlink()
-    bench.write_leaderboards(results, [SUITE])
+    write_leaderboards(results, [SUITE])
 
 
 def of_other_images(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:

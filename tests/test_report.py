@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -98,6 +99,11 @@ def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "x.html").exists()
 
 
+def first_row(results: Path) -> dict[str, Any]:
+    """Cells of the first row of `runs.csv`."""
+    return {str(name): cell for name, cell in read_runs(results).iloc[0].items()}
+
+
 def cells_of(page: str, caption: str) -> list[list[str]]:
     """Texts of the cells of a table, a list a row, without its head."""
     body = page.split(caption)[1].split("<tbody>")[1].split("</tbody>")[0]
@@ -107,7 +113,7 @@ def cells_of(page: str, caption: str) -> list[list[str]]:
 def test_published_scores_stand_beside_ours_with_verdict_and_source(tmp_path: Path) -> None:
     suite, caption = SUITES["wildlife-mnist"], "Published beside measured here"
     run_model(tmp_path, PREDICTIONS, seed=0)
-    of_tiny = read_runs(tmp_path).iloc[0].to_dict() | {"suite": suite.name, "model": "cgn"}
+    of_tiny = first_row(tmp_path) | {"suite": suite.name, "model": "cgn"}
     of_tiny |= {"protocol": suite.protocol, "variant": "unbiased", "metric": "accuracy"}
 
     def page(source: str) -> str:
@@ -138,7 +144,7 @@ def test_published_scores_stand_beside_ours_with_verdict_and_source(tmp_path: Pa
 def test_the_effects_of_factors_are_drawn_and_said_in_words(tmp_path: Path) -> None:
     suite = ATTRIBUTIONS["attribution-colored-mnist"]
     run_model(tmp_path, PREDICTIONS, seed=0)
-    common = read_runs(tmp_path).iloc[0].to_dict()
+    common = first_row(tmp_path)
     common |= {"suite": suite.name, "protocol": suite.protocol, "source": "official"}
     values = {"do_shape_effect": 0.25, "do_texture_effect": 0.75, suite.primary: 0.25}
     rows = [
