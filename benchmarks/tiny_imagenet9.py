@@ -240,10 +240,12 @@ def small_in9_variants(source: DataSource) -> dict[str, ImageSet]:
         )
     sets = in9_variants(replace(source, folder=found[0]))
     small = Preprocessing(SIZE_PX, SIZE_PX)
-    return {
-        name: images.prepared(small) if isinstance(images, ImageFiles) else images
-        for name, images in sets.items()
-    }
+    made = {}
+    for name, images in sets.items():
+        assert isinstance(images, ImageFiles)
+        # So small, all of them fit into memory, and each model need not decode them again.
+        made[name] = ImageSet(images.prepared(small).pixels, images.factors, images.ids)
+    return made
 
 
 TINY_IN9 = World(

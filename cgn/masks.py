@@ -31,6 +31,7 @@ Progress = Callable[[int, int], None]
 
 ROUNDS = 3  # of GrabCut; five give the same masks but for single pixels
 CORE = 0.4  # of the box's sides: the ellipse that is surely object
+MARGIN = 0.04  # of the image's side: where a box reaches the edge, so much is background to begin
 WORKERS = os.cpu_count() or 1  # threads: OpenCV works without Python's lock
 AT_ONCE = 512  # images read together
 MASK_ENDINGS = (".npy", ".png")
@@ -101,12 +102,14 @@ def _grab_cut(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> NDArray[np.b
     cv2 = opencv()
     left, top, right, bottom = box.tolist()
     state = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
-    # The corners of a box are taken for background at first: with the whole image for its box
-    # there would be none to compare with. Without a core, an object of the colours that are
-    # around it would be lost.
-    state[top : bottom + 1, left : right + 1] = cv2.GC_PR_BGD
-    state[_ellipse(state.shape, box, 1.0)] = cv2.GC_PR_FGD
-    state[_ellipse(state.shape, box, CORE)] = cv2.GC_FGD
+    state[top : bottom + 1, left : right + 1] = cv2.GC_PR_FGD
+    # With the whole image for its box there would be no background to compare with.
+    margin = max(1, round(MARGIN * len(pixels)))
+    edge = np.ones_like(state, bool)
+    edge[margin:-margin, margin:-margin] = False
+    state[edge & (state == cv2.GC_PR_FGD)] = cv2.GC_PR_BGD
+    # Without it, an object of the colours that are around it would be lost.
+    state[_ellipse(state.shape, box)] = cv2.GC_FGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
     cv2.grabCut(np.ascontiguousarray(pixels), state, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
@@ -123,12 +126,12 @@ def _without_islands(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled
 
 
-def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64], size: float) -> NDArray[np.bool_]:
-    """Fill an ellipse of a size relative to its box, at least its middle pixel, (H, W)."""
+def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Fill the core of a box, an ellipse with at least its middle pixel, (H, W)."""
     left, top, right, bottom = box.tolist()
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    across = (columns - (left + right) / 2) / max(1, size * (right - left + 1) / 2)
-    down = (rows - (top + bottom) / 2) / max(1, size * (bottom - top + 1) / 2)
+    across = (columns - (left + right) / 2) / max(1, CORE * (right - left + 1) / 2)
+    down = (rows - (top + bottom) / 2) / max(1, CORE * (bottom - top + 1) / 2)
     inside: NDArray[np.bool_] = across**2 + down**2 <= 1
     return inside
 

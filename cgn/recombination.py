@@ -13,9 +13,10 @@ Source:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cgn.cache import cache_key, open_or_make
-from cgn.images import Factors, ImageSet, to_bytes, to_images
+from cgn.images import (
+    Factors,
+    ImageSet,
+    load_tensors,
+    save_tensors,
+    to_bytes,
+    to_images,
+)
 from cgn.masks import AT_ONCE, WORKERS, Progress, opencv
 from cgn.model import compose
 
@@ -179,6 +187,44 @@ def cut_out(
     return Cutouts(images, masks, torch.cat(backgrounds), torch.cat(squares))
 
 
+def cut_out_cached(
+    images: ImageSet,
+    masks: Tensor,
+    cache: Path,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Cutouts:
+    """Take real images apart once: later calls open the file.
+
+    Args:
+        images: As for `cut_out`, and so are the masks.
+        masks: Where their objects are.
+        cache: Folder for what was made; the file's name is a hash of all that went in.
+        progress: As for `cut_out`; not called when the file is there.
+    """
+
+    def open_(path: Path) -> Cutouts:
+        parts, _ = load_tensors(path)
+        return Cutouts(images, masks, parts["backgrounds"], parts["squares"])
+
+    def make(path: Path) -> None:
+        made = cut_out(images, masks, progress=progress)
+        save_tensors(path, {"backgrounds": made.backgrounds, "squares": made.squares}, {})
+
+    return open_or_make(cache / f"cutouts-{_key(images, masks, {})}.safetensors", open_, make)
+
+
+def _key(images: ImageSet, masks: Tensor, settings: dict[str, object]) -> str:
+    """Hash all that decides what is made of images and masks."""
+    parts = settings | {
+        "images_sha256": images.sha256(),
+        "masks_sha256": hashlib.sha256(masks.contiguous().numpy().data).hexdigest(),
+        "opencv": opencv().__version__,
+    }
+    names = ("masks.py", "model.py", "recombination.py")
+    return cache_key(parts, [Path(__file__).parent / name for name in names])
+
+
 def recombine(
     cutouts: Cutouts,
     n: int,
@@ -259,7 +305,7 @@ def _joined(
     read = cutouts.images.read
     shapes, textures = (to_images(read(index).to(device)) for index in (lent.shape, lent.texture))
     # A square of side 0 is never laid: who keeps their own surface needs none.
-    squares = cutouts.squares[lent.texture].clamp(min=1 * (torch.tensor([0, 0, 1])))
+    squares = cutouts.squares[lent.texture].clamp(min=torch.tensor([0, 0, 1]))
     tiled = tile_mirrored(textures, squares.to(device), origins.to(device))
     foreground = torch.where(keeps.to(device)[:, None, None, None], shapes, tiled)
     mask = cutouts.masks[lent.shape].to(device).float()
@@ -292,28 +338,23 @@ def recombine_cached(
         device: Where they are composed, if they have to.
         progress: As for `recombine`.
     """
-    shown = replace(images, masks=masks.to(torch.uint8) * 255)
-    parts: dict[str, object] = {
-        "images_sha256": images.sha256(),
-        "masks_sha256": shown.as_masks().sha256(),
+    settings: dict[str, object] = {
         "n": n,
         "n_classes": n_classes,
         "seed": seed,
         "own_texture": own_texture,
-        "opencv": opencv().__version__,
     }
-    names = ("masks.py", "model.py", "recombination.py")
-    key = cache_key(parts, [Path(__file__).parent / name for name in names])
 
     def make(path: Path) -> None:
         recombine(
-            cut_out(images, masks),
+            cut_out_cached(images, masks, cache),
             n,
             n_classes=n_classes,
             seed=seed,
             own_texture=own_texture,
             device=device,
             progress=progress,
-        ).save(path, parts)
+        ).save(path, settings)
 
+    key = _key(images, masks, settings)
     return open_or_make(cache / f"recombined-{key}.safetensors", ImageSet.load, make)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
 CHECKPOINT_STEPS = 200  # steps between checkpoints
+AHEAD = 2  # batches that are read before they are asked for
 
 Progress = Callable[[int, int], None]
 # For each set the images of a step, (B,) int64, and the numbers that change them, (B, N_NUMBERS).
@@ -74,15 +79,14 @@ def fit(
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     with seeded(seed) as generator:
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
-        origin = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
+        origin = _origin(recipe, own, n_classes, seed)
         if checkpoint is not None and checkpoint.is_file():
             run.restore(checkpoint, origin)
         draws = _draws(recipe, own, predictions, generator, torch.Generator().manual_seed(seed))
-        for step in range(steps):
-            drawn = next(draws)
-            if step < run.step:
-                continue  # an earlier process did this one; only the order goes on from it
-            run.advance(_batches(recipe, own, _share(drawn), run.device))
+        # The order goes on from steps that an interrupted fit has done.
+        left = islice(draws, run.step, steps)
+        for batches in _ahead(_batches(recipe, own, _share(drawn), run.device) for drawn in left):
+            run.advance(batches)
             if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and is_first():
                 run.save(checkpoint, origin)
             if progress is not None:
@@ -223,6 +227,24 @@ def freeze_norms(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+
+
+def _origin(recipe: Recipe, sets: Mapping[str, ImageSet], n_classes: int, seed: int) -> str:
+    """Hash what a checkpoint belongs to; of the images their labels, for they may be many."""
+    digest = hashlib.sha256()
+    for images in sets.values():
+        for labels in images.factors:
+            digest.update(labels.contiguous().numpy().data)
+    return cache_key([_described(recipe), digest.hexdigest(), n_classes, seed], [])
+
+
+def _ahead(batches: Iterator[Batches]) -> Iterator[Batches]:
+    """Make each batch while the one before is learned from."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(next, batches, None) for _ in range(AHEAD))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(reader.submit(next, batches, None))
+            yield batch
 
 
 def _size_px(sets: Mapping[str, ImageSet]) -> int:

@@ -121,7 +121,7 @@ PHOTOGRAPHS = Recipe(
     trains_on=("biased",),
     network=NARROW_RESNET,
     augment=flip_and_crop,
-    steps=500,
+    steps=400,
     batch_size=64,
 )
 

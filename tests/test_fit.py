@@ -152,10 +152,10 @@ def test_epochs_of_the_ensemble_are_rounds_through_the_real_images() -> None:
 
 def test_an_average_lags_behind_the_last_weights() -> None:
     begin = [weights(recipe(steps=1, learning_rate=0.0))]
-    last, mean = weights(recipe()), weights(recipe(ema_decay=0.9))
+    last, mean = (weights(recipe(steps=12, ema_decay=decay)) for decay in (0.0, 0.9))
     name = "classifiers.0.weight"
     moved = [(each[name] - begin[0][name]).norm() for each in (last, mean)]
-    assert 0 < moved[1] < 0.6 * moved[0]
+    assert 0 < moved[1] < 0.85 * moved[0]
 
 
 def test_the_papers_schedule_divides_by_ten_after_each_third() -> None:
