@@ -64,7 +64,7 @@ def fit(
 
     Returns:
         The network on the CPU, in evaluation mode. One seed gives the same weights on one CPU,
-        interrupted or not.
+        interrupted or not; where it computes in bfloat16, some networks' last bits may differ.
 
     Raises:
         ValueError: If a set that the recipe names is missing, a batch cannot be shared evenly,

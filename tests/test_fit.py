@@ -16,7 +16,7 @@ from classifiers.augmentation import N_NUMBERS, flip_and_crop, flip_and_shift
 from classifiers.backbones import Backbone
 from classifiers.ensemble import EnsembleConfig, load_ensemble, save_ensemble
 from classifiers.fit import fit
-from classifiers.networks import InvariantEnsemble, join_heads, outputs
+from classifiers.networks import InvariantEnsemble, SmallCNN, join_heads, outputs
 from classifiers.pretrained import load
 from classifiers.processes import first_alone
 from classifiers.recipes import Recipe
@@ -99,9 +99,32 @@ def test_the_checkpoint_of_another_fit_is_refused(
         weights(recipe(ratio=0.5), checkpoint=path)
 
 
+@pytest.fixture(autouse=True)
+def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit in float32: sums in bfloat16 may differ in their last bits from one call to the next."""
+    monkeypatch.setattr("classifiers.fit.bfloat16_pays", lambda _: False)
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_fit_computes_in_bfloat16_where_that_pays(
+    pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: set[torch.dtype] = set()
+
+    def watched(network: nn.Module, batches: Any) -> Tensor:
+        logits = network(batches["biased"][0])
+        kinds.add(logits.dtype)
+        return logits.float().sum()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("classifiers.fit.bfloat16_pays", lambda _: pays)
+    weights(replace(recipe(objective=watched, steps=1), network=SmallCNN))
+    assert kinds == {torch.bfloat16 if pays else torch.float32}
+
+
 def share_a_fit(rank: int, folder: str) -> None:
     """What each of two processes does: its share of the fit; the first keeps the weights."""
     torch.set_num_threads(1)
+    pytest.MonkeyPatch().setattr("classifiers.fit.bfloat16_pays", lambda _: False)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
