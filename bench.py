@@ -736,7 +736,7 @@ def check_results(options: argparse.Namespace) -> int:
         problems = found_problems(suites, options, bars)
     for problem in problems:
         print(problem)
-    if few := [name for suite in suites for name in with_few_seeds(runs, suite)]:
+    for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
         print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
