@@ -981,7 +981,7 @@ def ship_classifiers(options: argparse.Namespace) -> None:
     with progress_bars() as bars:
         for world in worlds.values():
             path = ship_classifier(recipe, world, options, Place(*place_of, bars))
-            bars.console.print(f"wrote {path}, and its scores to {options.results}")
+            bars.console.print(f"wrote {path}, and its scores to {options.results}", soft_wrap=True)
 
 
 def ship_classifier(
