@@ -770,7 +770,7 @@ def check_results(options: argparse.Namespace) -> int:
         problems = found_problems(suites, options, bars)
     for problem in problems:
         print(problem)
-    if few := [name for suite in suites for name in with_few_seeds(runs, suite)]:
+    for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
         print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
@@ -1015,7 +1015,7 @@ def ship_classifiers(options: argparse.Namespace) -> None:
     with progress_bars() as bars:
         for world in worlds.values():
             path = ship_classifier(recipe, world, options, Place(*place_of, bars))
-            bars.console.print(f"wrote {path}, and its scores to {options.results}")
+            bars.console.print(f"wrote {path}, and its scores to {options.results}", soft_wrap=True)
 
 
 def ship_classifier(
