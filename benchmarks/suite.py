@@ -94,8 +94,8 @@ class World:
             action: `do_texture` and `do_background` give every class the label of the next one.
             For measuring only; empty where they are not known.
         correlates: Whether `train` takes a `DataSource.correlation` below 1.
-        fingerprint: Hash of the user's raw material, under which what is made of it is kept; None
-            for material that is read each time.
+        fingerprint: Hash of the user's raw material and of the code that makes images of it, under
+            which they are kept; None for material that is read each time.
         masks_found: Whether the masks of `train` were found in the images, so that models may be
             trained on them, and are not the truth.
     """
@@ -132,7 +132,7 @@ class Suite:
             world's classes themselves.
         own_preprocessing: Whether images are resized and cropped as each model asks for.
         n_images: How many images the official variants have, by name; empty if it does not matter.
-        fingerprint: As in `World`, of the raw material of the variants.
+        fingerprint: As in `World`, for the variants.
     """
 
     name: str

@@ -29,7 +29,7 @@ from classifiers.recipes import Recipe
 from classifiers.sampling import balanced_groups
 
 every_model = pytest.mark.parametrize("name", MODELS)
-SETS = ("biased", "counterfactual", "abducted", "generated", "unbiased")
+SETS = ("biased", "counterfactual", "abducted", "recombined", "generated", "unbiased")
 
 
 def coloured(seed: int, n: int = 48) -> ImageSet:
