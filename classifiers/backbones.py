@@ -75,5 +75,6 @@ class Backbone:
         assert isinstance(loaded, Normalised)
         if not hasattr(loaded.network, "reset_classifier"):
             raise ValueError(f"{self.spec} is no network of timm, and keeps its classifier")
-        loaded.network.reset_classifier(0)
+        reset: Any = loaded.network.reset_classifier
+        reset(0)
         return loaded

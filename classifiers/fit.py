@@ -404,7 +404,7 @@ def _described(recipe: Recipe | None) -> list[object]:
     """List all in a recipe that decides the weights."""
     if recipe is None:
         return []
-    made_of = (
+    made_of: tuple[Callable[..., Any], ...] = (
         recipe.network,
         recipe.objective,
         recipe.sampling,
@@ -422,7 +422,7 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.ema_decay,
         recipe.frozen_norms,
     )
-    return [recipe.name, [*map(_named, made_of)], settings, _described(recipe.first)]
+    return [recipe.name, [_named(each) for each in made_of], settings, _described(recipe.first)]
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 
 from cgn.images import Factors, ImageSet
 from classifiers import fit as fitting
@@ -139,7 +140,7 @@ def share_a_fit(rank: int, folder: str) -> None:
 
 
 def test_two_processes_end_with_the_weights_of_one_to_rounding(tmp_path: Path) -> None:
-    multiprocessing.spawn(share_a_fit, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(share_a_fit, args=(str(tmp_path),), nprocs=2)
     shared = torch.load(tmp_path / "weights.pt", weights_only=True)
     alone = weights(recipe(augment=flip_and_crop))
     first = TINY_ENSEMBLE(N_CLASSES, SIZE_PX).state_dict()

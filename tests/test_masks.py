@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,10 +92,12 @@ def test_masks_are_cut_once_and_anew_for_other_boxes(
     images, _, boxes = discs()
     first = masks_from_boxes_cached(images, boxes, tmp_path)
     cut: list[int] = []
-    original = masking.masks_from_boxes
-    monkeypatch.setattr(
-        masking, "masks_from_boxes", lambda *a, **k: cut.append(1) or original(*a, **k)
-    )
+
+    def counted(*given: Any, **rest: Any) -> Tensor:
+        cut.append(1)
+        return masks_from_boxes(*given, **rest)
+
+    monkeypatch.setattr(masking, "masks_from_boxes", counted)
     assert torch.equal(masks_from_boxes_cached(images, boxes, tmp_path), first)
     assert not cut
     masks_from_boxes_cached(images, boxes - 1, tmp_path)

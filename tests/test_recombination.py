@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -131,13 +132,15 @@ def test_recombined_images_are_made_once_and_anew_for_other_masks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, masks = plain()
-    about = {"n_classes": N_CLASSES, "seed": 0, "cache": tmp_path}
+    about: dict[str, Any] = {"n_classes": N_CLASSES, "seed": 0, "cache": tmp_path}
     first = recombine_cached(images, masks, 12, **about)
     made: list[int] = []
-    original = recombination.recombine
-    monkeypatch.setattr(
-        recombination, "recombine", lambda *a, **k: made.append(1) or original(*a, **k)
-    )
+
+    def counted(*given: Any, **rest: Any) -> ImageSet:
+        made.append(1)
+        return recombine(*given, **rest)
+
+    monkeypatch.setattr(recombination, "recombine", counted)
     assert recombine_cached(images, masks, 12, **about).sha256() == first.sha256()
     assert not made
     recombine_cached(images, masks.roll(1, dims=-1), 12, **about)
