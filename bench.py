@@ -12,7 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
@@ -45,7 +45,13 @@ from benchmarks.backgrounds_challenge import (
     predictions_of,
 )
 from benchmarks.comparison import compare
-from benchmarks.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
+from benchmarks.evaluate import (
+    data_sha256,
+    evaluate_outputs,
+    probabilities,
+    score_suite,
+    usual_precision,
+)
 from benchmarks.gate import check, check_history, check_regression, earlier, summary
 from benchmarks.leaderboard import (
     Row,
@@ -57,12 +63,20 @@ from benchmarks.leaderboard import (
     write_leaderboards,
 )
 from benchmarks.predictions import Run, load_runs, save
+from benchmarks.processes import first_alone, how_many, is_first, joined, number_here
 from benchmarks.published import ALSO, OFFICIAL, PART, beside, lacking, published, to_measure
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
+from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
-from benchmarks.tables import data_table, differences_table, published_table, scores_table
+from benchmarks.tables import (
+    data_table,
+    differences_table,
+    published_table,
+    scores_table,
+    sensitivity_table,
+)
 from cgn.cache import cache_key
 from cgn.counterfactuals import Weights, find_weights, sample_cached, sheet
 from cgn.files import ImageFiles
@@ -78,6 +92,7 @@ from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
 from classifiers.recipes import FACTOR_CLASSIFIER, N_COUNTERFACTUALS, Recipe
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 Entry = TypeVar("Entry")
@@ -153,7 +168,7 @@ def chosen_device(name: str) -> torch.device:
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise ValueError("PyTorch sees no GPU here; leave --device out to use the CPU")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    return torch.device("cuda", number_here()) if there and name != "cpu" else torch.device("cpu")
 
 
 def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
@@ -220,16 +235,28 @@ class Place:
     device: torch.device
     results: Path
     bars: Progress
+    precision: str | None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What networks run in, if that is not left to the device."""
+        return PRECISIONS[self.precision] if self.precision else None
 
 
 @dataclass(frozen=True)
 class Exam:
-    """A suite with its test images read and hashed."""
+    """A suite with its test images read and hashed, under one of its protocols."""
 
     suite: Suite
     source: DataSource
     variants: dict[str, ImageSet]
     data_sha256: str
+    protocol: str
+
+    @property
+    def shown(self) -> Suite:
+        """The suite as the protocol has it."""
+        return self.suite.under(self.protocol)
 
     @property
     def source_name(self) -> str:
@@ -240,7 +267,17 @@ class Exam:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score models on suites, keep the results, show them."""
+    """Score models on suites, keep the results, show them; several processes share the images."""
+    with joined():
+        names_run, exams = run_all(options)
+        if is_first():
+            for exam in exams:
+                show_result(exam, names_run, options.results)
+            show_what_follows(options.results, {exam.suite.name for exam in exams})
+
+
+def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
+    """Score models on suites and keep the results; the models' names, and the suites."""
     suites = chosen_suites(options.suite)
     if options.textures and "wildlife-mnist" not in {suite.world.name for suite in suites}:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
@@ -254,21 +291,36 @@ def run(options: argparse.Namespace) -> None:
     names = ",".join(name for name in named if name not in specs)
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     require_fitting(recipes, specs, suites)
+    require_pretrained(options, recipes, suites)
+    protocols = [options.protocol or suite.protocol for suite in suites]
+    shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
     check_writable(options.results, "--results")
     with progress_bars() as bars:
-        place = Place(device, options.results, bars)
+        place = Place(device, options.results, bars, options.precision)
         # All test images are read before any work starts, so that bad data costs no time.
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
-        for spec in specs:
-            run_pretrained(spec, exams, place)
+        specs = [run_pretrained(spec, exams, place) for spec in specs]
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
         for world, source in worlds if recipes else ():
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, range(options.seeds), place)
-    names_run = [*specs, *(marked(recipe.name, options.correlation) for recipe in recipes)]
-    for exam in exams:
-        show_result(exam, names_run, options.results)
+    return [*specs, *(marked(recipe.name, options.correlation) for recipe in recipes)], exams
+
+
+def require_pretrained(
+    options: argparse.Namespace, recipes: Sequence[Recipe], suites: Sequence[Suite]
+) -> None:
+    """Refuse what only goes with pretrained networks where others are asked for."""
+    asked = {"--precision": options.precision is not None, "torchrun": how_many() > 1}
+    for name in (name for name, is_asked in asked.items() if is_asked and recipes):
+        raise ValueError(
+            f"{name} is for pretrained networks, and {recipes[0].name} is trained here; leave out "
+            "either"
+        )
+    if options.precision and CHALLENGE in suites:
+        raise ValueError(f"{CHALLENGE.name} runs in float32 only; leave out --precision")
 
 
 def require_fitting(
@@ -288,30 +340,44 @@ def require_fitting(
             )
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> None:
-    """Let a pretrained network take all exams."""
-    with bar(place.bars, f"{spec}: weights"):
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
+    """Let a pretrained network take all exams; its name in the results."""
+    with bar(place.bars, f"{spec}: weights"), first_alone():
         network = load(spec)
+    name = network.spec
+    if place.dtype not in (None, usual_precision(place.device)):
+        name = f"{name}+{place.precision}"  # so that no row is taken for one of another precision
     for exam in exams:
-        seen = replace(exam, variants=prepared_for(network, exam))
-        examine(seen, Fit(network.spec, network.module, network.weights_sha256, 0, ""), place)
+        if exam.suite == CHALLENGE and not is_first():
+            continue  # each object's search builds on those before
+        seen, module = shown_to(network, exam)
+        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), place)
+    return name
 
 
-def prepared_for(network: Pretrained, exam: Exam) -> dict[str, ImageSet]:
-    """Resize and crop images as the network asks for, where the protocol leaves that to it."""
-    if not exam.suite.own_preprocessing:
-        return exam.variants
-    return {
-        name: images.prepared(network.preprocessing) if isinstance(images, ImageFiles) else images
+def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
+    """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
+    view = exam.shown.view
+    own = network.preprocessing if exam.suite.own_preprocessing else None
+    preprocessing = view.preprocessing if view and view.preprocessing else own
+    if view and view.normalisation:
+        network = network.normalised_by(*view.normalisation)
+    if preprocessing is None:
+        return exam, network.module
+    prepared = {
+        name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
         for name, images in exam.variants.items()
     }
+    return replace(exam, variants=prepared), network.module
 
 
 def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
     """Make or read a suite's test images."""
     with bar(bars, f"{suite.name}: test images"):
         variants = variants_cached(suite, source, images_folder())
-        return Exam(suite, source, variants, data_sha256(variants))
+        # The hash is for rows, which the first of several processes writes.
+        sha256 = data_sha256(variants) if is_first() else ""
+        return Exam(suite, source, variants, sha256, suite.protocol)
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -461,28 +527,35 @@ def examine(exam: Exam, fit: Fit, place: Place) -> None:
     name = marked(fit.name, exam.source.correlation)
     rows: list[Row] = []
     tables, speed = predicted(exam, fit.module, name, place)
+    if not is_first():
+        return
+    shown = exam.shown
+    kept_as = shown.stored_as or shown.protocol
     for head, predictions in tables.items():
         origin = Run(
             suite=exam.suite.name,
-            protocol=exam.suite.protocol,
+            protocol=kept_as,
             source=exam.source_name,
             data_sha256=exam.data_sha256,
             model=f"{name}/{head}" if head else name,
             weights_sha256=fit.weights_sha256,
             seed=fit.seed,
         )
-        save(predictions, origin.path(place.results), origin)
+        save(predictions, origin.path(place.results, shown.view_name), origin)
         found: dict[str, Any] = {
             "images_per_second": round(speed, 1),
             **environment(place.device),
             "generator_seed": fit.generator_seed,
         }
-        rows += [
-            Row(**asdict(origin), variant=s.variant, metric=s.metric, **e._asdict(), **found)
-            for s, e in score_suite(exam.suite, predictions).items()
-        ]
+        for suite in exam.suite.allowed(kept_as, predictions.columns):
+            run = asdict(replace(origin, protocol=suite.protocol))
+            rows += [
+                Row(**run, variant=s.variant, metric=s.metric, **e._asdict(), **found)
+                for s, e in score_suite(suite, predictions).items()
+            ]
     append(rows, place.results)
     write_leaderboards(place.results, [exam.suite])
+    write_sensitivity(place.results, known_suites().values())
 
 
 def predicted(
@@ -497,8 +570,8 @@ def predicted(
 
         def count(n_images: int) -> None:
             nonlocal done
-            done += n_images
-            update(done, total)
+            done += n_images * how_many()
+            update(min(done, total), total)
 
         return evaluate_outputs(
             module,
@@ -507,6 +580,8 @@ def predicted(
             device=place.device,
             n_classes=len(exam.suite.world.classes),
             decide=exam.suite.decide or probabilities,
+            columns=exam.suite.columns,
+            precision=place.dtype,
             progress=count,
         )
 
@@ -538,7 +613,7 @@ def challenged(
     tried = sum(outcome.tried for outcome in outcomes)
     every = len(foregrounds) * len(backgrounds)
     place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
-    return {"": predictions_of(outcomes, foregrounds)}, tried / seconds
+    return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried / seconds
 
 
 def progress_bars() -> Progress:
@@ -550,7 +625,7 @@ def progress_bars() -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
-        disable=not errors.is_terminal,
+        disable=not errors.is_terminal or not is_first(),
     )
 
 
@@ -575,15 +650,24 @@ def console() -> Console:
 
 def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results), exam.suite)
+    board = leaderboard(read_runs(results), exam.shown)
     same = (board["source"] == exam.source_name) & (board["data_sha256"] == exam.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
-    console().print(scores_table(exam.suite, ours, caption(exam)))
+    console().print(scores_table(exam.shown, ours, caption(exam)))
+
+
+def show_what_follows(results: Path, names: Collection[str]) -> None:
+    """Print what rows say together: how far protocols move a model, and effective robustness."""
+    runs = read_runs(results)
+    suites = [suite for suite in known_suites().values() if suite.name in names]
+    for suite in (each for each in suites if each.protocols):
+        if len(table := sensitivity(runs, [suite])):
+            console().print(sensitivity_table(suite, table))
 
 
 def caption(exam: Exam) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
-    about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source_name} data"
+    about = f"percent with 95 % interval; protocol {exam.protocol}; {exam.source_name} data"
     if exam.source.folder is not None:
         other = "" if exam.suite.decide else "; --data embedded takes the installed data"
         return f"{about} from {exam.source.folder}{other}"
@@ -680,6 +764,8 @@ def rescore(options: argparse.Namespace) -> None:
         rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
     added = append(rows, results)
     write_leaderboards(results, suites)
+    write_sensitivity(results, known_suites().values())
+    show_what_follows(results, {suite.name for suite in suites})
     print(f"rows added: {added}")
 
 

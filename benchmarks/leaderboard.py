@@ -119,7 +119,7 @@ def append(rows: Iterable[Row], results: Path) -> int:
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             writer.writerows(asdict(row) for row in new)
-            _replace(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
+            replace_text(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
     return len(new)
 
 
@@ -229,7 +229,9 @@ def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
         for suite in suites:
             if (runs["suite"] == suite.name).any():
                 path = results / f"{suite.name}.csv"
-                _replace(path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n"))
+                replace_text(
+                    path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n")
+                )
                 written.append(path)
     return written
 
@@ -330,8 +332,13 @@ def _same(cell: Any, stored: Any) -> bool:
     return bool(cell == stored)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all."""
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file as a whole or not at all.
+
+    Args:
+        path: The file, in a folder that is there.
+        text: All of it.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:

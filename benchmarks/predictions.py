@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ SCHEMA = pa.schema(
         "confidence": pa.float32(),
     }
 )
+# Further columns that some suites have: decisions by other rules, and counts.
+FURTHER = re.compile(r"prediction_\w+|rank|misled|drawn")
 _COUNTED = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BINARY_PACKED"}
 _KEY = b"cgn-bench"
 
@@ -57,8 +60,8 @@ class Run:
     weights_sha256: str
     seed: int
 
-    def path(self, results: Path) -> Path:
-        """Return where the predictions of this run lie.
+    def path(self, results: Path, view: str = "") -> Path:
+        """Return where the predictions of this run lie; those of a `View` have its name.
 
         Example:
             >>> run = Run(suite="in9", protocol="1", source="embedded", data_sha256="",
@@ -66,15 +69,16 @@ class Run:
             >>> run.path(Path("results")).as_posix()
             'results/predictions/in9/embedded/cgn-ensemble__shape/seed2.parquet'
         """
-        return _folder(results, self.suite, self.source, self.model) / f"seed{self.seed}.parquet"
+        name = f"{view}-seed{self.seed}.parquet" if view else f"seed{self.seed}.parquet"
+        return _folder(results, self.suite, self.source, self.model) / name
 
 
 def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
     """Write predictions to a parquet file, atomically.
 
     Args:
-        predictions: A table with the columns of `SCHEMA`, one row an image; confidences in
-            [0, 1], of which three decimals are kept.
+        predictions: A table with the columns of `SCHEMA`, and any that `FURTHER` matches, one row
+            an image; confidences in [0, 1], of which three decimals are kept.
         path: The file; its folder is made if it is missing.
         run: Kept in the file beside the table.
 
@@ -82,12 +86,15 @@ def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
         ValueError: If columns are missing, or labels do not fit the schema.
     """
     rounded = predictions.assign(confidence=predictions["confidence"].round(3))
+    schema = SCHEMA
+    for name in filter(FURTHER.fullmatch, predictions.columns):
+        schema = schema.append(pa.field(name, pa.int16()))
     try:
-        table = pa.Table.from_pandas(rounded, SCHEMA, preserve_index=False)
+        table = pa.Table.from_pandas(rounded, schema, preserve_index=False)
     except (KeyError, pa.ArrowException) as error:
         raise ValueError(f"these are no predictions: {error}") from None
     table = table.replace_schema_metadata({_KEY: json.dumps(asdict(run))})
-    repeated = [name for name in SCHEMA.names if name not in _COUNTED]
+    repeated = [name for name in schema.names if name not in _COUNTED]
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
@@ -113,7 +120,8 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
         path: The file.
 
     Returns:
-        The table, with the columns of `SCHEMA`, and the run it belongs to.
+        The table, with the columns of `SCHEMA` and those that `FURTHER` matches, and the run it
+        belongs to.
 
     Raises:
         ValueError: If there is no such file, it is cut short, or it holds something else.
@@ -127,7 +135,8 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
             f"{path} is not a whole parquet file ({error}); delete it and run the model again"
         ) from None
     header = (table.schema.metadata or {}).get(_KEY)
-    if header is None or table.schema.names != SCHEMA.names:
+    names = [name for name in table.schema.names if not FURTHER.fullmatch(name)]
+    if header is None or names != SCHEMA.names:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
     return table.to_pandas(), Run(**json.loads(header))
 

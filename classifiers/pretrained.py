@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -50,6 +50,16 @@ class Pretrained:
     weights_sha256: str
     preprocessing: Preprocessing
     n_classes: int
+
+    def normalised_by(self, mean: Sequence[float], deviation: Sequence[float]) -> Pretrained:
+        """Return the same network behind another normalisation than it was trained with.
+
+        Args:
+            mean: By channel.
+            deviation: By channel.
+        """
+        network = self.module.network if isinstance(self.module, Normalised) else self.module
+        return replace(self, module=Normalised(network, mean, deviation).eval())
 
 
 class Normalised(nn.Module):

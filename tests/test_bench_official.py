@@ -16,7 +16,13 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
 from cgn.files import IMAGENET, Preprocessing
-from classifiers.pretrained import Pretrained, load
+from classifiers.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalised,
+    Pretrained,
+    load,
+)
 
 
 class KnowsNothing(nn.Module):
@@ -66,10 +72,13 @@ def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
     assert run(results, f"--suite cue-conflict --model timm:net.tag --data {stimuli}") == 0
     assert "official-part data from" in " ".join(capsys.readouterr().out.split())
     runs = read_runs(results)
-    assert set(runs["protocol"]) == {"cue-conflict@geirhos-avg-v1"}
+    # The same answers are scored under each protocol that shows images in the same way.
+    assert set(runs["protocol"]) == {
+        f"cue-conflict@{name}-v1" for name in ("geirhos-avg", "sum", "argmax207", "argmax1000")
+    }
     assert set(runs["source"]) == {"official-part"}  # 16 of 1,200 images that disagree
     assert set(runs["model"]) == {"timm:net.tag-pinned"}
-    assert runs.set_index("metric")["n"].to_dict()["shape_accuracy"] == 16
+    assert set(runs.loc[runs["metric"] == "shape_accuracy", "n"]) == {16}
     assert (results / "cue-conflict-official.csv").is_file()
     assert not (results / "cue-conflict.csv").exists()
     bench.main(["check", "--results", str(results)])
@@ -118,10 +127,32 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
 ) -> None:
     source = DataSource(folder=stimuli)
     suite = OFFICIAL_SUITES["cue-conflict"]
-    for own, size_px in ((False, 224), (True, 288)):
-        exam = bench.Exam(replace(suite, own_preprocessing=own), source, suite.variants(source), "")
-        prepared = bench.prepared_for(network("a", Preprocessing(300, 288)), exam)
-        assert prepared["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
+    asks = network("a", Preprocessing(300, 288))
+    for own, protocol, size_px in (
+        (False, "geirhos-avg", 224),
+        (True, "geirhos-avg", 288),
+        (True, "cgn-paper", 224),
+    ):
+        variants = suite.variants(source)
+        name = f"cue-conflict@{protocol}-v1"
+        exam = bench.Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
+        prepared, module = bench.shown_to(asks, exam)
+        assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
+        assert module is asks.module
+
+
+def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli: Path) -> None:
+    class Seen(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(dim=(2, 3))
+
+    source = DataSource(folder=stimuli)
+    suite = OFFICIAL_SUITES["in9"]
+    exam = bench.Exam(suite, source, {}, "", "in9@cgn-paper-v1")
+    seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
+    _, module = bench.shown_to(replace(network("a"), module=seen), exam)
+    mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])
+    assert torch.allclose(module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
 
 
 def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
