@@ -45,6 +45,7 @@ from benchmarks.backgrounds_challenge import (
     predictions_of,
 )
 from benchmarks.comparison import compare
+from benchmarks.effective_robustness import effective_robustness
 from benchmarks.evaluate import (
     data_sha256,
     evaluate_outputs,
@@ -74,6 +75,7 @@ from benchmarks.tables import (
     data_table,
     differences_table,
     published_table,
+    robustness_table,
     scores_table,
     sensitivity_table,
 )
@@ -663,6 +665,8 @@ def show_what_follows(results: Path, names: Collection[str]) -> None:
     for suite in (each for each in suites if each.protocols):
         if len(table := sensitivity(runs, [suite])):
             console().print(sensitivity_table(suite, table))
+    if len(table := effective_robustness(runs, names)):
+        console().print(robustness_table(table))
 
 
 def caption(exam: Exam) -> str:

@@ -57,9 +57,8 @@ def check(
     runs = read_runs(results)
     newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
     known = {(name, each) for name, suite in suites.items() for each in suite.protocol_names}
-    current = newest[
-        [pair in known for pair in zip(newest["suite"], newest["protocol"], strict=True)]
-    ]
+    pairs = pd.Series(zip(newest["suite"], newest["protocol"], strict=True), newest.index)
+    current = newest[pairs.isin(known)]
     problems = [
         *_doubled(runs),
         *_without_provenance(runs),

@@ -92,6 +92,38 @@ def sensitivity_table(suite: Suite, rows: pd.DataFrame) -> Table:
     return table
 
 
+def robustness_table(rows: pd.DataFrame) -> Table:
+    """Lay out networks beside what their clean accuracy lets expect of shifted images.
+
+    Args:
+        rows: From `benchmarks.effective_robustness.effective_robustness`.
+    """
+    table = Table(
+        "suite",
+        "model",
+        "clean",
+        "shifted",
+        "expected",
+        "effective robustness",
+        "spread of the fit",
+        "verdict",
+        title="Effective robustness",
+        caption="percent and points with 95 % interval over images; a network differs from "
+        "standard ones if it does by more than twice the spread",
+        min_width=80,
+    )
+    for row in rows.to_dict("records"):
+        table.add_row(
+            str(row["suite"]),
+            str(row["model"]),
+            *(f"{100 * row[name]:.1f}" for name in ("clean", "shifted", "expected")),
+            percent(row["value"], row["low"], row["high"]),
+            f"{100 * row['spread']:.1f}",
+            str(row["verdict"]),
+        )
+    return table
+
+
 def differences_table(
     first: str, second: str, found: Sequence[tuple[Suite, Score, Difference]]
 ) -> Table:
