@@ -897,7 +897,8 @@ def show_lists(options: argparse.Namespace) -> None:
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
-        suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary)
+        names = "\n".join(suite.protocol_names)
+        suites.add_row(suite.name, suite.asks, names, suite.primary)
     models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)

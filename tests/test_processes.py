@@ -100,7 +100,7 @@ def test_one_two_and_three_processes_leave_the_same_files(
         assert on_processes(n, lambda r=results: bench.main(f"{text}{r}".split())) == [0] * n  # type: ignore[misc]
         assert capfd.readouterr().out.count("conflict shape_bias") == 2  # leaderboard, protocols
         (path,) = results.rglob("*.parquet")
-        runs = read_runs(results).drop(columns=["time", "images_per_second"])
+        runs = read_runs(results).drop(columns=["commit", "time", "images_per_second"])
         boards = [
             (results / f"{name}.csv").read_bytes()
             for name in ("cue-conflict-official", "sensitivity")
