@@ -59,9 +59,15 @@ def small_network() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(
-            nn.Conv2d(3, 8, 7, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+            nn.Conv2d(3, 8, 7, stride=8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.BatchNorm1d(32),
+            nn.Linear(32, 1_000),
         )
-        return nn.Sequential(network, nn.Linear(32, 1_000)).eval()
+        network(torch.rand(64, 3, 1, 1).expand(-1, -1, 224, 224))  # what it saw in training
+        return network.eval()
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def stimuli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             name,
             *(other for other in classes_of("cue_conflict")[:7] if other != name),
         ):
-            noise = torch.randint(256, (14, 14, 3), generator=generator, dtype=torch.uint8)
+            noise = torch.randint(256, (3, 3, 3), generator=generator, dtype=torch.uint8)
             image = Image.fromarray(noise.numpy()).resize((224, 224))
             image.save(folder / f"{name}1-{texture}2.png", compress_level=1)
     network = Pretrained(
