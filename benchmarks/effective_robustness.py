@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.scores import Estimate
 
 FACTS = Path(__file__).with_name("effective_robustness.csv")
@@ -100,7 +101,8 @@ class Fit:
 
 def fits() -> list[Fit]:
     """Read the fits that are on record."""
-    return [Fit(**row) for row in pd.read_csv(FACTS).to_dict("records")]  # type: ignore[misc]
+    rows = pd.read_csv(FACTS).to_dict("records")
+    return [Fit(**{str(name): cell for name, cell in row.items()}) for row in rows]
 
 
 def effective_robustness(runs: pd.DataFrame, suites: Iterable[str]) -> pd.DataFrame:
@@ -128,9 +130,9 @@ def effective_robustness(runs: pd.DataFrame, suites: Iterable[str]) -> pd.DataFr
 
 def _estimates(runs: pd.DataFrame, suite: str, key: str) -> dict[tuple[object, ...], Estimate]:
     """The estimates of one score, by run."""
-    rows = runs[(runs["suite"] == suite) & (runs["key"] == key)]
-    # Other protocols of a suite follow its own in the file.
-    rows = rows.drop_duplicates(_RUN, keep="first").set_index(_RUN)
+    own = {each.name: each.protocol for each in OFFICIAL_SUITES.values()}
+    ours = (runs["suite"] == suite) & (runs["protocol"] == own[suite]) & (runs["key"] == key)
+    rows = runs[ours].set_index(_RUN)
     return {run: Estimate(*each) for run, *each in rows[["value", "low", "high", "n"]].itertuples()}
 
 

@@ -47,16 +47,16 @@ def rows_lacking(
     """
     runs = read_runs(results)
     newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
-    groups = [
-        (suites[suite].under(protocol), rows)
-        for (suite, protocol), rows in newest.groupby(["suite", "protocol"], sort=False)
-        if suite in suites and protocol in suites[suite].protocol_names
-    ]
+    kept_as = {
+        (suite.name, name)
+        for suite in suites.values()
+        for name in suite.protocol_names
+        if suite.under(name).stored_as in (None, name)
+    }
     kept = [
-        (suites[suite.name], run)
-        for suite, rows in groups
-        if suite.stored_as in (None, suite.protocol)
-        for _, run in rows.groupby(_SLOT, sort=False)
+        (suites[rows["suite"].iloc[0]], rows)
+        for _, rows in newest.groupby(_SLOT, sort=False)
+        if (rows["suite"].iloc[0], rows["protocol"].iloc[0]) in kept_as
     ]
     now = {name: environment("cpu")[name] for name in ("commit", "time")}
     lacking: list[Row] = []

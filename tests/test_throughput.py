@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,8 +127,8 @@ def as_validate_py(network: nn.Module, folder: Path, batch_size: int) -> Callabl
 
     The script itself is in no package: it lies beside timm in its repository.
     """
-    from timm import data, utils
-
+    data: Any = import_module("timm.data")
+    utils: Any = import_module("timm.utils")
     config = data.resolve_model_data_config(network, use_test_size=True)
     names = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
     loader = data.create_loader(
