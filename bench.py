@@ -12,7 +12,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
@@ -45,7 +45,14 @@ from benchmarks.backgrounds_challenge import (
     predictions_of,
 )
 from benchmarks.comparison import compare
-from benchmarks.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
+from benchmarks.effective_robustness import effective_robustness
+from benchmarks.evaluate import (
+    data_sha256,
+    evaluate_outputs,
+    probabilities,
+    score_suite,
+    usual_precision,
+)
 from benchmarks.gate import (
     check,
     check_history,
@@ -67,16 +74,26 @@ from benchmarks.leaderboard import (
     write_whole,
 )
 from benchmarks.predictions import Run, load_runs, save
+from benchmarks.processes import joined
 from benchmarks.protocols import check_protocols, pin
 from benchmarks.published import ALSO, OFFICIAL, PART, beside, lacking, published, to_measure
 from benchmarks.readme import readme_blocks, rewritten
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.rescore import rows_lacking
+from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
-from benchmarks.tables import data_table, differences_table, published_table, scores_table
+from benchmarks.tables import (
+    data_table,
+    differences_table,
+    published_table,
+    robustness_table,
+    scores_table,
+    sensitivity_table,
+)
 from cgn.cache import cache_key
 from cgn.counterfactuals import SHIPPED, Weights, find_weights, sample_cached, sheet
+from cgn.distributed import here, own_device, team
 from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.gan import generated_cached
 from cgn.hub import hub_images
@@ -92,7 +109,6 @@ from classifiers.ensemble import EnsembleConfig, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
-from classifiers.processes import first_alone, is_first, process_group
 from classifiers.recipes import (
     FACTOR_CLASSIFIER,
     N_COUNTERFACTUALS,
@@ -110,6 +126,7 @@ from classifiers.shipped import (
 )
 
 CPU = torch.device("cpu")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 Entry = TypeVar("Entry")
@@ -186,7 +203,7 @@ def chosen_device(name: str) -> torch.device:
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise ValueError("PyTorch sees no GPU here; leave --device out to use the CPU")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    return own_device(torch.device("cuda")) if there and name != "cpu" else CPU
 
 
 def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
@@ -255,16 +272,28 @@ class Place:
     device: torch.device
     results: Path
     bars: Progress
+    precision: str | None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What networks run in, if that is not left to the device."""
+        return PRECISIONS[self.precision] if self.precision else None
 
 
 @dataclass(frozen=True)
 class Exam:
-    """A suite with its test images read and hashed."""
+    """A suite with its test images read and hashed, under one of its protocols."""
 
     suite: Suite
     source: DataSource
     variants: dict[str, ImageSet]
     data_sha256: str
+    protocol: str
+
+    @property
+    def shown(self) -> Suite:
+        """The suite as the protocol has it."""
+        return self.suite.under(self.protocol)
 
     @property
     def source_name(self) -> str:
@@ -275,7 +304,17 @@ class Exam:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Score models on suites, keep the results, show them."""
+    """Score models on suites, keep the results, show them; several processes share the images."""
+    with joined():
+        names_run, exams = run_all(options)
+        if here().leads:
+            for exam in exams:
+                show_result(exam, names_run, options.results)
+            show_what_follows(options.results, {exam.suite.name for exam in exams})
+
+
+def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
+    """Score models on suites and keep the results; the models' names, and the suites."""
     suites = chosen_suites(options.suite)
     if options.textures and "wildlife-mnist" not in {suite.world.name for suite in suites}:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
@@ -289,29 +328,41 @@ def run(options: argparse.Namespace) -> None:
     specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
     names = ",".join(name for name in named if name not in specs)
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
-    require_fitting([*(recipe.name for recipe in recipes), *shipped], specs, suites)
+    ours = [*(recipe.name for recipe in recipes), *shipped]
+    require_fitting(ours, specs, suites)
+    require_pretrained(options, ours, suites)
     require_embedded(shipped, sources)
+    protocols = [options.protocol or suite.protocol for suite in suites]
+    shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
     check_writable(options.results, "--results")
     with progress_bars() as bars:
-        place = Place(device, options.results, bars)
+        place = Place(device, options.results, bars, options.precision)
         # All test images are read before any work starts, so that bad data costs no time.
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
-        for spec in specs:
-            run_pretrained(spec, exams, place)
+        specs = [run_pretrained(spec, exams, place) for spec in specs]
         for spec in shipped:
             run_shipped(spec, exams, place)
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
         for world, source in worlds if recipes else ():
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, range(options.seeds), place)
-    names_run = [
-        *specs,
-        *shipped,
-        *(marked(recipe.name, options.correlation) for recipe in recipes),
-    ]
-    for exam in exams:
-        show_result(exam, names_run, options.results)
+    fitted_here = [marked(recipe.name, options.correlation) for recipe in recipes]
+    return [*specs, *shipped, *fitted_here], exams
+
+
+def require_pretrained(
+    options: argparse.Namespace, ours: Sequence[str], suites: Sequence[Suite]
+) -> None:
+    """Refuse what only goes with pretrained networks where others are asked for."""
+    asked = {"--precision": options.precision is not None, "torchrun": here().size > 1}
+    for name in (name for name, is_asked in asked.items() if is_asked and ours):
+        raise ValueError(
+            f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
+        )
+    if options.precision and CHALLENGE in suites:
+        raise ValueError(f"{CHALLENGE.name} runs in float32 only; leave out --precision")
 
 
 def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:
@@ -329,13 +380,19 @@ def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[
             )
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> None:
-    """Let a pretrained network take all exams."""
-    with bar(place.bars, f"{spec}: weights"):
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
+    """Let a pretrained network take all exams; its name in the results."""
+    with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
+    name = network.spec
+    if place.dtype not in (None, usual_precision(place.device)):
+        name = f"{name}+{place.precision}"  # so that no row is taken for one of another precision
     for exam in exams:
-        seen = replace(exam, variants=prepared_for(network, exam))
-        examine(seen, Fit(network.spec, network.module, network.weights_sha256, 0, ""), place)
+        if exam.suite == CHALLENGE and not here().leads:
+            continue  # each object's search builds on those before
+        seen, module = shown_to(network, exam)
+        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), place)
+    return name
 
 
 def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> None:
@@ -361,21 +418,29 @@ def shipped_fit(spec: str, suite: Suite, folder: Path = CLASSIFIERS) -> Fit:
     return Fit(spec, module, weights_sha256, int(about["seed"]), str(about["generator_seed"]))
 
 
-def prepared_for(network: Pretrained, exam: Exam) -> dict[str, ImageSet]:
-    """Resize and crop images as the network asks for, where the protocol leaves that to it."""
-    if not exam.suite.own_preprocessing:
-        return exam.variants
-    return {
-        name: images.prepared(network.preprocessing) if isinstance(images, ImageFiles) else images
+def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
+    """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
+    view = exam.shown.view
+    own = network.preprocessing if exam.suite.own_preprocessing else None
+    preprocessing = view.preprocessing if view and view.preprocessing else own
+    if view and view.normalisation:
+        network = network.normalised_by(*view.normalisation)
+    if preprocessing is None:
+        return exam, network.module
+    prepared = {
+        name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
         for name, images in exam.variants.items()
     }
+    return replace(exam, variants=prepared), network.module
 
 
 def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
     """Make or read a suite's test images."""
     with bar(bars, f"{suite.name}: test images"):
         variants = variants_cached(suite, source, images_folder())
-        return Exam(suite, source, variants, data_sha256(variants))
+        # The hash is for rows, which the first of several processes writes.
+        sha256 = data_sha256(variants) if here().leads else ""
+        return Exam(suite, source, variants, sha256, suite.protocol)
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -567,28 +632,33 @@ def examine(exam: Exam, fit: Fit, place: Place) -> list[Row]:
     name = marked(fit.name, exam.source.correlation)
     rows: list[Row] = []
     tables, speed = predicted(exam, fit.module, name, place)
+    if not here().leads:
+        return rows
     for head, predictions in tables.items():
         origin = origin_of(exam, fit, f"{name}/{head}" if head else name)
-        save(predictions, origin.path(place.results), origin)
+        save(predictions, origin.path(place.results, exam.shown.view_name), origin)
         found: dict[str, Any] = {
             "images_per_second": round(speed, 1),
             **environment(place.device),
             "generator_seed": fit.generator_seed,
         }
-        rows += [
-            Row(**asdict(origin), variant=s.variant, metric=s.metric, **e._asdict(), **found)
-            for s, e in score_suite(exam.suite, predictions).items()
-        ]
+        for suite in exam.suite.allowed(origin.protocol, predictions.columns):
+            run = asdict(replace(origin, protocol=suite.protocol))
+            rows += [
+                Row(**run, variant=s.variant, metric=s.metric, **e._asdict(), **found)
+                for s, e in score_suite(suite, predictions).items()
+            ]
     append(rows, place.results)
     write_leaderboards(place.results, [exam.suite])
+    write_sensitivity(place.results, known_suites().values())
     return rows
 
 
 def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
-    """Say what was run on what."""
+    """Say what was run on what, under the protocol that its predictions are kept as."""
     return Run(
         suite=exam.suite.name,
-        protocol=exam.suite.protocol,
+        protocol=exam.shown.stored_as or exam.protocol,
         source=exam.source_name,
         data_sha256=exam.data_sha256,
         model=model,
@@ -609,8 +679,8 @@ def predicted(
 
         def count(n_images: int) -> None:
             nonlocal done
-            done += n_images
-            update(done, total)
+            done += n_images * here().size
+            update(min(done, total), total)
 
         return evaluate_outputs(
             module,
@@ -620,6 +690,8 @@ def predicted(
             n_classes=len(exam.suite.world.classes),
             decide=exam.suite.decide or probabilities,
             unchanged=exam.suite.unchanged,
+            columns=exam.suite.columns,
+            precision=place.dtype,
             progress=count,
         )
 
@@ -651,7 +723,7 @@ def challenged(
     tried = sum(outcome.tried for outcome in outcomes)
     every = len(foregrounds) * len(backgrounds)
     place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
-    return {"": predictions_of(outcomes, foregrounds)}, tried / seconds
+    return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried / seconds
 
 
 def progress_bars() -> Progress:
@@ -663,7 +735,7 @@ def progress_bars() -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
-        disable=not errors.is_terminal,
+        disable=not errors.is_terminal or not here().leads,
     )
 
 
@@ -688,15 +760,26 @@ def console() -> Console:
 
 def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results), exam.suite)
+    board = leaderboard(read_runs(results), exam.shown)
     same = (board["source"] == exam.source_name) & (board["data_sha256"] == exam.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
-    console().print(scores_table(exam.suite, ours, caption(exam)))
+    console().print(scores_table(exam.shown, ours, caption(exam)))
+
+
+def show_what_follows(results: Path, names: Collection[str]) -> None:
+    """Print what rows say together: how far protocols move a model, and effective robustness."""
+    runs = read_runs(results)
+    suites = [suite for suite in known_suites().values() if suite.name in names]
+    for suite in (each for each in suites if each.protocols):
+        if len(table := sensitivity(runs, [suite])):
+            console().print(sensitivity_table(suite, table))
+    if len(table := effective_robustness(runs, names)):
+        console().print(robustness_table(table))
 
 
 def caption(exam: Exam) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
-    about = f"percent with 95 % interval; protocol {exam.suite.protocol}; {exam.source_name} data"
+    about = f"percent with 95 % interval; protocol {exam.protocol}; {exam.source_name} data"
     if exam.source.folder is not None:
         other = "; --data embedded takes the installed data" if exam.suite.embedded else ""
         return f"{about} from {exam.source.folder}{other}"
@@ -786,11 +869,12 @@ def found_problems(
     results: Path = options.results
     exams = [read_exam(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
     hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
-    if options.pin and (added := pin(suites, hashes)):
+    versions = [suite.under(name) for suite in suites for name in suite.protocol_names]
+    if options.pin and (added := pin(versions, hashes)):
         print(f"written down: {', '.join(added)}")
     with bar(bars, "rows and predictions") as update:
         problems = check(results, known_suites(), hashes, update)
-    problems += check_protocols(suites, hashes)
+    problems += check_protocols(versions, hashes)
     try:
         problems += check_weights(results, reevaluated(exams, Place(CPU, results, bars)))
     except ValueError as error:  # weights that have rows are gone, or fit no network any more
@@ -825,6 +909,8 @@ def rescore(options: argparse.Namespace) -> None:
         rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
     added = append(rows, results)
     write_leaderboards(results, suites)
+    write_sensitivity(results, known_suites().values())
+    show_what_follows(results, {suite.name for suite in suites})
     print(f"rows added: {added}")
 
 
@@ -956,7 +1042,8 @@ def show_lists(options: argparse.Namespace) -> None:
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
-        suites.add_row(suite.name, suite.asks, suite.protocol, suite.primary)
+        names = "\n".join(suite.protocol_names)
+        suites.add_row(suite.name, suite.asks, names, suite.primary)
     models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)
@@ -1062,12 +1149,11 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     config = EnsembleConfig(**{n: value for n, value in vars(options).items() if n in names})
     out: Path = options.out
     check_writable(out.parent, "--out")
-    with process_group(chosen_device(options.device)) as device, progress_bars() as bars:
+    device = chosen_device(options.device)
+    with team(device), progress_bars() as bars:
         images, classes = real_images(options)
-        with bar(bars, "counterfactuals") as update:
-            counterfactuals = first_alone(
-                lambda: counterfactuals_of(options, images, len(classes), config.seed, update)
-            )
+        with bar(bars, "counterfactuals") as update, here().leader_first():
+            counterfactuals = counterfactuals_of(options, images, len(classes), config.seed, update)
         with bar(bars, f"{config.backbone}: fit") as update:
             network = fit(
                 config.recipe(),
@@ -1078,7 +1164,7 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 progress=update,
                 checkpoint=out.with_suffix(".checkpoint"),
             )
-        if is_first():
+        if here().leads:
             command = shlex.join(["python", "bench.py", *options.given])
             origin = {"config": asdict(config), "command": command, **environment(device)}
             save_ensemble(network, classes, options.size, out, origin)

@@ -99,6 +99,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="0 to N-1; CGNs of several seeds take turns",
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="how an official suite is shown and scored, as in9@resize256-v1; default: its first",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        help="of pretrained networks, named in the row; default: bfloat16 on CUDA, else float32",
+    )
     add_data(parser)
     add_correlation(parser)
 

@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from benchmarks.mnists import (
     COLORED,
@@ -36,7 +37,7 @@ from benchmarks.openmoji import (
     require_embedded,
 )
 from benchmarks.scores import Score
-from benchmarks.suite import DataSource, Suite, World
+from benchmarks.suite import Column, DataSource, Suite, World
 from cgn.images import Factors, ImageSet
 
 N_PER_CLASS = 120  # images of OpenMoji-9 before anything is changed
@@ -138,6 +139,29 @@ def shape_share(factors: Sequence[str]) -> Score:
     )
 
 
+def probability_of(factor: str) -> Column:
+    """Say how probable an image makes the class that one of its factors is labelled with.
+
+    Args:
+        factor: "shape", "texture" or "background".
+
+    Returns:
+        From logits (B, C) and labels to (B,) in [0, 1], NaN where the label is unknown.
+
+    Example:
+        >>> logits, label = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([1])
+        >>> probability_of("shape")(logits, Factors.tied(label))
+        tensor([0.7500])
+    """
+
+    def say(logits: Tensor, labels: Factors) -> Tensor:
+        label = getattr(labels, factor)[:, None]
+        told = logits.softmax(dim=1).gather(1, label.clamp(min=0))
+        return told.where(label >= 0, torch.nan)[:, 0]
+
+    return say
+
+
 def _before_and_after(predictions: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of the images as they were and with one factor changed, by id.
 
@@ -219,6 +243,7 @@ def _suite(
         ),
         primary="base_shape_share",
         unchanged="base",
+        columns={f"p_{factor}": probability_of(factor) for factor in FACTORS},
     )
 
 

@@ -1,8 +1,9 @@
 """in9-challenge: is there a background before which the classifier no longer sees the object?
 
 Each object of ImageNet-9 is laid over each background until one of these images is misread. The
-answer does not depend on the order, but the time does: backgrounds that misled the network about
-earlier objects of the same class come first.
+answer does not depend on the order, but the time does: after a few backgrounds drawn at random,
+which all are looked at and tell how the accuracy falls with their number, those that misled the
+network about earlier objects of the same class come first.
 
 Source:
     Xiao, Engstrom, Ilyas and Madry, Noise or Signal: The Role of Image Backgrounds in Object
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import comb
 from pathlib import Path
 
 import pandas as pd
@@ -28,14 +30,15 @@ from benchmarks.official import (
     files_of,
     within,
 )
-from benchmarks.scores import accuracy
+from benchmarks.scores import Score, accuracy, bootstrap
 from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
 from cgn.masks import masks_from_files
 from cgn.model import compose
 
-FIRST_LOOK = 4  # composites of an object in the first batch; each next one is twice as large
+AT_RANDOM = 16  # backgrounds that are looked at for every object, broken or not
+FIRST_LOOK = 4  # composites of an object in the next batch; each one after is twice as large
 LARGEST_LOOK = 64
 
 
@@ -48,12 +51,14 @@ class Outcome:
         prediction: The answer there, or the object's class.
         confidence: What speaks for it, in [0, 1]; of an object that nothing breaks, the lowest.
         tried: Composites that were looked at.
+        misled: Before how many of the backgrounds drawn at random it was misread.
     """
 
     broken_by: int
     prediction: int
     confidence: float
     tried: int
+    misled: int
 
 
 @torch.inference_mode()
@@ -78,7 +83,8 @@ def attack(
 
     Yields:
         The outcomes of the others, in their order. Which objects break does not depend on the
-        order of the backgrounds, nor on how many are looked at together.
+        order of the backgrounds, nor on how many are looked at together. Which backgrounds are
+        drawn at random depends on an object's place and on nothing else.
 
     Raises:
         ValueError: If the objects have no masks.
@@ -99,9 +105,24 @@ def attack(
         order = (broke[label] * (len(labels) + 1) + broke.sum(dim=0)).argsort(
             descending=True, stable=True
         )
-        outcome = _search(module, image, mask, pixels, order, label, decide)
+        look = _Look(module, image, mask, pixels, decide, label)
+        outcome = _search(look, drawn(len(backgrounds), number), order)
         _remember(broke, label, outcome)
         yield outcome
+
+
+def drawn(n_backgrounds: int, number: int) -> Tensor:
+    """Draw the backgrounds that are looked at for an object whatever comes of it.
+
+    Args:
+        n_backgrounds: How many there are.
+        number: Place of the object.
+
+    Returns:
+        Their numbers, (`AT_RANDOM`,) int64, or all if there are fewer.
+    """
+    generator = torch.Generator().manual_seed(number)
+    return torch.randperm(n_backgrounds, generator=generator)[:AT_RANDOM]
 
 
 def _remember(broke: Tensor, label: int, outcome: Outcome) -> None:
@@ -110,31 +131,80 @@ def _remember(broke: Tensor, label: int, outcome: Outcome) -> None:
         broke[label, outcome.broken_by] += 1
 
 
-def _search(
-    module: nn.Module,
-    image: Tensor,
-    mask: Tensor,
-    backgrounds: Tensor,
-    order: Tensor,
-    label: int,
-    decide: Callable[[Tensor], Tensor],
-) -> Outcome:
-    """Lay one object over backgrounds in an order until it is misread."""
-    tried, look, least = 0, FIRST_LOOK, 1.0
-    while tried < len(order):
-        chosen = order[tried : tried + look]
-        scenes = to_images(backgrounds[chosen.to(backgrounds.device)])
-        composites = compose(mask, image, scenes).contiguous(memory_format=torch.channels_last)
-        confidence, found = decide(module(composites).double()).max(dim=1)
+@dataclass(frozen=True)
+class _Look:
+    """One object, which can be laid over backgrounds and looked at."""
+
+    module: nn.Module
+    image: Tensor
+    mask: Tensor
+    backgrounds: Tensor
+    decide: Callable[[Tensor], Tensor]
+    label: int
+
+    def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Answers before the chosen backgrounds, and what speaks for them, each (B,)."""
+        scenes = to_images(self.backgrounds[chosen.to(self.backgrounds.device)])
+        composites = compose(self.mask, self.image, scenes)
+        logits = self.module(composites.contiguous(memory_format=torch.channels_last))
+        confidence, found = self.decide(logits.double()).max(dim=1)
+        return found.cpu(), confidence.cpu()
+
+
+def _search(look: _Look, at_random: Tensor, order: Tensor) -> Outcome:
+    """Lay one object over backgrounds until it is misread: all random ones, then in an order."""
+    rest = order[~torch.isin(order, at_random)]
+    tried, misled, least, size = 0, None, 1.0, FIRST_LOOK
+    chosen = at_random
+    while len(chosen):
+        found, confidence = look(chosen)
         tried += len(chosen)
-        wrong = (found != label).nonzero()[:, 0]
+        wrong = (found != look.label).nonzero()[:, 0]
+        misled = len(wrong) if misled is None else misled
         if len(wrong):
             first = int(wrong[0])
-            prediction, sure = int(found[first]), float(confidence[first])
-            return Outcome(int(chosen[first]), prediction, sure, tried)
+            answer = int(found[first]), float(confidence[first])
+            return Outcome(int(chosen[first]), *answer, tried, misled)
         least = min(least, float(confidence.min()))
-        look = min(2 * look, LARGEST_LOOK)
-    return Outcome(-1, label, least, tried)
+        chosen, rest = rest[:size], rest[size:]
+        size = min(2 * size, LARGEST_LOOK)
+    return Outcome(-1, look.label, least, tried, 0)
+
+
+def against(n_backgrounds: int, *, chance: float) -> Score:
+    """Share of objects that are recognised before so many backgrounds drawn at random.
+
+    Args:
+        n_backgrounds: How many; not more than `AT_RANDOM`.
+        chance: What it gives to answer always the same, in [0, 1].
+
+    Returns:
+        A score in [0, 1], the mean over all choices of so many of the `AT_RANDOM` that were
+        looked at: 1 is not misled by any. Its interval resamples objects, its `n` counts them.
+
+    Example:
+        >>> seen = pd.DataFrame({"variant": "challenge", "id": [0, 1], "misled": [0, 4],
+        ...                      "drawn": 16})
+        >>> against(1, chance=1 / 9).compute(seen).value  # certain, and 12 of 16
+        0.875
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        if "misled" not in predictions:
+            raise ValueError("these predictions have no random backgrounds; run the model again")
+        all_drawn, misled = predictions["drawn"].astype(int), predictions["misled"].astype(int)
+        chosen = all_drawn.clip(upper=n_backgrounds)
+        kept = [comb(n - m, k) for n, m, k in zip(all_drawn, misled, chosen, strict=True)]
+        ways = [comb(n, k) for n, k in zip(all_drawn, chosen, strict=True)]
+        return pd.DataFrame({"hits": kept, "images": ways}, index=predictions["id"])
+
+    return Score(
+        variant="challenge",
+        metric=f"accuracy_against_{n_backgrounds}",
+        count=count,
+        estimate=lambda clusters: bootstrap(clusters)._replace(n=len(clusters)),
+        chance=chance,
+    )
 
 
 def outcomes_kept(
@@ -168,10 +238,13 @@ def outcomes_kept(
             yield outcome
 
 
-def predictions_of(outcomes: Sequence[Outcome], foregrounds: ImageSet) -> pd.DataFrame:
+def predictions_of(
+    outcomes: Sequence[Outcome], foregrounds: ImageSet, n_backgrounds: int
+) -> pd.DataFrame:
     """Lay out outcomes as predictions, one row an object, as `benchmarks.predictions` has them.
 
-    The background's label is the number of the one that broke the object, -1 without any.
+    The background's label is the number of the one that broke the object, -1 without any; `misled`
+    is before how many of the `drawn` backgrounds it was misread.
     """
     return pd.DataFrame(
         {
@@ -183,6 +256,8 @@ def predictions_of(outcomes: Sequence[Outcome], foregrounds: ImageSet) -> pd.Dat
             "background": [outcome.broken_by for outcome in outcomes],
             "prediction": [outcome.prediction for outcome in outcomes],
             "confidence": [outcome.confidence for outcome in outcomes],
+            "misled": [outcome.misled for outcome in outcomes],
+            "drawn": min(AT_RANDOM, n_backgrounds),
         }
     )
 
@@ -220,7 +295,10 @@ CHALLENGE = Suite(
     protocol="in9-challenge@madry-v1",
     world=OFFICIAL_SUITES["in9"].world,
     variants=challenge_variants,
-    scores=(accuracy("challenge", chance=1 / 9),),
+    scores=(
+        accuracy("challenge", chance=1 / 9),
+        *(against(n, chance=1 / 9) for n in (1, 2, 4, 8, 16)),
+    ),
     primary="challenge_accuracy",
     embedded=False,
     decide=decide_in9,

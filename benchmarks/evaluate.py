@@ -1,6 +1,7 @@
 """From a module to predictions and scores: any module from images to logits will do.
 
-Training is not here, and nothing here knows which model it has.
+Training is not here, and nothing here knows which model it has. Several processes share the images
+out among themselves: see `benchmarks.processes`.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.scores import WATCHED, Estimate, Score
-from benchmarks.suite import EMBEDDED, DataSource, Suite
-from cgn.images import ImageSet
+from benchmarks.processes import own_batches, together
+from benchmarks.scores import Estimate, Score
+from benchmarks.suite import EMBEDDED, Column, DataSource, Decide, Suite
+from cgn.images import Factors, ImageSet
 
 Outputs = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
-Decide = Callable[[Tensor], Tensor]
 
-PIXELS_AT_ONCE = 500 * 64 * 64  # in a batch, so that large images don't need more memory
+NO_COLUMNS: Mapping[str, Column] = MappingProxyType({})
+# In a batch, so that large images don't need more memory; on CUDA, what keeps a large GPU busy.
+PIXELS_AT_ONCE = {"cpu": 500 * 64 * 64, "cuda": 4_000 * 64 * 64}
 
 
 def score(
@@ -60,6 +65,7 @@ def score(
         n_classes=len(suite.world.classes),
         decide=suite.decide or probabilities,
         unchanged=suite.unchanged,
+        columns=suite.columns,
     )
     estimates = score_suite(suite, predictions)
     return pd.DataFrame(
@@ -110,11 +116,11 @@ def evaluate(
     n_classes: int | None = None,
     decide: Decide = probabilities,
     unchanged: str | None = None,
+    columns: Mapping[str, Column] = NO_COLUMNS,
+    precision: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Let a module classify all images of all variants.
-
-    On CUDA the module runs in bfloat16 where autocast finds it safe.
 
     Args:
         module: From images (B, 3, H, W) in [0, 1] to logits (B, C); it is moved to the device,
@@ -126,14 +132,16 @@ def evaluate(
         decide: From logits (B, C) to how much speaks for each class of the suite, (B, K) in
             [0, 1]; the largest is the prediction, and its value the confidence.
         unchanged: As in `Suite`.
+        columns: What else is to be said of each image, by name, as in `Suite`.
+        precision: torch.bfloat16 lets autocast use it where it finds that safe, torch.float32 does
+            not; None is as `usual_precision` says.
         progress: Called after each batch with the number of images in it.
 
     Returns:
         Predictions, one row an image in the order of the variants, with columns variant, index
-        (position in the variant), id, shape, texture, background, prediction and confidence
-        (what speaks for it, in [0, 1]), and if `unchanged` is given p_shape, p_texture and
-        p_background, what speaks for each class that the object has in that variant, NaN where
-        that is unknown; and images per second.
+        (position in the variant), id, shape, texture, background, prediction, confidence
+        (what speaks for it, in [0, 1]) and `columns`; and images per second. Where several
+        processes share the images, each gets the answers of all.
 
     Raises:
         ValueError: If the logits are not finite, or not (B, C), or variants are not of the same
@@ -157,6 +165,8 @@ def evaluate(
         n_classes=n_classes,
         decide=decide,
         unchanged=unchanged,
+        columns=columns,
+        precision=precision,
         progress=progress,
     )
     return tables[""], images_per_second
@@ -172,6 +182,8 @@ def evaluate_outputs(
     n_classes: int | None = None,
     decide: Decide = probabilities,
     unchanged: str | None = None,
+    columns: Mapping[str, Column] = NO_COLUMNS,
+    precision: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module that gives several answers classify all images of all variants at once.
@@ -185,6 +197,8 @@ def evaluate_outputs(
         n_classes: If given, all logits must have this C.
         decide: As for `evaluate`.
         unchanged: As for `evaluate`.
+        columns: As for `evaluate`.
+        precision: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
 
     Returns:
@@ -205,26 +219,43 @@ def evaluate_outputs(
         {'plus': 2, 'minus': 2}
     """
     module.to(device)
+    read = _Reader(outputs, decide, columns, precision or usual_precision(device), n_classes)
     tables = defaultdict(list)
     started = time.perf_counter()
     with _evaluation_mode(module), torch.inference_mode():
         for variant, images in variants.items():
-            predicted = defaultdict(list)
-            pixels_an_image = images.images(slice(1)).shape[2:].numel()
-            at_once = min(batch_size, max(1, PIXELS_AT_ONCE // pixels_an_image))
-            watched = _watched(variant, images, variants, unchanged)
-            for batch, _ in images.batches(at_once, device=device):
-                labels, watched = watched[:, : len(batch)], watched[:, len(batch) :]
-                for name, logits in _answers(module, batch, outputs).items():
-                    _require_logits(logits, len(batch), n_classes)
-                    predicted[name].append(_predict(decide(logits.double()), labels.to(device)))
+            own = []
+            at_once = min(batch_size, _at_once(images, device))
+            labels = _dealt(_labels(variant, variants, unchanged), at_once)
+            batches = images.batches(at_once, device=device, part=own_batches())
+            for (batch, _), told in zip(batches, labels, strict=True):
+                own.append(read(module, batch, told.map(lambda each: each.to(device))))
                 if progress is not None:
                     progress(len(batch))
-            for name, parts in predicted.items():
+            answers = together(own)
+            for name in answers[0]:
+                parts = [answer[name] for answer in answers]
                 tables[name].append(_table(variant, images, parts))
     seconds = time.perf_counter() - started
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     return joined, sum(map(len, variants.values())) / seconds
+
+
+def usual_precision(device: torch.device | str) -> torch.dtype:
+    """Name what modules run in unless told otherwise: bfloat16 on CUDA, float32 elsewhere.
+
+    Example:
+        >>> usual_precision("cpu")
+        torch.float32
+    """
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def _at_once(images: ImageSet, device: torch.device | str) -> int:
+    """How many of these images make a batch that every machine has the memory for."""
+    pixels_an_image = images.images(slice(1)).shape[2:].numel()
+    kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
+    return max(1, PIXELS_AT_ONCE[kind] // pixels_an_image)
 
 
 @contextmanager
@@ -239,11 +270,42 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _answers(module: nn.Module, images: Tensor, outputs: Outputs) -> Mapping[str, Tensor]:
-    """Logits of a batch by name."""
-    images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
-        return outputs(module, images)
+@dataclass(frozen=True)
+class _Reader:
+    """Turns batches of images into what is said of them."""
+
+    outputs: Outputs
+    decide: Decide
+    columns: Mapping[str, Column]
+    precision: torch.dtype
+    n_classes: int | None
+
+    def __call__(
+        self, module: nn.Module, images: Tensor, factors: Factors
+    ) -> dict[str, dict[str, Tensor]]:
+        """Predictions, confidences and other columns by output, each (B,) on the CPU."""
+        found = {}
+        for name, logits in self._answers(module, images).items():
+            _require_logits(logits, len(images), self.n_classes)
+            logits = logits.double()
+            confidence, prediction = self.decide(logits).max(dim=1)
+            said = {"prediction": prediction, "confidence": confidence}
+            said |= {column: say(logits, factors) for column, say in self.columns.items()}
+            found[name] = {column: each.cpu() for column, each in said.items()}
+        return found
+
+    def _answers(self, module: nn.Module, images: Tensor) -> Mapping[str, Tensor]:
+        """Logits of a batch by output; a batch that the GPU has no memory for is halved."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        low = self.precision == torch.bfloat16
+        try:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
+                return self.outputs(module, images)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+        halves = [self._answers(module, half) for half in images.tensor_split(2)]
+        return {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
 
 
 def _require_logits(logits: Tensor, n_images: int, n_classes: int | None) -> None:
@@ -260,36 +322,33 @@ def _require_logits(logits: Tensor, n_images: int, n_classes: int | None) -> Non
         raise ValueError("the module gives logits that are infinite or NaN: did training diverge?")
 
 
-def _watched(
-    variant: str, images: ImageSet, variants: Mapping[str, ImageSet], unchanged: str | None
-) -> Tensor:
-    """Labels whose probability is told of each image, (factors, N) int64; without any (0, N)."""
-    if unchanged is None:
-        return torch.empty(0, len(images), dtype=torch.int64)
-    before = variants[unchanged]
-    if not torch.equal(before.ids, images.ids):
+def _labels(variant: str, variants: Mapping[str, ImageSet], unchanged: str | None) -> Factors:
+    """Labels of a variant's images that columns are told: the unchanged ones of the same objects.
+
+    Raises:
+        ValueError: If these are other objects, or in another order.
+    """
+    before = variants[variant if unchanged is None else unchanged]
+    if not torch.equal(before.ids, variants[variant].ids):
         raise ValueError(f"{variant} and {unchanged} do not show the same objects in one order")
-    return torch.stack(before.factors)
+    return before.factors
 
 
-def _predict(probabilities: Tensor, watched: Tensor) -> Tensor:
-    """Classes, confidences and what speaks for each watched label, (2 + factors, B) on the CPU."""
-    confidence, prediction = probabilities.max(dim=1)
-    told = probabilities.gather(1, watched.clamp(min=0).T).T.where(watched >= 0, torch.nan)
-    return torch.cat([torch.stack([prediction.double(), confidence]), told]).cpu()
+def _dealt(labels: Factors, batch_size: int) -> list[Factors]:
+    """The labels of each of this process's batches."""
+    batches = zip(*(each.split(batch_size) for each in labels), strict=True)
+    return [Factors(*batch) for batch in batches][own_batches()]
 
 
-def _table(name: str, images: ImageSet, predicted: list[Tensor]) -> pd.DataFrame:
+def _table(name: str, images: ImageSet, answers: list[dict[str, Tensor]]) -> pd.DataFrame:
     """Labels and predictions of one variant side by side."""
-    prediction, confidence, *told = torch.cat(predicted, dim=1).numpy()
+    said = {column: torch.cat([each[column] for each in answers]) for column in answers[0]}
     return pd.DataFrame(
         {
             "variant": name,
             "index": range(len(images)),
             "id": images.ids.numpy(),
             **{factor: labels.numpy() for factor, labels in images.factors._asdict().items()},
-            "prediction": prediction.astype(int),
-            "confidence": confidence,
-            **dict(zip(WATCHED, told, strict=False)),
+            **{column: each.numpy() for column, each in said.items()},
         }
     )

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from benchmarks.evaluate import score_suite
 from benchmarks.leaderboard import leaderboard, read_runs
 from benchmarks.predictions import Run, load, predictions_path
 from benchmarks.scores import CONFIDENCE, Score
+from benchmarks.sensitivity import FILE, sensitivity
 from benchmarks.suite import Suite
 
 Progress = Callable[[int, int], None]
@@ -58,18 +60,20 @@ def check(
     """
     runs = read_runs(results)
     newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
-    protocols = newest["suite"].map({name: suite.protocol for name, suite in suites.items()})
-    current = newest[newest["protocol"] == protocols]
+    known = {(name, each) for name, suite in suites.items() for each in suite.protocol_names}
+    pairs = pd.Series(zip(newest["suite"], newest["protocol"], strict=True), newest.index)
+    current = newest[pairs.isin(known)]
     problems = [
         *_doubled(runs),
         *_without_provenance(runs),
         *_of_other_images(current, data_sha256),
-        *_orphaned(results, runs),
+        *_orphaned(results, runs, suites),
     ]
     for name in sorted(set(runs["suite"]) - set(suites)):
         problems.append(f"runs.csv has rows of {name!r}, which is no suite")
     for suite in suites.values():
         problems += _stale(results, runs, suite)
+    problems += _differs(results / FILE, sensitivity(runs, suites.values()))
     of_runs = [rows for _, rows in current.groupby(_SLOT)]
     for done, rows in enumerate(of_runs, start=1):
         problems += _unfounded(results, suites[rows["suite"].iloc[0]], rows)
@@ -266,12 +270,17 @@ def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> I
             )
 
 
-def _orphaned(results: Path, runs: pd.DataFrame) -> Iterator[str]:
+def _orphaned(results: Path, runs: pd.DataFrame, suites: Mapping[str, Suite]) -> Iterator[str]:
     """Predictions whose rows are gone."""
-    slot = ["suite", "source", "model", "seed"]
+    views = {
+        (suite.name, name): suite.under(name).view_name
+        for suite in suites.values()
+        for name in suite.protocol_names
+    }
+    slots = runs[_SLOT].drop_duplicates()
     there = {
-        predictions_path(results, *run)
-        for run in runs[slot].drop_duplicates().itertuples(index=False)
+        predictions_path(results, suite, source, model, seed, views.get((suite, protocol), ""))
+        for suite, protocol, source, model, seed in slots.itertuples(index=False)
     }
     for path in sorted(set(results.glob("predictions/*/*/*/*.parquet")) - there):
         yield f"{path.relative_to(results)}: runs.csv has no rows of it"
@@ -279,8 +288,12 @@ def _orphaned(results: Path, runs: pd.DataFrame) -> Iterator[str]:
 
 def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:
     """A leaderboard that is not what the rows give."""
-    path = results / f"{suite.name}.csv"
-    expected = leaderboard(runs, suite).to_csv(index=False, lineterminator="\n").splitlines()
+    yield from _differs(results / f"{suite.name}.csv", leaderboard(runs, suite))
+
+
+def _differs(path: Path, table: pd.DataFrame) -> Iterator[str]:
+    """The first line of a file that is not what a table of the rows says."""
+    expected = table.to_csv(index=False, lineterminator="\n").splitlines()
     there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if not there and len(expected) == 1:
         return
@@ -294,9 +307,11 @@ def _unfounded(results: Path, suite: Suite, rows: pd.DataFrame) -> Iterator[str]
     """Rows of one run whose scores do not follow from its predictions."""
     first = _records(rows)[0]
     run = Run(**{name: first[name] for name in _RUN})
+    shown = suite.under(run.protocol)
     try:
-        predictions, stored = load(run.path(results))
-        estimates = score_suite(suite, predictions)
+        predictions, stored = load(run.path(results, shown.view_name))
+        stored = replace(stored, protocol=run.protocol) if _kept_for(shown, stored) else stored
+        estimates = score_suite(shown, predictions)
     except ValueError as error:
         yield f"{_row(first)}: {error}"
         return
@@ -322,6 +337,11 @@ def _right(committed: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, NDAr
     answers = both[["prediction", "prediction_now"]].to_numpy()
     right = answers == both[["shape"]].to_numpy()
     return {str(variant): right[rows] for variant, rows in both.groupby("variant").indices.items()}
+
+
+def _kept_for(shown: Suite, stored: Run) -> bool:
+    """Whether these are the predictions that a suite, under one of its protocols, is scored on."""
+    return stored.protocol == (shown.stored_as or shown.protocol)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -350,7 +350,12 @@ def _same(cell: Any, stored: Any) -> bool:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all."""
+    """Write a text file as a whole or not at all.
+
+    Args:
+        path: The file, in a folder that is there.
+        text: All of it.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:

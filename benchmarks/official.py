@@ -26,8 +26,8 @@ from torch import Tensor
 from benchmarks.cue_conflict import CUE_CONFLICT
 from benchmarks.imagenet9 import IN9
 from benchmarks.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
-from benchmarks.scores import accuracy, shape_bias
-from benchmarks.suite import DataSource, Suite, World
+from benchmarks.scores import accuracy, accuracy_of_classes, neither, shape_bias, top
+from benchmarks.suite import Column, DataSource, Protocol, Suite, View, World
 from cgn.files import AS_IT_IS, IMAGENET, ImageFiles, Preprocessing
 from cgn.images import Factors, ImageSet
 
@@ -96,6 +96,45 @@ def mean_of_groups(probabilities: Tensor, labels: Tensor, n_classes: int) -> Ten
     return probabilities @ weights
 
 
+def sum_of_groups(probabilities: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Give each class the probability of all of its outputs together.
+
+    Args:
+        probabilities: As for `most_probable_of_groups`, and so are the other arguments.
+        labels: Class of each output.
+        n_classes: How many classes there are.
+
+    Returns:
+        (B, n_classes): of all others nothing is said.
+
+    Example:
+        >>> probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4]])
+        >>> sum_of_groups(probabilities, torch.tensor([0, 1, 1, 2]), 2)
+        tensor([[0.1000, 0.5000]])
+    """
+    members = torch.nn.functional.one_hot(labels, n_classes + 1)[:, :n_classes]
+    return probabilities @ members.to(probabilities)
+
+
+def rank(logits: Tensor, factors: Factors) -> Tensor:
+    """Tell for how many outputs more speaks than for the right one.
+
+    Args:
+        logits: (B, C).
+        factors: Labels; that of the shape is the right output.
+
+    Returns:
+        (B,) int64, from 0.
+
+    Example:
+        >>> labels = Factors.tied(torch.tensor([0, 1]))
+        >>> rank(torch.tensor([[3.0, 1, 2], [3, 1, 2]]), labels)
+        tensor([0, 2])
+    """
+    right = logits.gather(1, factors.shape.to(logits.device)[:, None])
+    return (logits > right).sum(dim=1)
+
+
 def _labels(column: str) -> Tensor:
     """Class of each output, (1000,) int64; the number of classes for none."""
     classes = classes_of(column)
@@ -138,8 +177,67 @@ def decide_imagenet_a(logits: Tensor) -> Tensor:
     Returns:
         Probabilities, (B, 200).
     """
-    there = torch.tensor(outputs()["imagenet_a"].tolist(), device=logits.device)
-    return logits[:, there].softmax(dim=1)
+    return logits[:, _in_imagenet_a().to(logits.device)].softmax(dim=1)
+
+
+def _most_probable(column: str) -> Column:
+    """Decision of the most probable of 1,000 outputs, or none: the number of classes."""
+    labels = _labels(column)
+    return lambda logits, factors: labels.to(logits.device)[logits.argmax(dim=1)]
+
+
+def _most_probable_mapped(column: str) -> Column:
+    """Decision of the most probable of those outputs that count for a class."""
+    labels = _labels(column)
+    mapped = labels < len(classes_of(column))
+
+    def decide(logits: Tensor, factors: Factors) -> Tensor:
+        there = logits.masked_fill(~mapped.to(logits.device), -torch.inf)
+        return labels.to(logits.device)[there.argmax(dim=1)]
+
+    return decide
+
+
+def _most_probable_sum(column: str) -> Column:
+    """Decision of the class whose outputs have the highest probability together."""
+    labels, n_classes = _labels(column), len(classes_of(column))
+    return lambda logits, factors: sum_of_groups(
+        logits.softmax(dim=1), labels.to(logits.device), n_classes
+    ).argmax(dim=1)
+
+
+def _in_imagenet_a() -> Tensor:
+    """Whether ImageNet-A has images of each output, (1000,) bool."""
+    return torch.tensor(outputs()["imagenet_a"].tolist())
+
+
+def choose_of_200(logits: Tensor, factors: Factors) -> Tensor:
+    """Let the outputs that ImageNet-A has images of decide, about images of all classes.
+
+    Args:
+        logits: (B, 1000).
+        factors: Labels, which do not matter.
+
+    Returns:
+        (B,) int64, the output.
+    """
+    there = _in_imagenet_a().to(logits.device)
+    return logits.masked_fill(~there, -torch.inf).argmax(dim=1)
+
+
+def choose_of_1000(logits: Tensor, factors: Factors) -> Tensor:
+    """Let all outputs decide about images of ImageNet-A.
+
+    Args:
+        logits: (B, 1000).
+        factors: Labels, which do not matter.
+
+    Returns:
+        (B,) int64: which of the 200 classes, or 200 if it is none of them.
+    """
+    there = _in_imagenet_a()
+    places = torch.where(there, there.cumsum(0) - 1, int(there.sum()))
+    return places.to(logits.device)[logits.argmax(dim=1)]
 
 
 def decide_imagenet(logits: Tensor) -> Tensor:
@@ -311,6 +409,68 @@ WORLD = World(
     unbiased=_no_training,
 )
 
+RESIZED = View(name="resize256", preprocessing=IMAGENET)
+# The mean and deviation of ImageNet-9's own training images, for networks trained on ImageNet.
+IN9_NORMALISED = View(
+    name="in9-normalised",
+    normalisation=((0.4717, 0.4499, 0.3837), (0.2600, 0.2516, 0.2575)),
+)
+TOP1 = "prediction_top1"
+MAPPED = "prediction_mapped"
+SUM = "prediction_sum"
+OF_200 = "prediction_of_200"
+
+IN9_PROTOCOLS = (
+    Protocol(
+        name="in9@argmax370-v1",
+        about="only the 370 outputs that count for a class decide",
+        column=MAPPED,
+    ),
+    Protocol(
+        name="in9@resize256-v1",
+        about="images are resized to 256 px and cropped to 224, as in Whac-A-Mole and SubpopBench",
+        view=RESIZED,
+    ),
+    Protocol(
+        name="in9@cgn-paper-v1",
+        about="as the code of the CGN paper: normalised with ImageNet-9's own mean and deviation, "
+        "and divided by the images of full batches of 32",
+        view=IN9_NORMALISED,
+        batch_size=32,
+    ),
+)
+
+CUE_CONFLICT_PROTOCOLS = (
+    Protocol(
+        name="cue-conflict@sum-v1",
+        about="the highest sum of probabilities decides, which favours classes of many outputs",
+        column=SUM,
+    ),
+    Protocol(
+        name="cue-conflict@argmax207-v1",
+        about="the most probable of the 207 outputs of a class decides, as in ood-benchmarks",
+        column=MAPPED,
+    ),
+    Protocol(
+        name="cue-conflict@argmax1000-v1",
+        about="the most probable output decides, and 793 of 1,000 count for no class",
+        column=TOP1,
+    ),
+    Protocol(
+        name="cue-conflict@cgn-paper-v1",
+        about="as the code of the CGN paper: resized to 256 px and cropped to 224",
+        view=RESIZED,
+    ),
+)
+
+IMAGENET_A_PROTOCOLS = (
+    Protocol(
+        name="imagenet-a@argmax1000-v1",
+        about="all 1,000 outputs decide, though there are images of 200",
+        column=TOP1,
+    ),
+)
+
 OFFICIAL_SUITES = {
     "in9": Suite(
         name="in9-official",
@@ -324,6 +484,8 @@ OFFICIAL_SUITES = {
         standard=IN9.standard,
         embedded=False,
         decide=decide_in9,
+        columns={MAPPED: _most_probable_mapped("in9")},
+        protocols=IN9_PROTOCOLS,
         n_images=dict.fromkeys(IN9_VARIANTS, 4_050),
     ),
     "cue-conflict": Suite(
@@ -336,11 +498,18 @@ OFFICIAL_SUITES = {
             shape_bias("conflict"),
             accuracy("conflict", chance=1 / 16, metric="shape_accuracy"),
             accuracy("conflict", chance=1 / 16, metric="texture_accuracy", factor="texture"),
+            neither("conflict", chance=14 / 16),
             accuracy("agree", chance=1 / 16),
         ),
         primary=CUE_CONFLICT.primary,
         embedded=False,
         decide=decide_cue_conflict,
+        columns={
+            SUM: _most_probable_sum("cue_conflict"),
+            MAPPED: _most_probable_mapped("cue_conflict"),
+            TOP1: _most_probable("cue_conflict"),
+        },
+        protocols=CUE_CONFLICT_PROTOCOLS,
         n_images={"conflict": 1_200, "agree": 80},
     ),
     "imagenet-a": Suite(
@@ -353,6 +522,8 @@ OFFICIAL_SUITES = {
         primary="hard_accuracy",
         embedded=False,
         decide=decide_imagenet_a,
+        columns={TOP1: choose_of_1000},
+        protocols=IMAGENET_A_PROTOCOLS,
         own_preprocessing=True,
         n_images={"hard": 7_500},
     ),
@@ -362,10 +533,11 @@ OFFICIAL_SUITES = {
         protocol="imagenet-sketch@v1",
         world=WORLD,
         variants=_of_wnids("sketch", "sketch", None),
-        scores=(accuracy("sketch", chance=1 / 1_000),),
+        scores=(accuracy("sketch", chance=1 / 1_000), top(5, "sketch", chance=5 / 1_000)),
         primary="sketch_accuracy",
         embedded=False,
         decide=decide_imagenet,
+        columns={"rank": rank},
         own_preprocessing=True,
         n_images={"sketch": 50_889},
     ),
@@ -375,10 +547,21 @@ OFFICIAL_SUITES = {
         protocol="imagenet@v1",
         world=WORLD,
         variants=_of_wnids("validation", "val", None),
-        scores=(accuracy("validation", chance=1 / 1_000),),
+        scores=(
+            accuracy("validation", chance=1 / 1_000),
+            top(5, "validation", chance=5 / 1_000),
+            accuracy_of_classes(
+                "validation",
+                set(_in_imagenet_a().nonzero()[:, 0].tolist()),
+                metric="accuracy_on_imagenet_a_classes",
+                column=OF_200,
+                chance=1 / 200,
+            ),
+        ),
         primary="validation_accuracy",
         embedded=False,
         decide=decide_imagenet,
+        columns={"rank": rank, OF_200: choose_of_200},
         own_preprocessing=True,
         n_images={"validation": 50_000},
     ),

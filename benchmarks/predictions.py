@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.scores import WATCHED
 from benchmarks.suite import Suite
 
 # Narrow types, for the files lie in git.
@@ -32,9 +32,8 @@ SCHEMA = pa.schema(
         "confidence": pa.float32(),
     }
 )
-# In files of suites that change objects, see `Suite.unchanged`.
-WITH_WATCHED = pa.schema([*SCHEMA, *(pa.field(name, pa.float32()) for name in WATCHED)])
-_ROUNDED = ("confidence", *WATCHED)
+# Further columns that some suites have: decisions by other rules and counts, and probabilities.
+FURTHER = {r"prediction_\w+|rank|misled|drawn": pa.int16(), r"p_\w+": pa.float32()}
 _COUNTED = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BINARY_PACKED"}
 _KEY = b"cgn-bench"
 
@@ -61,8 +60,8 @@ class Run:
     weights_sha256: str
     seed: int
 
-    def path(self, results: Path) -> Path:
-        """Return where the predictions of this run lie.
+    def path(self, results: Path, view: str = "") -> Path:
+        """Return where the predictions of this run lie; those of a `View` have its name.
 
         Example:
             >>> run = Run(suite="in9", protocol="1", source="embedded", data_sha256="",
@@ -70,24 +69,23 @@ class Run:
             >>> run.path(Path("results")).as_posix()
             'results/predictions/in9/embedded/cgn-ensemble__shape/seed2.parquet'
         """
-        return predictions_path(results, self.suite, self.source, self.model, self.seed)
+        return predictions_path(results, self.suite, self.source, self.model, self.seed, view)
 
 
 def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
     """Write predictions to a parquet file, atomically.
 
     Args:
-        predictions: A table with the columns of `SCHEMA`, one row an image, and maybe those
-            of `WITH_WATCHED`; of confidences and probabilities, in [0, 1], three decimals are
-            kept.
+        predictions: A table with the columns of `SCHEMA`, and any that `FURTHER` matches, one row
+            an image; of confidences and probabilities, in [0, 1], three decimals are kept.
         path: The file; its folder is made if it is missing.
         run: Kept in the file beside the table.
 
     Raises:
         ValueError: If columns are missing, or labels do not fit the schema.
     """
-    schema = WITH_WATCHED if {*WATCHED} & {*predictions} else SCHEMA
-    rounded = predictions.round(dict.fromkeys(_ROUNDED, 3))
+    schema = pa.schema([*SCHEMA, *filter(None, map(_further, predictions.columns))])
+    rounded = predictions.round({one.name: 3 for one in schema if one.type == pa.float32()})
     try:
         table = pa.Table.from_pandas(rounded, schema, preserve_index=False)
     except (KeyError, pa.ArrowException) as error:
@@ -119,7 +117,8 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
         path: The file.
 
     Returns:
-        The table, with the columns of `SCHEMA` or `WITH_WATCHED`, and the run it belongs to.
+        The table, with the columns of `SCHEMA` and those that `FURTHER` matches, and the run it
+        belongs to.
 
     Raises:
         ValueError: If there is no such file, it is cut short, or it holds something else.
@@ -133,10 +132,8 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
             f"{path} is not a whole parquet file ({error}); delete it and run the model again"
         ) from None
     header = (table.schema.metadata or {}).get(_KEY)
-    if header is None or table.schema.names not in (
-        SCHEMA.names,
-        WITH_WATCHED.names,
-    ):
+    names = [name for name in table.schema.names if _further(name) is None]
+    if header is None or names != SCHEMA.names:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
     return table.to_pandas(), Run(**json.loads(header))
 
@@ -170,14 +167,23 @@ def load_runs(
     return [[table for table, _ in of_model] for of_model in found]
 
 
-def predictions_path(results: Path, suite: str, source: str, model: str, seed: int) -> Path:
-    """Return where the predictions of a model with one seed lie.
+def predictions_path(
+    results: Path, suite: str, source: str, model: str, seed: int, view: str = ""
+) -> Path:
+    """Return where the predictions of a model with one seed lie; those of a `View` have its name.
 
     Example:
         >>> predictions_path(Path("results"), "in9", "embedded", "shipped:cgn/shape", 0).as_posix()
         'results/predictions/in9/embedded/shipped--cgn__shape/seed0.parquet'
     """
-    return _folder(results, suite, source, model) / f"seed{seed}.parquet"
+    name = f"{view}-seed{seed}.parquet" if view else f"seed{seed}.parquet"
+    return _folder(results, suite, source, model) / name
+
+
+def _further(name: str) -> pa.Field | None:
+    """A column beyond those that all predictions have, if it may be one."""
+    kinds = [kind for names, kind in FURTHER.items() if re.fullmatch(names, name)]
+    return pa.field(name, kinds[0]) if kinds else None
 
 
 def _folder(results: Path, suite: str, source: str, model: str) -> Path:

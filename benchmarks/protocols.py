@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.backgrounds_challenge import AT_RANDOM, CHALLENGE
 from benchmarks.evaluate import probabilities, score_suite
 from benchmarks.leaderboard import write_whole
-from benchmarks.scores import WATCHED
 from benchmarks.suite import Suite
+from cgn.images import Factors
 
 PINNED = Path(__file__).with_name("protocols.csv")
 COLUMNS = ["suite", "protocol", "images_sha256", "scores_sha256"]
@@ -39,7 +42,7 @@ def scores_sha256(suite: Suite) -> str:
     """
     variants = sorted({part for score in suite.scores for part in score.variant.split("-")})
     predictions = pd.concat([_made_up(suite, name, i) for i, name in enumerate(variants)])
-    settings = {
+    settings: dict[str, Any] = {
         "classes": suite.world.classes,
         "primary": suite.primary,
         "standard": suite.standard,
@@ -55,6 +58,8 @@ def scores_sha256(suite: Suite) -> str:
             for score, estimate in score_suite(suite, predictions).items()
         },
     }
+    if suite.view is not None:
+        settings["view"] = asdict(suite.view)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -127,14 +132,21 @@ def _read(pinned: Path) -> pd.DataFrame:
 def _made_up(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
     """Predictions from made-up logits, and labels that some of them meet."""
     n_logits = len(suite.world.classes) if suite.decide is None else N_IMAGENET
-    logits = 3 * np.random.default_rng(seed).standard_normal((N_IMAGES, n_logits))
-    told = (suite.decide or probabilities)(torch.from_numpy(logits)).numpy()
+    generator = np.random.default_rng(seed)
+    logits = torch.from_numpy(3 * generator.standard_normal((N_IMAGES, n_logits)))
+    told = (suite.decide or probabilities)(logits).numpy()
     place, answers = np.arange(N_IMAGES), told.argmax(axis=1)
     n_classes = told.shape[1]
     labels = {
         factor: (answers + place % period) % n_classes
         for factor, period in (("shape", 3), ("texture", 4), ("background", 5))
     }
-    watched = dict(zip(WATCHED, (told[place, each] for each in labels.values()), strict=True))
     table = {"variant": variant, "id": place, **labels, "prediction": answers}
-    return pd.DataFrame(table | {"confidence": told.max(axis=1)} | watched)
+    # More of what decides than the highest: what speaks for the classes of the labels.
+    speaks = {"confidence": told.max(axis=1)}
+    speaks |= {f"p_{factor}": told[place, label] for factor, label in labels.items()}
+    factors = Factors(*map(torch.from_numpy, labels.values()))
+    said = {name: say(logits, factors).numpy() for name, say in suite.columns.items()}
+    if suite.name == CHALLENGE.name:  # whose search counts
+        said |= {"misled": place % (AT_RANDOM + 1), "drawn": np.full(N_IMAGES, AT_RANDOM)}
+    return pd.DataFrame(table | speaks | said)

@@ -1,5 +1,7 @@
 """Scores that rows lack, computed from stored predictions: a new score needs no old model.
 
+So is every score under each other protocol that can be told from the same predictions.
+
 How a score is computed is not here: see `benchmarks.scores`. Nor is what a row is: see
 `benchmarks.leaderboard`.
 """
@@ -7,7 +9,7 @@ How a score is computed is not here: see `benchmarks.scores`. Nor is what a row 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pandas as pd
 
 from benchmarks.leaderboard import Row, environment, read_runs
 from benchmarks.predictions import Run, load
+from benchmarks.scores import Score
 from benchmarks.suite import Suite
 
 _RUN = [*Run.__dataclass_fields__]
@@ -44,38 +47,62 @@ def rows_lacking(
     """
     runs = read_runs(results)
     newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
-    protocols = newest["suite"].map({name: suite.protocol for name, suite in suites.items()})
-    groups = newest[newest["protocol"] == protocols].groupby(_SLOT, sort=False)
+    kept_as = {
+        (suite.name, name)
+        for suite in suites.values()
+        for name in suite.protocol_names
+        if suite.under(name).stored_as in (None, name)
+    }
+    kept = [
+        (suites[rows["suite"].iloc[0]], rows)
+        for _, rows in newest.groupby(_SLOT, sort=False)
+        if (rows["suite"].iloc[0], rows["protocol"].iloc[0]) in kept_as
+    ]
     now = {name: environment("cpu")[name] for name in ("commit", "time")}
     lacking: list[Row] = []
-    for done, (_, rows) in enumerate(groups, start=1):
-        lacking += _of_run(results, suites[rows["suite"].iloc[0]], rows, now)
-        progress(done, len(groups))
+    for done, (suite, rows) in enumerate(kept, start=1):
+        lacking += _of_run(results, suite, rows, newest, now)
+        progress(done, len(kept))
     return lacking
 
 
-def _of_run(results: Path, suite: Suite, rows: pd.DataFrame, now: Mapping[str, str]) -> list[Row]:
-    """Compute what one run lacks."""
-    there = set(zip(rows["variant"], rows["metric"], strict=True))
-    scores = [score for score in suite.scores if (score.variant, score.metric) not in there]
-    if not scores:
-        return []
+def _of_run(
+    results: Path, suite: Suite, rows: pd.DataFrame, newest: pd.DataFrame, now: Mapping[str, str]
+) -> list[Row]:
+    """Compute what one run lacks, under each protocol that its predictions allow."""
     last = rows.iloc[-1]
     run = Run(**{name: last[name] for name in _RUN} | {"seed": int(last["seed"])})
-    predictions, stored = load(run.path(results))
+    shown = suite.under(run.protocol)
+    todo = {
+        (each.protocol, score): score
+        for each in suite.allowed(run.protocol)
+        for score in each.scores
+        if not _is_there(newest, replace(run, protocol=each.protocol), score)
+    }
+    if not todo:
+        return []
+    path = run.path(results, shown.view_name)
+    predictions, stored = load(path)
     if stored != run:
         raise ValueError(
-            f"{run.path(results)} is not of the run in runs.csv; run {run.model} on {run.suite} "
-            "again"
+            f"{path} is not of the run in runs.csv; run {run.model} on {run.suite} again"
         )
+    there = {each.protocol for each in suite.allowed(run.protocol, predictions.columns)}
     here: dict[str, Any] = {name: last[name] for name in _KEPT} | dict(now)
     return [
         Row(
-            **asdict(run),
+            **asdict(replace(run, protocol=protocol)),
             variant=score.variant,
             metric=score.metric,
             **score.compute(predictions)._asdict(),
             **here,
         )
-        for score in scores
+        for (protocol, _), score in todo.items()
+        if protocol in there
     ]
+
+
+def _is_there(newest: pd.DataFrame, run: Run, score: Score) -> bool:
+    """Whether a run has its row of a score."""
+    wanted = asdict(run) | {"variant": score.variant, "metric": score.metric}
+    return bool((newest[list(wanted)] == list(wanted.values())).all(axis=1).any())

@@ -1,7 +1,7 @@
 """From predictions to scores with intervals.
 
 Predictions are a table, one row an image: variant, id, shape, texture, background, prediction;
-and for suites that change objects the columns `WATCHED`.
+and the `columns` that a suite adds.
 A `Score` reads such a table of one model, one seed and one suite, and gives an `Estimate`.
 Which scores a suite has is not here: each suite names its own. Nor is how two models compare:
 see `benchmarks.comparison`.
@@ -20,7 +20,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -35,8 +35,6 @@ Counts = NDArray[np.int64] | NDArray[np.float64]
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-# How probable each image makes the class that its object's factors had before they were changed.
-WATCHED = ("p_shape", "p_texture", "p_background")
 EXACT_BELOW = 5  # hits or misses; with fewer, Wilson's interval is too short
 
 
@@ -219,6 +217,99 @@ def shape_bias(variant: str) -> Score:
         return decisions.groupby(conflict["id"]).sum()
 
     return Score(variant=variant, metric="shape_bias", count=count, chance=0.5)
+
+
+def neither(variant: str, *, chance: float) -> Score:
+    """Share of images with cues in conflict that are taken for neither of them.
+
+    Args:
+        variant: The test variant.
+        chance: What guessing gives, in [0, 1].
+
+    Returns:
+        A score in [0, 1]: 0 always decides for a cue; lower is better.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(4), "shape": 0, "texture": 1,
+        ...     "prediction": [0, 1, 2, 3],
+        ... })
+        >>> neither("v", chance=14 / 16).compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        by_shape = _hits(predictions, variant, "shape")
+        by_texture = _hits(predictions, variant, "texture")
+        return _counted(~(by_shape | by_texture), _of_variant(predictions, variant)["id"])
+
+    return Score(
+        variant=variant,
+        metric="neither_rate",
+        count=count,
+        higher_is_better=False,
+        chance=chance,
+    )
+
+
+def top(k: int, variant: str, *, chance: float) -> Score:
+    """Share of images whose class is among the k for which most speaks.
+
+    Args:
+        k: How many count.
+        variant: The test variant.
+        chance: What guessing gives, in [0, 1].
+
+    Returns:
+        A score in [0, 1]. Predictions need a column `rank`, of the class among all, from 0.
+
+    Example:
+        >>> seen = pd.DataFrame({"variant": "v", "id": range(4), "rank": [0, 4, 5, 9]})
+        >>> top(5, "v", chance=0.005).compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        rows = _of_variant(predictions, variant)
+        if "rank" not in rows:
+            raise ValueError("these predictions don't say which class comes second; run it again")
+        return _counted(rows["rank"].to_numpy() < k, rows["id"])
+
+    return Score(variant=variant, metric=f"top{k}_accuracy", count=count, chance=chance)
+
+
+def accuracy_of_classes(
+    variant: str, classes: Collection[int], *, metric: str, column: str, chance: float
+) -> Score:
+    """Accuracy on the images of some classes, by decisions among these classes alone.
+
+    Args:
+        variant: The test variant.
+        classes: Which labels.
+        metric: Name of the score.
+        column: Of the predictions, with those decisions.
+        chance: What guessing gives, in [0, 1].
+
+    Returns:
+        A score in [0, 1]. Its `compute` raises ValueError if the predictions lack the column.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(3), "shape": [1, 2, 3], "few": [1, 3, 3]
+        ... })
+        >>> score = accuracy_of_classes("v", {1, 2}, metric="m", column="few", chance=0.5)
+        >>> score.compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        rows = _of_variant(predictions, variant)
+        if column not in rows:
+            raise ValueError(f"these predictions have no decisions {column!r}; run the model again")
+        rows = rows[rows["shape"].isin(classes)]
+        return _counted((rows[column] == rows["shape"]).to_numpy(), rows["id"])
+
+    return Score(variant=variant, metric=metric, count=count, chance=chance)
 
 
 def worst_group(variant: str, *, chance: float) -> Score:
@@ -469,6 +560,10 @@ def _hits(predictions: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bo
 
 def _hits_and_images(predictions: pd.DataFrame, variant: str, factor: str) -> pd.DataFrame:
     """Hits and images of each id, a table indexed by id."""
-    hits = _hits(predictions, variant, factor).astype(int)
-    ids = _of_variant(predictions, variant)["id"].to_numpy()
-    return pd.DataFrame({"hits": hits, "images": 1}, index=ids).groupby(level=0).sum()
+    return _counted(_hits(predictions, variant, factor), _of_variant(predictions, variant)["id"])
+
+
+def _counted(hits: NDArray[np.bool_], ids: pd.Series) -> pd.DataFrame:
+    """Hits and images of each id, a table indexed by id."""
+    table = pd.DataFrame({"hits": hits.astype(int), "images": 1}, index=ids.to_numpy())
+    return table.groupby(level=0).sum()

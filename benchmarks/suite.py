@@ -7,14 +7,20 @@ The suites themselves stand in `benchmarks.SUITES`, how a score is computed in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from benchmarks.scores import Score
-from cgn.images import ImageSet
+from cgn.files import Preprocessing
+from cgn.images import Factors, ImageSet
+
+Decide = Callable[[Tensor], Tensor]
+Column = Callable[[Tensor, Factors], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +118,64 @@ class World:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """How a network is shown a suite's images, where a protocol has it otherwise than the suite.
+
+    Attributes:
+        name: Marks the predictions made so, in the names of their files.
+        preprocessing: How all networks' images are resized and cropped; None as in the suite.
+        normalisation: Mean and deviation by channel that take the place of the network's own; None
+            leaves it its own.
+    """
+
+    name: str
+    preprocessing: Preprocessing | None = None
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Another way to score a suite that is in use, or tells how much its own way matters.
+
+    Attributes:
+        name: As it stands in results.
+        about: What it does otherwise.
+        column: Which decisions count, a column of the predictions.
+        view: How images are shown; None as the suite itself does.
+        batch_size: If given, images are counted as if the last batch had been full, and what it
+            lacks as misread.
+    """
+
+    name: str
+    about: str
+    column: str = "prediction"
+    view: View | None = None
+    batch_size: int | None = None
+
+    def adjust(self, score: Score) -> Score:
+        """Compute a score as this protocol does.
+
+        Example:
+            >>> from benchmarks.scores import accuracy
+            >>> seen = pd.DataFrame({"variant": "v", "id": range(6), "shape": 1, "prediction": 1})
+            >>> by_fours = Protocol(name="p", about="", batch_size=4)
+            >>> by_fours.adjust(accuracy("v", chance=0.5)).compute(seen).value  # 6 of 8
+            0.75
+        """
+
+        def count(predictions: pd.DataFrame) -> pd.DataFrame:
+            decided = predictions.assign(prediction=predictions[self.column])
+            counts = score.count(decided)
+            if self.batch_size is None:
+                return counts
+            n_images = int(predictions["variant"].eq(score.variant.partition("-")[0]).sum())
+            misread = np.tile([0, 1], (-n_images % self.batch_size, counts.shape[1] // 2))
+            return pd.DataFrame(np.vstack([counts.to_numpy(), misread]))
+
+        return replace(score, count=count)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """A question, the images that ask it, and the scores that answer it.
 
@@ -133,9 +197,15 @@ class Suite:
         own_preprocessing: Whether images are resized and cropped as each model asks for.
         n_images: How many images the official variants have, by name; empty if it does not matter.
         unchanged: The variant in which objects are as they were before the others changed them,
-            in the same order: predictions then also tell how probable each image makes the
-            classes that its object has there. None if nothing is changed.
+            in the same order. None if nothing is changed.
+        columns: What else predictions say of each image, by name, see `benchmarks.predictions`:
+            from logits (B, C) and labels to numbers (B,). The labels are the image's own, or, if
+            `unchanged` is given, those that its object has there.
         fingerprint: As in `World`, for the variants.
+        protocols: Other ways to score the suite.
+        view: How images are shown if not as the above says.
+        stored_as: The protocol under which the predictions are kept that are scored here; None if
+            it is `protocol`.
     """
 
     name: str
@@ -151,7 +221,63 @@ class Suite:
     own_preprocessing: bool = False
     n_images: Mapping[str, int] = field(default_factory=dict)
     unchanged: str | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
     fingerprint: Callable[[DataSource], str] | None = None
+    protocols: tuple[Protocol, ...] = ()
+    view: View | None = None
+    stored_as: str | None = None
+
+    def under(self, name: str) -> Suite:
+        """Return the suite as another of its protocols has it.
+
+        Args:
+            name: The protocol; the suite's own gives the suite itself.
+
+        Raises:
+            ValueError: If it has no such protocol.
+        """
+        if name == self.protocol:
+            return self
+        known = {protocol.name: protocol for protocol in self.protocols}
+        if name not in known:
+            raise ValueError(
+                f"{self.name} has no protocol {name!r}, only {', '.join(self.protocol_names)}"
+            )
+        chosen = known[name]
+        same_view = [each.name for each in self.protocols if each.view == chosen.view]
+        return replace(
+            self,
+            protocol=name,
+            scores=tuple(chosen.adjust(score) for score in self.scores),
+            view=chosen.view,
+            stored_as=self.protocol if chosen.view is None else same_view[0],
+        )
+
+    @property
+    def protocol_names(self) -> list[str]:
+        """Its own protocol, then the others."""
+        return [self.protocol, *(protocol.name for protocol in self.protocols)]
+
+    @property
+    def view_name(self) -> str:
+        """Name of its view; empty if images are shown as the suite itself does."""
+        return self.view.name if self.view else ""
+
+    def allowed(self, name: str, columns: Iterable[str] | None = None) -> list[Suite]:
+        """Return the suite under each protocol that the same predictions can be scored under.
+
+        Args:
+            name: The protocol under which they are kept.
+            columns: What they say of each image; None for all that is ever said.
+        """
+        needs = {protocol.name: protocol.column for protocol in self.protocols}
+        every = [self.under(each) for each in self.protocol_names]
+        return [
+            suite
+            for suite in every
+            if (suite.stored_as or suite.protocol) == name
+            and (columns is None or needs.get(suite.protocol, "prediction") in columns)
+        ]
 
     def __post_init__(self) -> None:
         keys = [score.key for score in self.scores]

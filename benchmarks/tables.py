@@ -60,6 +60,70 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
     return table
 
 
+def sensitivity_table(suite: Suite, rows: pd.DataFrame) -> Table:
+    """Lay out how far the protocol alone moves each network's scores.
+
+    Args:
+        suite: The suite.
+        rows: From `benchmarks.sensitivity.sensitivity`.
+    """
+    names = [name for name in suite.protocol_names if (rows["protocol"] == name).any()]
+    table = Table(
+        "model",
+        "score",
+        *(name.partition("@")[2] for name in names),
+        "spread",
+        title=f"{suite.name}: the same network and images under other protocols",
+        caption="percent; spread: from the lowest to the highest, in points",
+        min_width=80,
+    )
+    kinds = ["source", "data_sha256", "model", "weights_sha256", "seed", "variant", "metric"]
+    for kind, of_score in rows.groupby(kinds, sort=False):
+        by_name = 100 * of_score.set_index("protocol")["value"]
+        cells = [f"{by_name[name]:.1f}" if name in by_name else "-" for name in names]
+        model, variant, metric = str(kind[2]), str(kind[5]), str(kind[6])
+        table.add_row(
+            model,
+            f"{variant} {metric}",
+            *cells,
+            f"{by_name.max() - by_name.min():.1f}",
+            style="bold" if f"{variant}_{metric}" == suite.primary else None,
+        )
+    return table
+
+
+def robustness_table(rows: pd.DataFrame) -> Table:
+    """Lay out networks beside what their clean accuracy lets expect of shifted images.
+
+    Args:
+        rows: From `benchmarks.effective_robustness.effective_robustness`.
+    """
+    table = Table(
+        "suite",
+        "model",
+        "clean",
+        "shifted",
+        "expected",
+        "effective robustness",
+        "spread of the fit",
+        "verdict",
+        title="Effective robustness",
+        caption="percent and points with 95 % interval over images; a network differs from "
+        "standard ones if it does by more than twice the spread",
+        min_width=80,
+    )
+    for row in rows.to_dict("records"):
+        table.add_row(
+            str(row["suite"]),
+            str(row["model"]),
+            *(f"{100 * row[name]:.1f}" for name in ("clean", "shifted", "expected")),
+            percent(row["value"], row["low"], row["high"]),
+            f"{100 * row['spread']:.1f}",
+            str(row["verdict"]),
+        )
+    return table
+
+
 def differences_table(
     first: str, second: str, found: Sequence[tuple[Suite, Score, Difference]]
 ) -> Table:

@@ -133,6 +133,7 @@ class ImageSet:
         *,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
+        part: slice = slice(None),
     ) -> Iterator[tuple[Tensor, Factors]]:
         """Go through the set once, in order or, with a generator, shuffled.
 
@@ -140,6 +141,7 @@ class ImageSet:
             batch_size: Images a batch; the last batch may be shorter.
             device: Where the batches go; bytes are moved there before they become floats.
             generator: Decides the order.
+            part: Which of the batches, of all in their order; the others are not read.
 
         Yields:
             Images (B, 3, H, W) in [0, 1] and their labels.
@@ -147,7 +149,7 @@ class ImageSet:
         order = torch.arange(len(self))
         if generator is not None:
             order = torch.randperm(len(self), generator=generator)
-        indices = order.split(batch_size)
+        indices = order.split(batch_size)[part]
         for index, pixels in zip(indices, self._read_each(indices), strict=True):
             factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
             yield to_images(pixels.to(device)), factors

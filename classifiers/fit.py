@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn.cache import cache_key, open_or_make
+from cgn.distributed import here
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
 from cgn.model import weights_sha256
 from cgn.precision import bfloat16_pays
 from cgn.train import seeded
 from classifiers.augmentation import N_NUMBERS
 from classifiers.objectives import Batches, Objective
-from classifiers.processes import is_first
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
@@ -87,12 +87,12 @@ def fit(
         left = islice(draws, run.step, steps)
         for batches in _ahead(_batches(recipe, own, _share(drawn), run.device) for drawn in left):
             run.advance(batches)
-            if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and is_first():
+            if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and here().leads:
                 run.save(checkpoint, origin)
             if progress is not None:
                 progress(run.step, steps)
         network = run.result()
-    if checkpoint is not None and is_first():
+    if checkpoint is not None and here().leads:
         checkpoint.unlink(missing_ok=True)
     return network
 
@@ -256,7 +256,7 @@ def _share(drawn: Drawn) -> Drawn:
     """Return this process's share of what was drawn for all of them."""
     if not distributed.is_initialized():
         return drawn
-    rank, n_processes = distributed.get_rank(), distributed.get_world_size()
+    rank, n_processes = here()
     for name, (index, _) in drawn.items():
         if len(index) % n_processes:
             raise ValueError(

@@ -3,6 +3,8 @@
 Source:
     timm: https://github.com/huggingface/pytorch-image-models
     torchvision: https://docs.pytorch.org/vision/stable/models.html
+    Networks trained on Stylized-ImageNet: Geirhos et al., ImageNet-trained CNNs are biased towards
+    texture, ICLR 2019, `load_pretrained_models.py` of https://github.com/rgeirhos/texture-vs-shape
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -26,9 +28,22 @@ from cgn.model import weights_sha256
 
 SHIPPED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 FORMS = (
-    "efficientnet-lite0, timm:resnet50.a1_in1k, tv:resnet50@IMAGENET1K_V1 or "
-    "file:my.safetensors#arch=timm:resnet50"
+    "efficientnet-lite0, timm:resnet50.a1_in1k, tv:resnet50@IMAGENET1K_V1, "
+    "geirhos:resnet50_trained_on_SIN or file:my.safetensors#arch=timm:resnet50"
 )
+# Of torchvision's resnet50; each name ends in the first digits of the file's sha256.
+_GEIRHOS = "https://bitbucket.org/robert_geirhos/texture-vs-shape-pretrained-models/raw/"
+GEIRHOS = {
+    "resnet50_trained_on_SIN": _GEIRHOS
+    + "6f41d2e86fc60566f78de64ecff35cc61eb6436f/resnet50_train_60_epochs-c8e5653e.pth.tar",
+    "resnet50_trained_on_SIN_and_IN": _GEIRHOS
+    + "60b770e128fffcbd8562a3ab3546c1a735432d03/"
+    + "resnet50_train_45_epochs_combined_IN_SF-2a0d100e.pth.tar",
+    "resnet50_trained_on_SIN_and_IN_then_finetuned_on_IN": _GEIRHOS
+    + "60b770e128fffcbd8562a3ab3546c1a735432d03/"
+    + "resnet50_finetune_60_epochs_lr_decay_after_30_start_resnet50_train_45_epochs_combined_IN_SF"
+    + "-ca06340c.pth.tar",
+}
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -50,6 +65,16 @@ class Pretrained:
     weights_sha256: str
     preprocessing: Preprocessing
     n_classes: int
+
+    def normalised_by(self, mean: Sequence[float], deviation: Sequence[float]) -> Pretrained:
+        """Return the same network behind another normalisation than it was trained with.
+
+        Args:
+            mean: By channel.
+            deviation: By channel.
+        """
+        network = self.module.network if isinstance(self.module, Normalised) else self.module
+        return replace(self, module=Normalised(network, mean, deviation).eval())
 
 
 class Normalised(nn.Module):
@@ -86,7 +111,7 @@ def load(spec: str) -> Pretrained:
 
     Args:
         spec: `efficientnet-lite0`, `-lite1` or `-lite2`, whose weights come with packages;
-            `timm:NAME.TAG` or `tv:NAME@WEIGHTS`, which are downloaded once; or
+            `timm:NAME.TAG`, `tv:NAME@WEIGHTS` or `geirhos:NAME`, which are downloaded once; or
             `file:PATH#arch=ARCH` with weights of your own, safetensors or a plain state dict, for
             an ARCH `timm:NAME` or `tv:NAME`, and `&sha256=HEX` if the file is to be a certain one;
             `ensemble:PATH` with an ensemble that `bench.py fit` wrote.
@@ -171,6 +196,37 @@ def _torchvision_classifiers() -> list[str]:
     return names
 
 
+def _load_geirhos(name: str) -> Pretrained:
+    """Load a network of the authors of cue-conflict; its file must stay what it was at first."""
+    if name not in GEIRHOS:
+        raise ValueError(f"geirhos:{name} is unknown; write one of geirhos:{', '.join(GEIRHOS)}")
+    url = GEIRHOS[name]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    digits = path.name.removesuffix(".pth.tar").rpartition("-")[2]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetched(
+            f"geirhos:{name}",
+            lambda: torch.hub.download_url_to_file(url, str(path), digits, progress=False),
+        )
+    _require_pinned(path, digits)
+    network = _filled("tv:resnet50", path)
+    return _prepared(f"geirhos:{name}", network, IMAGENET_MEAN, IMAGENET_STD, IMAGENET)
+
+
+def _require_pinned(path: Path, digits: str) -> None:
+    """Refuse a file that is not what it was when it was first used, which is noted beside it."""
+    sha256 = _sha256(path)
+    pin = path.with_name(f"{path.name}.sha256")
+    if not pin.is_file() and sha256.startswith(digits):
+        pin.write_text(f"{sha256}\n")
+    expected = pin.read_text().strip() if pin.is_file() else f"{digits}…"
+    if sha256 != expected:
+        raise ValueError(
+            f"{path} has the sha256 {sha256}, expected {expected}; delete it and run this again"
+        )
+
+
 def _load_file(text: str) -> Pretrained:
     """Load `PATH#arch=ARCH&sha256=HEX`."""
     name, _, rest = text.partition("#")
@@ -179,22 +235,32 @@ def _load_file(text: str) -> Pretrained:
     if unknown := options.keys() - {"arch", "sha256"}:
         raise ValueError(f"file:{text} has an unknown part {sorted(unknown)[0]!r}")
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = _sha256(path)
         if options.get("sha256", sha256).lower() != sha256:
             raise ValueError(f"{path} has the sha256 {sha256}, expected {options['sha256']!r}")
-        tensors = _read_weights(path)
+        network = _filled(arch, path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    plain = {key.removeprefix("module."): value.float() for key, value in tensors.items()}
+    spec = f"file:{path.name}#arch={arch}&sha256={sha256}"
+    return _prepared(spec, network, IMAGENET_MEAN, IMAGENET_STD, IMAGENET)
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _filled(arch: str, path: Path) -> nn.Module:
+    """Build a network and load its weights from a file."""
+    plain = {key.removeprefix("module."): each.float() for key, each in _read_weights(path).items()}
     network = _untrained(arch, plain)
     try:
         network.load_state_dict(plain)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise ValueError(f"{path} does not fit {arch}: {first[:200]}") from None
-    spec = f"file:{path.name}#arch={arch}&sha256={sha256}"
-    return _prepared(spec, network, IMAGENET_MEAN, IMAGENET_STD, IMAGENET)
+    return network
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -209,6 +275,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # the unpickler raises whatever it stumbles over
         raise ValueError(f"{path} holds no plain weights: {str(error).splitlines()[0]}") from None
+    if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
+        stored = stored["state_dict"]  # as in the checkpoints of training scripts
     if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
         raise ValueError(f"{path} holds no plain state dict, from names to tensors")
     return stored
@@ -287,6 +355,7 @@ def _load_ensemble(text: str) -> Pretrained:
 _LOADERS = {
     "timm": _load_timm,
     "tv": _load_torchvision,
+    "geirhos": _load_geirhos,
     "file": _load_file,
     "ensemble": _load_ensemble,
 }

@@ -33,6 +33,12 @@ def varied(suite: Suite) -> list[str]:
     return [s.variant.removeprefix("do_") for s in suite.scores if s.metric == "effect"]
 
 
+def answers(suite: Suite, module: nn.Module, sets: dict[str, ImageSet]) -> pd.DataFrame:
+    """Evaluate as the command does."""
+    found, _ = evaluate(module, sets, unchanged=suite.unchanged, columns=suite.columns)
+    return found
+
+
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, dict[str, ImageSet]]:
     return {name: suite.variants(EMBEDDED) for name, suite in ATTRIBUTIONS.items()}
@@ -106,7 +112,7 @@ def test_a_model_that_sees_one_factor_alone_is_moved_by_it_alone(
     suite = ATTRIBUTIONS[name]
     for seen in varied(suite):
         module = Looks(drawn[name], seen, len(suite.world.classes))
-        scores = score_suite(suite, evaluate(module, drawn[name], unchanged="base")[0])
+        scores = score_suite(suite, answers(suite, module, drawn[name]))
         for score, estimate in scores.items():
             if score.metric == "true_class_change" and seen != "shape":
                 # A surface of the true class, before or after, is what moves it.
@@ -150,8 +156,8 @@ class ReadsMask(nn.Module):
 def scores_of(
     suite: Suite, module: nn.Module, sets: dict[str, ImageSet]
 ) -> Callable[[str, str], Estimate]:
-    """Evaluate as the command does; returns what looks a score of a factor up."""
-    predictions, _ = evaluate(module, sets, unchanged=suite.unchanged)
+    """Evaluate; returns what looks a score of a factor up."""
+    predictions = answers(suite, module, sets)
     found = {(s.variant, s.metric): each for s, each in score_suite(suite, predictions).items()}
     return lambda factor, metric: found[f"do_{factor}", metric]
 
@@ -236,7 +242,7 @@ def test_scores_are_the_same_before_and_after_probabilities_are_rounded_for_a_fi
 ) -> None:
     suite = ATTRIBUTIONS["attribution-colored-mnist"]
     sets = {variant: images.select(slice(200)) for variant, images in drawn[suite.name].items()}
-    predictions, _ = evaluate(ReadsColour(JITTERED, on_black=True), sets, unchanged=suite.unchanged)
+    predictions = answers(suite, ReadsColour(JITTERED, on_black=True), sets)
     run = Run(
         suite=suite.name,
         protocol=suite.protocol,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 import bench
 from benchmarks.backgrounds_challenge import (
+    AT_RANDOM,
     CHALLENGE,
     Outcome,
     attack,
     challenge_variants,
+    drawn,
     outcomes_kept,
     predictions_of,
 )
@@ -182,11 +185,37 @@ def test_objects_without_masks_are_refused(network: Counting, backgrounds: Image
 
 
 def test_the_score_is_the_share_of_objects_that_nothing_breaks() -> None:
-    outcomes = [Outcome(-1, 1, 0.5, 9), Outcome(4, 0, 0.5, 2), Outcome(-1, 2, 0.5, 9)]
+    outcomes = [Outcome(-1, 1, 0.5, 20, 0), Outcome(4, 0, 0.5, 16, 8), Outcome(9, 0, 0.5, 18, 0)]
     images = noise(3, 0)
     images = ImageSet(images.pixels, Factors.tied(torch.tensor([1, 1, 2])), images.ids)
-    (estimate,) = score_suite(CHALLENGE, predictions_of(outcomes, images)).values()
-    assert estimate.value == pytest.approx(2 / 3)
+    seen = predictions_of(outcomes, images, 20)
+    found = {score.metric: estimate for score, estimate in score_suite(CHALLENGE, seen).items()}
+    assert found["accuracy"].value == pytest.approx(1 / 3)
+    # Half of 16 mislead the second; two of 16 that do not are 28 pairs of 120.
+    assert found["accuracy_against_1"].value == pytest.approx((1 + 8 / 16 + 1) / 3)
+    assert found["accuracy_against_2"].value == pytest.approx((1 + 28 / 120 + 1) / 3)
+    assert found["accuracy_against_16"].value == pytest.approx(2 / 3)
+    assert found["accuracy_against_16"].n == 3
+    assert found["accuracy_against_1"].low < found["accuracy_against_1"].value
+
+
+def test_the_curve_is_that_of_looking_at_so_many_backgrounds_drawn_at_random(
+    network: Counting, foregrounds: ImageSet, backgrounds: ImageSet
+) -> None:
+    seen = predictions_of(run(network, foregrounds, backgrounds), foregrounds, len(backgrounds))
+    for k in (1, 4, AT_RANDOM):
+        right = []
+        for i in range(len(foregrounds)):
+            first = drawn(len(backgrounds), i)
+            alone = foregrounds.select(slice(i, i + 1))
+            misled = [
+                by_brute_force(network, alone, backgrounds.select(each))[0]
+                for each in first[:, None]
+            ]
+            n_harmless = AT_RANDOM - sum(misled)
+            right.append(comb(n_harmless, k) / comb(AT_RANDOM, k))
+        score = next(s for s in CHALLENGE.scores if s.metric == f"accuracy_against_{k}")
+        assert score.compute(seen).value == pytest.approx(sum(right) / len(right))
 
 
 @pytest.fixture
@@ -258,8 +287,8 @@ def test_the_command_line_runs_the_challenge_and_says_what_it_took(
     results = tmp_path / "results"
     text = f"--suite in9-challenge --model efficientnet-lite0 --data {archive.parent} --device cpu"
     assert bench.main([*text.split(), "--results", str(results)]) == 0
-    # The one dog before nine backgrounds, and the first look at each of eight others.
-    assert "41 of 81 composites had to be looked at" in capsys.readouterr().err
-    (row,) = read_runs(results).to_dict("records")
+    # With nine backgrounds all are among those drawn at random.
+    assert "81 of 81 composites had to be looked at" in capsys.readouterr().err
+    row = read_runs(results).to_dict("records")[0]
     assert (row["suite"], row["source"], row["n"]) == ("in9-challenge", "official-part", 9)
     assert row["value"] == pytest.approx(1 / 9)

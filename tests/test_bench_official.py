@@ -16,7 +16,13 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
 from cgn.files import IMAGENET, Preprocessing
-from classifiers.pretrained import Pretrained, load
+from classifiers.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalised,
+    Pretrained,
+    load,
+)
 
 
 class KnowsNothing(nn.Module):
@@ -66,10 +72,13 @@ def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
     assert run(results, f"--suite cue-conflict --model timm:net.tag --data {stimuli}") == 0
     assert "official-part data from" in " ".join(capsys.readouterr().out.split())
     runs = read_runs(results)
-    assert set(runs["protocol"]) == {"cue-conflict@geirhos-avg-v1"}
+    # The same answers are scored under each protocol that shows images in the same way.
+    assert set(runs["protocol"]) == {
+        f"cue-conflict@{name}-v1" for name in ("geirhos-avg", "sum", "argmax207", "argmax1000")
+    }
     assert set(runs["source"]) == {"official-part"}  # 16 of 1,200 images that disagree
     assert set(runs["model"]) == {"timm:net.tag-pinned"}
-    assert runs.set_index("metric")["n"].to_dict()["shape_accuracy"] == 16
+    assert set(runs.loc[runs["metric"] == "shape_accuracy", "n"]) == {16}
     assert (results / "cue-conflict-official.csv").is_file()
     assert not (results / "cue-conflict.csv").exists()
     bench.main(["check", "--results", str(results)])
@@ -92,6 +101,15 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
         ("--suite cue-conflict --model erm --data STIMULI", "erm is trained here, on other"),
         ("--suite imagenet --model efficientnet-lite0", "need a folder; name one with --data"),
         ("--suite in9 --model timm:a.b --data STIMULI", "there is no folder"),
+        (
+            "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",
+            "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v1",
+        ),
+        (
+            "--suite in9-challenge --model timm:a.b --data STIMULI --precision bfloat16",
+            "in9-challenge runs in float32 only",
+        ),
+        ("--suite in9 --model erm --precision bfloat16", "--precision is for pretrained networks"),
     ],
 )
 def test_models_without_their_images_are_refused(
@@ -118,10 +136,71 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
 ) -> None:
     source = DataSource(folder=stimuli)
     suite = OFFICIAL_SUITES["cue-conflict"]
-    for own, size_px in ((False, 224), (True, 288)):
-        exam = bench.Exam(replace(suite, own_preprocessing=own), source, suite.variants(source), "")
-        prepared = bench.prepared_for(network("a", Preprocessing(300, 288)), exam)
-        assert prepared["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
+    asks = network("a", Preprocessing(300, 288))
+    for own, protocol, size_px in (
+        (False, "geirhos-avg", 224),
+        (True, "geirhos-avg", 288),
+        (True, "cgn-paper", 224),
+    ):
+        variants = suite.variants(source)
+        name = f"cue-conflict@{protocol}-v1"
+        exam = bench.Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
+        prepared, module = bench.shown_to(asks, exam)
+        assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
+        assert module is asks.module
+
+
+def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli: Path) -> None:
+    class Seen(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean(dim=(2, 3))
+
+    source = DataSource(folder=stimuli)
+    suite = OFFICIAL_SUITES["in9"]
+    exam = bench.Exam(suite, source, {}, "", "in9@cgn-paper-v1")
+    seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
+    _, module = bench.shown_to(replace(network("a"), module=seen), exam)
+    mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])
+    assert torch.allclose(module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
+
+
+def test_another_precision_than_the_devices_own_is_named_in_the_row(
+    stimuli: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    for flag in ("", " --precision float32", " --precision bfloat16"):
+        text = f"--suite cue-conflict --model timm:net.tag --data {stimuli}{flag}"
+        assert run(results, text) == 0
+    names = {"timm:net.tag-pinned", "timm:net.tag-pinned+bfloat16"}
+    assert set(read_runs(results)["model"]) == names
+
+
+def test_predictions_on_images_shown_otherwise_lie_beside_the_first(
+    stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    text = f"--suite cue-conflict --model timm:net.tag --data {stimuli}"
+    for flag in ("", " --protocol cue-conflict@cgn-paper-v1"):
+        assert run(results, f"{text}{flag}") == 0
+    shown = capsys.readouterr().out
+    assert "protocol cue-conflict@cgn-paper-v1" in " ".join(shown.split())
+    assert {path.name for path in results.rglob("*.parquet")} == {
+        "seed0.parquet",
+        "resize256-seed0.parquet",
+    }
+    assert set(read_runs(results)["protocol"]) == {*OFFICIAL_SUITES["cue-conflict"].protocol_names}
+    (results / "runs.csv").write_text(
+        "".join(
+            line
+            for line in (results / "runs.csv").read_text().splitlines(keepends=True)
+            if "sum-v1" not in line
+        )
+    )
+    assert bench.main(["rescore", "--results", str(results)]) == 0
+    assert f"rows added: {len(OFFICIAL_SUITES['cue-conflict'].scores)}" in capsys.readouterr().out
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
 
 
 def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
+from cgn.distributed import here
 from cgn.images import Factors, ImageSet
 from classifiers import fit as fitting
 from classifiers.augmentation import N_NUMBERS, flip_and_crop, flip_and_shift
@@ -19,7 +20,6 @@ from classifiers.ensemble import EnsembleConfig, load_ensemble, save_ensemble
 from classifiers.fit import fit
 from classifiers.networks import InvariantEnsemble, SmallCNN, join_heads, outputs
 from classifiers.pretrained import load
-from classifiers.processes import first_alone
 from classifiers.recipes import Recipe
 from classifiers.schedules import adamw_cosine, adamw_one_cycle, sgd_thirds
 
@@ -129,7 +129,8 @@ def share_a_fit(rank: int, folder: str) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    order = first_alone(lambda: rank)
+    with here().leader_first():
+        order = here().rank
     found = weights(recipe(augment=flip_and_crop))
     if rank == 0:
         torch.save(found, f"{folder}/weights.pt")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmarks.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
 from benchmarks.predictions import SCHEMA, Run, load, load_runs, save
 from benchmarks.suite import Suite
+from cgn.images import Factors
 
 RUN = Run(
     suite="tiny",
@@ -189,3 +190,51 @@ def test_runs_on_other_data_or_protocols_are_not_mixed(
         save(predictions(), run.path(tmp_path), run)
     with pytest.raises(ValueError, match="of a, b on tiny are of different data or protocols"):
         load_runs(tmp_path, suite, "embedded", ["a", "b"])
+
+
+def test_a_batch_that_the_device_has_no_memory_for_is_halved() -> None:
+    class Small(FirstRow):
+        """Takes seven images at most."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) > 7:
+                raise torch.OutOfMemoryError("no memory")
+            return super().forward(images)
+
+    table, _ = evaluate(Small(), {"easy": tiny_images(1), "hard": tiny_images(2)})
+    assert table.equals(predictions())
+
+    class Never(nn.Module):
+        """Takes no image at all."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(Never(), {"easy": tiny_images(1)})
+
+
+@pytest.mark.parametrize("precision", [None, torch.float32, torch.bfloat16])
+def test_a_module_runs_in_the_precision_that_is_asked_for(precision: torch.dtype | None) -> None:
+    class Asks(FirstRow):
+        """Notes what a matrix product gives."""
+
+        found: torch.dtype
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.found = (torch.eye(2) @ torch.eye(2)).dtype
+            return super().forward(images)
+
+    module = Asks()
+    evaluate(module, {"easy": tiny_images(1)}, precision=precision)
+    assert module.found == (precision or torch.float32)
+
+
+def test_columns_are_what_is_said_of_logits_and_labels() -> None:
+    def right(logits: Tensor, factors: Factors) -> Tensor:
+        return (logits.argmax(dim=1) == factors.shape).long()
+
+    images = tiny_images(1)
+    table, _ = evaluate(FirstRow(), {"easy": images}, batch_size=7, columns={"rank": right})
+    assert table["rank"].tolist() == (table["prediction"] == table["shape"]).astype(int).tolist()
+    assert table["rank"].all()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import IMAGENET, Preprocessing
+from classifiers import pretrained
 from classifiers.pretrained import Normalised, Pretrained, is_spec, load
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -288,3 +289,49 @@ def test_a_real_file_of_half_precision_loads() -> None:
     found = load(f"file:{MOBILENET}#arch=tv:mobilenet_v2")
     assert found.n_classes == 1_000
     assert found.preprocessing == IMAGENET
+
+
+def test_a_checkpoint_of_a_training_script_is_taken_for_its_weights(weights: Path) -> None:
+    other = weights.with_name("checkpoint.pth.tar")
+    torch.save({"epoch": 60, "state_dict": torch.load(weights)}, other)
+    first, second = (load(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
+    assert first.weights_sha256 == second.weights_sha256
+
+
+@pytest.fixture
+def published(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights behind an address whose last part says how their sha256 begins."""
+    import timm
+
+    name = f"net-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}.pth.tar"
+    monkeypatch.setattr(pretrained, "GEIRHOS", {"net": (tmp_path / name).as_uri()})
+    monkeypatch.setattr(
+        pretrained, "_untrained", lambda arch, _: timm.create_model("test_resnet", num_classes=7)
+    )
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    weights.rename(tmp_path / name)
+    return tmp_path / name
+
+
+def test_weights_by_address_are_fetched_once_and_pinned(published: Path) -> None:
+    first = load("geirhos:net")
+    assert (first.spec, first.n_classes) == ("geirhos:net", 7)
+    content = published.read_bytes()
+    published.unlink()
+    assert load("geirhos:net").weights_sha256 == first.weights_sha256
+    (kept,) = published.parent.rglob("torch/hub/checkpoints/*.tar")
+    kept.write_bytes(content + b"changed")
+    with pytest.raises(ValueError, match=r"has the sha256 \w+, expected \w{64}; delete it"):
+        load("geirhos:net")
+
+
+def test_weights_that_are_not_those_of_the_address_are_refused(published: Path) -> None:
+    published.write_bytes(published.read_bytes() + b"changed")
+    with pytest.raises(ValueError, match=r"weights of geirhos:net could not be downloaded.*hash"):
+        load("geirhos:net")
+    assert not [*published.parent.rglob("torch/hub/checkpoints/*.tar")]
+
+
+def test_an_unknown_network_by_address_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match="write one of geirhos:resnet50_trained_on_SIN, "):
+        load("geirhos:resnet50")

@@ -19,6 +19,7 @@ from benchmarks.suite import Suite
 HASHES = {"tiny": TINY_SHA256}
 OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
 EVERY = SUITES | T10K | OFFICIAL | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS
+VERSIONS = [(suite, name) for suite in EVERY.values() for name in suite.protocol_names]
 
 
 @pytest.fixture
@@ -32,9 +33,13 @@ def sharpened(logits: Tensor) -> Tensor:
     return decide_in9(2 * logits)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_every_suites_scores_are_what_its_version_of_the_protocol_says(name: str) -> None:
-    problems = check_protocols([EVERY[name]], {})
+@pytest.mark.parametrize(
+    ("suite", "name"), [pytest.param(*version, id=version[1]) for version in VERSIONS]
+)
+def test_every_suites_scores_are_what_its_version_of_the_protocol_says(
+    suite: Suite, name: str
+) -> None:
+    problems = check_protocols([suite.under(name)], {})
     assert [each for each in problems if "other test images" not in each] == []  # `check` sees them
 
 
@@ -79,6 +84,13 @@ def test_another_rule_of_decision_and_another_score_move_the_hash() -> None:
     texture = replace(accuracy("hard", chance=1 / 3, factor="texture"), higher_is_better=True)
     others = tuple(texture if s.variant == "hard" else s for s in tiny_suite().scores)
     assert scores_sha256(tiny_suite()) != scores_sha256(replace(tiny_suite(), scores=others))
+
+
+def test_a_column_another_rule_and_another_view_move_the_hash() -> None:
+    official = OFFICIAL_SUITES["in9"]
+    of_last = {"prediction_mapped": lambda logits, labels: labels.shape}
+    hashes = [scores_sha256(official.under(name)) for name in official.protocol_names]
+    assert len({*hashes, scores_sha256(replace(official, columns=of_last))}) == len(hashes) + 1
 
 
 def test_the_committed_file_has_each_version_once() -> None:

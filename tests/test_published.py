@@ -53,7 +53,9 @@ def test_every_fact_is_of_a_score_that_a_suite_has_and_names_its_source() -> Non
 def test_networks_held_against_what_was_published_are_named_by_pinned_specs(suite: Suite) -> None:
     measured = set(published(suite)["measured"]) - {""}
     assert measured
-    assert all(re.fullmatch(r"timm:\w+\.\w+|tv:\w+@IMAGENET1K_V1", name) for name in measured)
+    assert all(
+        re.fullmatch(r"timm:\w+\.\w+|tv:\w+@IMAGENET1K_V1|geirhos:\w+", name) for name in measured
+    )
 
 
 def test_rows_on_a_part_of_the_images_meet_no_published_score() -> None:

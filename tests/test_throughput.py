@@ -6,24 +6,30 @@ benchmark's extra information (`pytest tests/test_throughput.py --benchmark-json
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
 
 from benchmarks.evaluate import evaluate
 from cgn.counterfactuals import sample
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import ImageFiles
-from cgn.images import Factors, ImageSet
+from cgn.images import Factors, ImageSet, to_images
 from cgn.model import CGN, CGNConfig
 from cgn.train import Batch, TrainConfig, Training, prepare, seeded
 from classifiers import MODELS
 from classifiers.fit import fit
+from classifiers.pretrained import Normalised, load
 
 SIZE_PX, N_CLASSES, ROUNDS = 32, 10, 3
 # Recipes that differ in nothing but their images take the same time.
@@ -39,7 +45,11 @@ def noise_images(n: int) -> ImageSet:
 
 
 def measure(
-    benchmark: BenchmarkFixture, run: Callable[[], object], n_images: int, device: str
+    benchmark: BenchmarkFixture,
+    run: Callable[[], object],
+    n_images: int,
+    device: str,
+    rounds: int = ROUNDS,
 ) -> None:
     """Time `run` after one unmeasured call, waiting for the device to finish each time."""
 
@@ -48,7 +58,7 @@ def measure(
         if device == "cuda":
             torch.cuda.synchronize()
 
-    benchmark.pedantic(synchronised, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=rounds > 1)  # type: ignore[no-untyped-call]
     benchmark.extra_info["device"] = device
     if benchmark.stats is not None:  # as with --benchmark-disable
         rate = n_images / benchmark.stats.stats.mean
@@ -98,33 +108,128 @@ def test_an_evaluation_pass(benchmark: BenchmarkFixture, device: str, name: str)
     )
 
 
-@every_device
-@pytest.mark.parametrize("what", ["forward pass alone", "evaluation of files"])
-def test_a_pretrained_network(
-    benchmark: BenchmarkFixture, device: str, what: str, tmp_path: Path
-) -> None:
-    n, size_px, at_once = 120, 224, 40
+@pytest.fixture
+def photographs(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Files about as large as ImageNet's, in one folder; few unless times are asked for."""
+    n = 120 if request.config.getoption("benchmark_only") else 8
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(256, (n, 3, 28, 28), generator=generator, dtype=torch.uint8)
-    paths = [tmp_path / f"{i}.jpg" for i in range(n)]
-    for path, pixels in zip(paths, noise, strict=True):
+    noise = torch.randint(256, (n, 3, 32, 40), generator=generator, dtype=torch.uint8)
+    folder = tmp_path / "photographs" / "n01440764"
+    folder.mkdir(parents=True)
+    for number, pixels in enumerate(noise):
         small = Image.fromarray(pixels.movedim(0, -1).numpy())
-        small.resize((size_px, size_px)).save(path, quality=95)  # about as large as photographs
-    labels = Factors.tied(torch.zeros(n, dtype=torch.int64))
-    files = ImageFiles(paths, labels, torch.arange(n), size_px=size_px)
-    module = efficientnet_lite(0).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        small.resize((500, 400)).save(folder / f"{number:03}.JPEG", quality=95)
+    return folder
+
+
+def as_validate_py(network: nn.Module, folder: Path, batch_size: int) -> Callable[[], float]:
+    """Make what does the same as timm's validate.py with its defaults, from timm's own parts.
+
+    The script itself is in no package: it lies beside timm in its repository.
+    """
+    data: Any = import_module("timm.data")
+    utils: Any = import_module("timm.utils")
+    config = data.resolve_model_data_config(network, use_test_size=True)
+    names = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+    loader = data.create_loader(
+        data.create_dataset("", root=folder.parent, split="validation", input_img_mode="RGB"),
+        batch_size=batch_size,
+        use_prefetcher=True,
+        num_workers=4,
+        pin_memory=False,
+        device=torch.device("cpu"),
+        **{name: config[name] for name in names},
+    )
+    criterion = nn.CrossEntropyLoss()
+
+    @torch.inference_mode()
+    def validate() -> float:
+        losses, top1, top5 = utils.AverageMeter(), utils.AverageMeter(), utils.AverageMeter()
+        for images, target in loader:
+            output = network(images)
+            losses.update(criterion(output, target).item(), len(images))
+            for meter, right in zip(
+                (top1, top5), utils.accuracy(output.detach(), target, topk=(1, 5)), strict=True
+            ):
+                meter.update(right.item(), len(images))
+        return float(top1.avg)
+
+    return validate
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_evaluation_beside_the_forward_pass_and_timm(
+    benchmark: BenchmarkFixture,
+    photographs: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In each round all three in turn, so that what else the machine does slows all alike."""
+    batch_size = 40
+    found, plain = load("efficientnet-lite0"), efficientnet_lite(0)
+    paths = sorted(photographs.iterdir())
+    labels = Factors.tied(torch.zeros(len(paths), dtype=torch.int64))
+    files = ImageFiles(paths, labels, torch.arange(len(paths)), size_px=224)
+    files = files.prepared(found.preprocessing)
     batches = [
         batch.contiguous(memory_format=torch.channels_last)
-        for batch, _ in files.batches(at_once, device=device)
+        for batch, _ in files.batches(batch_size)
     ]
 
     @torch.inference_mode()
     def forward() -> None:
         for batch in batches:
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                module(batch)
+            found.module(batch)
 
     def evaluation() -> None:
-        evaluate(module, {"test": files}, device=device, batch_size=at_once)
+        evaluate(found.module, {"test": files}, batch_size=batch_size)
 
-    measure(benchmark, forward if what == "forward pass alone" else evaluation, n, device)
+    runs = {
+        "forward pass alone": forward,
+        "evaluation of files": evaluation,
+        "as timm's validate.py": as_validate_py(plain, photographs, batch_size),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+
+    def each_in_turn() -> None:
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+
+    timed = request.config.getoption("benchmark_only")
+    measure(benchmark, each_in_turn, 3 * len(paths), "cpu", rounds=ROUNDS if timed else 1)
+    speeds = {name: len(paths) / min(each) for name, each in seconds.items()}
+    ours = torch.tensor(seconds["evaluation of files"])
+    ratios = {name: (torch.tensor(each) / ours).median().item() for name, each in seconds.items()}
+    benchmark.extra_info |= {"images_per_second": speeds, "evaluation_times_as_fast_as": ratios}
+    if timed:
+        with capsys.disabled():
+            for name, speed in speeds.items():
+                said = f"evaluation is {ratios[name]:.2f} times as fast, median of paired rounds"
+                sys.stdout.write(f"\n{name:22} {speed:6.1f} images/s; {said}")
+    assert all(len(each) >= 1 for each in seconds.values())
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+def test_what_is_timed_beside_evaluation_sees_the_same_images(photographs: Path) -> None:
+    class Seen(nn.Module):
+        """Keeps what it is shown."""
+
+        def __init__(self, config: object) -> None:
+            super().__init__()
+            self.pretrained_cfg, self.shown = config, torch.empty(0)
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.shown = images
+            return images.flatten(1)[:, :1_000]
+
+    found = load("efficientnet-lite0")
+    theirs = Seen(efficientnet_lite(0).pretrained_cfg)
+    as_validate_py(theirs, photographs, 8)()
+    paths = sorted(photographs.iterdir())[-8:]
+    pixels = torch.stack([found.preprocessing.apply(Image.open(path)) for path in paths])
+    assert isinstance(found.module, Normalised)
+    front = found.module
+    ours = (to_images(pixels) - front.mean) / front.deviation
+    assert torch.allclose(theirs.shown, ours, atol=1e-5)
