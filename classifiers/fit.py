@@ -63,7 +63,7 @@ def fit(
 
     Returns:
         The network on the CPU, in evaluation mode. One seed gives the same weights on one CPU,
-        interrupted or not.
+        interrupted or not; in bfloat16 to rounding.
 
     Raises:
         ValueError: If a set that the recipe names is missing, a batch cannot be shared evenly,
