@@ -119,13 +119,13 @@ def test_no_square_within_an_object_is_larger_than_the_one_that_is_found() -> No
 
 def test_tiles_show_only_the_square_and_begin_where_they_are_told() -> None:
     images = torch.arange(100.0).view(1, 1, 10, 10).expand(2, 3, 10, 10)
-    squares, origins = torch.tensor([[2, 3, 3], [4, 4, 5]]), torch.tensor([[0, 0], [7, 1]])
+    squares, origins = torch.tensor([[2, 3, 3], [4, 4, 5]]), torch.tensor([[0, 0], [6, 1]])
     tiled = tile_mirrored(images, squares, origins)
     for number, (row, column, side) in enumerate(squares.tolist()):
         within = images[number, 0, row : row + side, column : column + side]
         assert set(tiled[number].flatten().tolist()) == set(within.flatten().tolist())
     assert tiled[0, 0, 0, 0] == 23
-    assert tiled[1, 0, 0, 0] == 10 * (4 + 2) + 4 + 1  # 7 folds to 2
+    assert tiled[1, 0, 0, 0] == 10 * (4 + 3) + 4 + 1  # 6 folds to 3
 
 
 def test_recombined_images_are_made_once_and_anew_for_other_masks(
