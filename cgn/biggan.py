@@ -1,0 +1,385 @@
+"""BigGAN-deep: the class-conditional generator that the ImageNet mechanisms start from.
+
+How three of them become a CGN is not here: see `cgn.imagenet`. Layers bear the names of the
+published files, so that these load as they are.
+
+Source:
+    Brock, Donahue and Simonyan, Large Scale GAN Training for High Fidelity Natural Image
+    Synthesis, ICLR 2019. https://arxiv.org/abs/1809.11096
+    Miyato et al., Spectral Normalization for GANs, ICLR 2018. https://arxiv.org/abs/1802.05957
+    Published weights: https://github.com/huggingface/pytorch-pretrained-BigGAN
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, interpolate, linear, normalize, one_hot, relu
+from torch.nn.functional import scaled_dot_product_attention as attend
+from torch.utils.checkpoint import checkpoint
+
+# Channels of the maps of 4 x 4, 8 x 8, … pixels, in units of the width. The published networks
+# are those of 128 pixels and more; the small ones are for tests and for toys.
+MULTIPLIERS = {
+    16: (4, 2, 1),
+    32: (4, 4, 2, 1),
+    64: (8, 8, 4, 2, 1),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+N_STATISTICS = 51  # truncations 0, 0.02, …, 1 of which means and variances are known
+EPSILON = 1e-4
+REDUCTION = 4  # a block's inner maps have a quarter of the channels of its input
+N_COLOURS = 3  # of the last layer's channels, the others belong to nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigGANConfig:
+    """Everything that fixes the shape of a BigGAN's weights.
+
+    Raises:
+        ValueError: If there is no BigGAN of that size.
+    """
+
+    resolution_px: int = 256
+    width: int = 128  # channels of the last map
+    n_classes: int = 1000
+    noise_size: int = 128  # numbers in u, and in a class's embedding
+    swapped_statistics: bool = False  # as the published code interpolates between truncations
+
+    def __post_init__(self) -> None:
+        if self.resolution_px not in MULTIPLIERS:
+            raise ValueError(
+                f"BigGAN draws {', '.join(map(str, MULTIPLIERS))} pixels, not {self.resolution_px}"
+            )
+        if self.width < REDUCTION or self.width % REDUCTION:
+            raise ValueError(f"width must be a multiple of {REDUCTION}, got {self.width}")
+
+    @property
+    def attention_px(self) -> int:
+        """Size of the map at which places look at each other."""
+        return min(64, self.resolution_px // 2)
+
+
+class SpectralLayer(nn.Module):
+    """A linear layer or convolution, its weights W divided by their largest singular value.
+
+    That is s = u^T W v, with u and v kept close to the singular vectors. The outputs are divided
+    by s, not the weights, which costs a tenth of the time where weights are many and images few.
+
+    Attributes:
+        weight_orig: W, (outputs, inputs, …).
+        weight_u: u, (outputs,).
+        weight_v: v, (all other numbers of W,).
+        norm: s, a scalar, where `hold_norms` holds it; else None and computed where needed.
+    """
+
+    weight_u: Tensor
+    weight_v: Tensor
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        super().__init__()
+        self.weight_orig = layer.weight
+        self.bias = layer.bias
+        self.padding = 0 if isinstance(layer, nn.Linear) else layer.padding
+        matrix = layer.weight.flatten(1)
+        self.register_buffer("weight_u", normalize(torch.randn(matrix.shape[0]), dim=0))
+        self.register_buffer("weight_v", torch.zeros(matrix.shape[1]))
+        self.norm: Tensor | None = None
+        for _ in range(5):
+            self.iterate()
+
+    @torch.no_grad()
+    def iterate(self) -> None:
+        """Bring u and v closer to the singular vectors of the weights, by one power iteration."""
+        matrix = self.weight_orig.flatten(1)
+        self.weight_v.copy_(normalize(matrix.mT @ self.weight_u, dim=0, eps=EPSILON))
+        self.weight_u.copy_(normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
+
+    def forward(self, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
+        """Apply the layer, or its first outputs only."""
+        weight = self.weight_orig[:n_outputs]
+        if weight.ndim == 2:
+            outputs = linear(inputs, weight)
+        else:
+            outputs = conv2d(inputs, weight, padding=self.padding)
+        scale = (1 / self._largest()).to(outputs.dtype)
+        if self.bias is None:
+            return outputs * scale
+        bias = self.bias[:n_outputs].to(outputs.dtype)
+        return torch.addcmul(bias if weight.ndim == 2 else bias[:, None, None], outputs, scale)
+
+    def _largest(self) -> Tensor:
+        """Return s, with a gradient."""
+        if self.norm is not None:
+            return self.norm
+        with torch.autocast(self.weight_u.device.type, enabled=False):
+            return self.weight_u @ (self.weight_orig.flatten(1) @ self.weight_v)
+
+    def folded(self, dtype: torch.dtype, n_outputs: int | None = None) -> nn.Linear | nn.Conv2d:
+        """Return the plain layer that does the same."""
+        weight = (self.weight_orig / self._largest())[:n_outputs].detach().to(dtype)
+        n_outputs, n_inputs = weight.shape[:2]
+        layer: nn.Linear | nn.Conv2d
+        with torch.device("meta"):
+            if weight.ndim == 2:
+                layer = nn.Linear(n_inputs, n_outputs, bias=self.bias is not None)
+            else:
+                size, padding = tuple(weight.shape[2:]), self.padding
+                layer = nn.Conv2d(n_inputs, n_outputs, size, 1, padding, bias=self.bias is not None)
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        if self.bias is not None:
+            bias = self.bias[:n_outputs].detach().to(dtype)
+            layer.bias = nn.Parameter(bias, requires_grad=False)
+        return layer
+
+
+def hold_norms(module: nn.Module) -> None:
+    """Iterate once and compute every s once, for as long as the weights do not change."""
+    for layer in spectral_layers(module):
+        layer.iterate()
+        layer.norm = None
+        with torch.no_grad():
+            norm = layer._largest()
+        layer.norm = norm.requires_grad_()
+
+
+def release_norms(module: nn.Module) -> None:
+    """Pass the gradients of the s that were held on to the weights, and hold them no longer."""
+    for layer in spectral_layers(module):
+        norm, layer.norm = layer.norm, None
+        if norm is None or norm.grad is None or layer.weight_orig.grad is None:
+            continue
+        outer = layer.weight_u[:, None] * layer.weight_v  # the derivative of u^T W v
+        layer.weight_orig.grad.add_(outer.view(layer.weight_orig.shape) * norm.grad)
+
+
+def spectral_layers(module: nn.Module) -> list[SpectralLayer]:
+    """Return all layers of a module that are normalised."""
+    return [layer for layer in module.modules() if isinstance(layer, SpectralLayer)]
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation by statistics that are known for each truncation of the noise.
+
+    Attributes:
+        running_means: Of each channel at truncations 0, 0.02, …, 1, (51, channels).
+        running_vars: The same of variances.
+    """
+
+    running_means: Tensor
+    running_vars: Tensor
+
+    def __init__(self, n_channels: int, condition_size: int | None, *, swapped: bool) -> None:
+        super().__init__()
+        self.register_buffer("running_means", torch.zeros(N_STATISTICS, n_channels))
+        self.register_buffer("running_vars", torch.ones(N_STATISTICS, n_channels))
+        self.swapped = swapped
+        self.conditional = condition_size is not None
+        if condition_size is None:
+            self.weight = nn.Parameter(torch.ones(n_channels))
+            self.bias = nn.Parameter(torch.zeros(n_channels))
+        else:
+            self.scale = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
+            self.offset = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
+
+    def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
+        """Normalise and modulate maps, (B, channels, H, W), and set what is below 0 to 0."""
+        # In full precision: it is cheap, and all of an image's pixels share its errors.
+        with torch.autocast(maps.device.type, enabled=False):
+            mean = interpolated(self.running_means, truncation, swapped=self.swapped)
+            variance = interpolated(self.running_vars, truncation, swapped=self.swapped)
+            if self.conditional:
+                gain, offset = 1 + self.scale(condition), self.offset(condition)
+            else:
+                gain, offset = self.weight[None], self.bias[None]
+            gain = gain * (variance + EPSILON).rsqrt()
+            shift = offset - mean * gain
+        gain, shift = (each.to(maps.dtype)[:, :, None, None] for each in (gain, shift))
+        return torch.relu_(torch.addcmul(shift, maps, gain))
+
+
+def interpolated(statistics: Tensor, truncation: float, *, swapped: bool = False) -> Tensor:
+    """Interpolate statistics linearly between the truncations they are known for.
+
+    Args:
+        statistics: At truncations 0, 0.02, …, 1, (51, channels).
+        truncation: In [0, 1].
+        swapped: Give each neighbour the weight of the other, as the published code does. Weights
+            that were chosen by the images of that code may look better with it.
+
+    Returns:
+        (channels,).
+
+    Raises:
+        ValueError: If the truncation is not within [0, 1].
+
+    Example:
+        >>> statistics = torch.arange(51.0)[:, None]
+        >>> interpolated(statistics, 0.5), interpolated(statistics, 0.505)
+        (tensor([25.]), tensor([25.2500]))
+        >>> interpolated(statistics, 0.505, swapped=True)
+        tensor([25.7500])
+    """
+    if not 0 <= truncation <= 1:
+        raise ValueError(f"truncation must lie in [0, 1], got {truncation:g}")
+    if swapped:  # to the bit: 0.3 / 0.02 is a little less than 15, which swaps 14 and 15
+        far, below = math.modf(truncation / (1 / (N_STATISTICS - 1)))
+        far = 1 - far if far else far
+    else:
+        far, below = math.modf(round(truncation * (N_STATISTICS - 1), 9))
+    if far == 0:
+        return statistics[int(below)]
+    return statistics[int(below)].lerp(statistics[int(below) + 1], far)
+
+
+class Attention(nn.Module):
+    """Lets every place look at all others, at a quarter of their resolution."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        inner, values = max(1, n_channels // 8), n_channels // 2
+        self.snconv1x1_theta = _convolution(n_channels, inner, 1, bias=False)
+        self.snconv1x1_phi = _convolution(n_channels, inner, 1, bias=False)
+        self.snconv1x1_g = _convolution(n_channels, values, 1, bias=False)
+        self.snconv1x1_o_conv = _convolution(values, n_channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
+        """Add to maps, (B, channels, H, W), what they see."""
+        query = self.snconv1x1_theta(maps).flatten(2).mT
+        key = nn.functional.max_pool2d(self.snconv1x1_phi(maps), 2).flatten(2).mT
+        value = nn.functional.max_pool2d(self.snconv1x1_g(maps), 2).flatten(2).mT
+        seen = attend(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
+        seen = self.snconv1x1_o_conv(seen.mT.unflatten(2, maps.shape[2:]))
+        return torch.addcmul(maps, seen, self.gamma.to(seen.dtype))
+
+
+class Block(nn.Module):
+    """Four convolutions around which the maps go unchanged; it may double their size."""
+
+    def __init__(
+        self, before: int, after: int, condition_size: int, *, grows: bool, swapped: bool
+    ) -> None:
+        super().__init__()
+        inner = before // REDUCTION
+        self.grows, self.after = grows, after
+        for i, n_channels in enumerate((before, inner, inner, inner)):
+            self.add_module(f"bn_{i}", BatchNorm(n_channels, condition_size, swapped=swapped))
+        self.conv_0 = _convolution(before, inner, 1)
+        self.conv_1 = _convolution(inner, inner, 3)
+        self.conv_2 = _convolution(inner, inner, 3)
+        self.conv_3 = _convolution(inner, after, 1)
+
+    def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
+        """Return maps, (B, after, H, W) or twice as high and wide."""
+        around = maps[:, : self.after]
+        inner = self.conv_0(self.bn_0(maps, condition, truncation))
+        inner = self.bn_1(inner, condition, truncation)
+        if self.grows:
+            inner, around = (interpolate(each, scale_factor=2) for each in (inner, around))
+        inner = self.conv_1(inner)
+        inner = self.conv_2(self.bn_2(inner, condition, truncation))
+        inner = self.conv_3(self.bn_3(inner, condition, truncation))
+        return inner + around  # type: ignore[no-any-return]
+
+
+class Generator(nn.Module):
+    """From noise and class to pixels: what the published files call `generator`."""
+
+    def __init__(self, config: BigGANConfig) -> None:
+        super().__init__()
+        multipliers, condition_size = MULTIPLIERS[config.resolution_px], 2 * config.noise_size
+        widths = [config.width * multiplier for multiplier in multipliers]
+        self.first_width = widths[0]
+        self.gen_z = SpectralLayer(nn.Linear(condition_size, 4 * 4 * self.first_width))
+        swapped = config.swapped_statistics
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(widths)):
+            if 4 * 2**i == config.attention_px:
+                layers.append(Attention(before))
+            layers.append(Block(before, before, condition_size, grows=False, swapped=swapped))
+            layers.append(Block(before, after, condition_size, grows=True, swapped=swapped))
+        self.layers = nn.ModuleList(layers)
+        self.bn = BatchNorm(config.width, None, swapped=swapped)
+        self.conv_to_rgb = _convolution(config.width, config.width, 3)
+        self.checkpointing = False
+        self.dtype: torch.dtype | None = None  # of the maps; None leaves it to autocast
+
+    def forward(self, condition: Tensor, truncation: float) -> Tensor:
+        """Draw images, (B, 3, H, W) in [-1, 1], from u and class together, (B, 2 Z)."""
+        maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
+        maps = maps if self.dtype is None else maps.to(self.dtype)
+        for layer in self.layers:
+            if self.checkpointing and torch.is_grad_enabled():
+                maps = checkpoint(layer, maps, condition, truncation, use_reentrant=False)
+            else:
+                maps = layer(maps, condition, truncation)
+        maps = self.bn(maps, condition, truncation)
+        folded = not isinstance(self.conv_to_rgb, SpectralLayer)
+        # Of as many channels as there are maps only three are colours: this was the costliest layer.
+        colours = self.conv_to_rgb(maps) if folded else self.conv_to_rgb(maps, N_COLOURS)
+        return torch.tanh(colours.float())
+
+
+class BigGAN(nn.Module):
+    """A generator of images of a class.
+
+    Attributes:
+        config: What fixes the shape of the weights.
+    """
+
+    def __init__(self, config: BigGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = nn.Linear(config.n_classes, config.noise_size, bias=False)
+        self.generator = Generator(config)
+
+    def forward(self, noise: Tensor, classes: Tensor, truncation: float = 1.0) -> Tensor:
+        """Draw images.
+
+        Args:
+            noise: u, (B, Z), a normal distribution cut at 2 and multiplied by the truncation.
+            classes: Labels, (B,) int64, or shares of several classes, (B, C) in [0, 1].
+            truncation: In [0, 1]; statistics that noise of this truncation has are taken.
+
+        Returns:
+            (B, 3, H, W) in [0, 1].
+        """
+        if not classes.is_floating_point():
+            classes = one_hot(classes, self.config.n_classes).to(noise.dtype)
+        with torch.autocast(noise.device.type, enabled=False):
+            condition = torch.cat([noise, self.embeddings(classes)], dim=1)
+        return (self.generator(condition, truncation) + 1) / 2  # type: ignore[no-any-return]
+
+    def use_checkpointing(self, on: bool) -> None:
+        """Keep no maps for the gradient but compute them again, block by block."""
+        self.generator.checkpointing = on
+
+    def folded(self, dtype: torch.dtype = torch.float32) -> BigGAN:
+        """Return a frozen network that draws the same images from plain layers.
+
+        Args:
+            dtype: Of the convolutions' weights and of the maps; all that depends on noise and
+                class alone stays in full precision.
+        """
+        frozen = copy.deepcopy(self).requires_grad_(False).eval()
+        for module in list(frozen.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, SpectralLayer):
+                    n_outputs = N_COLOURS if name == "conv_to_rgb" else None
+                    kind = dtype if child.weight_orig.ndim == 4 else torch.float32
+                    setattr(module, name, child.folded(kind, n_outputs))
+        frozen.generator.dtype = dtype
+        return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _convolution(before: int, after: int, size: int, *, bias: bool = True) -> SpectralLayer:
+    """Make a normalised convolution that keeps height and width."""
+    return SpectralLayer(nn.Conv2d(before, after, size, padding=size // 2, bias=bias))
