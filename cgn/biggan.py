@@ -19,8 +19,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, linear, normalize, one_hot, relu
-from torch.nn.functional import scaled_dot_product_attention as attend
+from torch.nn.functional import conv2d, interpolate, linear, normalize, one_hot
 from torch.utils.checkpoint import checkpoint
 
 # Channels of the maps of 4 x 4, 8 x 8, … pixels, in units of the width. The published networks
@@ -88,19 +87,32 @@ class SpectralLayer(nn.Module):
         self.weight_orig = layer.weight
         self.bias = layer.bias
         self.padding = 0 if isinstance(layer, nn.Linear) else layer.padding
-        matrix = layer.weight.flatten(1)
-        self.register_buffer("weight_u", normalize(torch.randn(matrix.shape[0]), dim=0))
-        self.register_buffer("weight_v", torch.zeros(matrix.shape[1]))
+        n_outputs = layer.weight.shape[0]
+        self.register_buffer("weight_u", normalize(torch.randn(n_outputs), dim=0))
+        self.register_buffer("weight_v", torch.zeros(layer.weight[0].numel()))
         self.norm: Tensor | None = None
         for _ in range(5):
             self.iterate()
 
+    def _matrix(self) -> tuple[Tensor, Tensor]:
+        """Return W as a matrix and v in its order; a view where channels lie last in memory."""
+        if self.weight_orig.ndim == 2:
+            return self.weight_orig, self.weight_v
+        ordered = self.weight_v.view(self.weight_orig.shape[1:]).movedim(0, -1).flatten()
+        return self.weight_orig.movedim(1, -1).flatten(1), ordered
+
     @torch.no_grad()
-    def iterate(self) -> None:
-        """Bring u and v closer to the singular vectors of the weights, by one power iteration."""
-        matrix = self.weight_orig.flatten(1)
-        self.weight_v.copy_(normalize(matrix.mT @ self.weight_u, dim=0, eps=EPSILON))
-        self.weight_u.copy_(normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
+    def iterate(self) -> Tensor:
+        """Bring u and v closer to the singular vectors, by one power iteration; return s."""
+        matrix, _ = self._matrix()
+        ordered = normalize(matrix.mT @ self.weight_u, dim=0, eps=EPSILON)
+        moved = matrix @ ordered
+        self.weight_u.copy_(normalize(moved, dim=0, eps=EPSILON))
+        if self.weight_orig.ndim == 4:
+            n_inputs, *size = self.weight_orig.shape[1:]
+            ordered = ordered.view(*size, n_inputs).movedim(-1, 0).flatten()
+        self.weight_v.copy_(ordered)
+        return self.weight_u @ moved
 
     def forward(self, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
         """Apply the layer, or its first outputs only."""
@@ -120,7 +132,23 @@ class SpectralLayer(nn.Module):
         if self.norm is not None:
             return self.norm
         with torch.autocast(self.weight_u.device.type, enabled=False):
-            return self.weight_u @ (self.weight_orig.flatten(1) @ self.weight_v)
+            matrix, ordered = self._matrix()
+            return self.weight_u @ (matrix @ ordered)
+
+    @torch.no_grad()
+    def pass_on(self) -> None:
+        """Add to the weights' gradient what reached s while it was held, and hold it no longer."""
+        norm, self.norm = self.norm, None
+        if norm is None or norm.grad is None or self.weight_orig.grad is None:
+            return
+        _, ordered = self._matrix()  # u v^T is the derivative of s = u^T W v
+        gradient = self.weight_orig.grad
+        gradient = gradient if gradient.ndim == 2 else gradient.movedim(1, -1)
+        if gradient.is_contiguous():
+            gradient.flatten(1).addr_(self.weight_u * norm.grad, ordered)
+        else:
+            outer = torch.outer(self.weight_u * norm.grad, ordered)
+            gradient.add_(outer.view(gradient.shape))
 
     def folded(self, dtype: torch.dtype, n_outputs: int | None = None) -> nn.Linear | nn.Conv2d:
         """Return the plain layer that does the same."""
@@ -141,23 +169,15 @@ class SpectralLayer(nn.Module):
 
 
 def hold_norms(module: nn.Module) -> None:
-    """Iterate once and compute every s once, for as long as the weights do not change."""
+    """Iterate once, and compute each s once, for as long as the weights do not change."""
     for layer in spectral_layers(module):
-        layer.iterate()
-        layer.norm = None
-        with torch.no_grad():
-            norm = layer._largest()
-        layer.norm = norm.requires_grad_()
+        layer.norm = layer.iterate().requires_grad_()
 
 
 def release_norms(module: nn.Module) -> None:
-    """Pass the gradients of the s that were held on to the weights, and hold them no longer."""
+    """Pass on the gradients of all s that were held."""
     for layer in spectral_layers(module):
-        norm, layer.norm = layer.norm, None
-        if norm is None or norm.grad is None or layer.weight_orig.grad is None:
-            continue
-        outer = layer.weight_u[:, None] * layer.weight_v  # the derivative of u^T W v
-        layer.weight_orig.grad.add_(outer.view(layer.weight_orig.shape) * norm.grad)
+        layer.pass_on()
 
 
 def spectral_layers(module: nn.Module) -> list[SpectralLayer]:
@@ -256,7 +276,8 @@ class Attention(nn.Module):
         query = self.snconv1x1_theta(maps).flatten(2).mT
         key = nn.functional.max_pool2d(self.snconv1x1_phi(maps), 2).flatten(2).mT
         value = nn.functional.max_pool2d(self.snconv1x1_g(maps), 2).flatten(2).mT
-        seen = attend(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
+        # On a CPU in a quarter of the time that `scaled_dot_product_attention` takes.
+        seen = torch.bmm(torch.bmm(query, key.mT).softmax(dim=2), value)
         seen = self.snconv1x1_o_conv(seen.mT.unflatten(2, maps.shape[2:]))
         return torch.addcmul(maps, seen, self.gamma.to(seen.dtype))
 

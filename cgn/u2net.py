@@ -50,7 +50,9 @@ class UBlock(nn.Module):
         self.depth, self.pools = len(dilations), max(dilations) <= 2
         self.rebnconvin = Convolution(before, after)
         for i, dilation in enumerate(dilations, 1):
-            self.add_module(f"rebnconv{i}", Convolution(after if i == 1 else inner, inner, dilation))
+            self.add_module(
+                f"rebnconv{i}", Convolution(after if i == 1 else inner, inner, dilation)
+            )
         for i in range(self.depth - 1, 0, -1):
             last = after if i == 1 else inner
             self.add_module(f"rebnconv{i}d", Convolution(2 * inner, last, dilations[i - 1]))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cgn.cache import cache_key, open_or_make
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
+from cgn.loop import seeded
 from cgn.model import weights_sha256
-from cgn.train import seeded
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images

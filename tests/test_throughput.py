@@ -20,8 +20,9 @@ from cgn.counterfactuals import sample
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet
+from cgn.loop import seeded
 from cgn.model import CGN, CGNConfig
-from cgn.train import Batch, TrainConfig, Training, prepare, seeded
+from cgn.train import Batch, TrainConfig, Training, prepare
 from classifiers import MODELS
 from classifiers.fit import fit
 
