@@ -344,7 +344,7 @@ class Generator(nn.Module):
                 maps = layer(maps, condition, truncation)
         maps = self.bn(maps, condition, truncation)
         folded = not isinstance(self.conv_to_rgb, SpectralLayer)
-        # Of as many channels as there are maps only three are colours: this was the costliest layer.
+        # Only three of its outputs are colours: to compute all is the costliest of all layers.
         colours = self.conv_to_rgb(maps) if folded else self.conv_to_rgb(maps, N_COLOURS)
         return torch.tanh(colours.float())
 
