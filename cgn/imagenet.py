@@ -84,6 +84,7 @@ class ImageNetCGN(nn.Module):
         texture: Draws the foreground.
         background: Draws the background.
         saliency: Finds the object, always the same.
+        truncation: Of the noise, where nothing else is asked for.
     """
 
     def __init__(self, config: ImageNetConfig) -> None:
@@ -93,6 +94,7 @@ class ImageNetCGN(nn.Module):
         self.texture = BigGAN(config.biggan)
         self.background = BigGAN(config.biggan)
         self.saliency = U2Net(config.saliency_width).requires_grad_(False)
+        self.truncation = 1.0
 
     def mechanisms(self) -> dict[str, BigGAN]:
         """Return what learns."""
@@ -109,7 +111,7 @@ class ImageNetCGN(nn.Module):
         factors: Factors,
         generator: torch.Generator | None = None,
         *,
-        truncation: float = 1.0,
+        truncation: float | None = None,
     ) -> Parts:
         """Draw one image for each triple of labels.
 
@@ -118,12 +120,13 @@ class ImageNetCGN(nn.Module):
                 (B, C) in [0, 1].
             generator: On the CPU, decides the noise, so that the same state gives the same
                 images on any device; None takes PyTorch's global generator.
-            truncation: Of the noise.
+            truncation: Of the noise; None takes the CGN's own.
 
         Returns:
             The parts of B images. Mask and `probability` are the same: it is not binary.
         """
         n, device = len(factors.shape), factors.shape.device
+        truncation = self.truncation if truncation is None else truncation
         noise = truncated_noise(n, self.config.noise_size, generator, truncation).to(device)
         return self.draw(noise, factors, truncation)
 
@@ -150,13 +153,17 @@ class ImageNetCGN(nn.Module):
         """
         return self.saliency(2 * images - 1)  # type: ignore[no-any-return]
 
-    def for_sampling(self, dtype: torch.dtype = torch.bfloat16) -> ImageNetCGN:
+    def for_sampling(
+        self, dtype: torch.dtype = torch.bfloat16, truncation: float = 1.0
+    ) -> ImageNetCGN:
         """Return a frozen copy that draws the same images faster.
 
         Args:
             dtype: Of convolutions and maps.
+            truncation: Of the noise, where nothing else is asked for.
         """
         frozen = copy.copy(self)
+        frozen.truncation = truncation
         frozen._modules = {
             name: module.folded(dtype)
             for name, module in self.named_children()
@@ -184,8 +191,7 @@ class ImageNetCGN(nn.Module):
         tensors, metadata = load_tensors(path)
         if "imagenet_cgn" not in metadata:
             raise ValueError(
-                f"{path} holds no ImageNet CGN; `bench.py train cgn --scale imagenet` makes one, "
-                "and `bench.py import` turns the original authors' cgn.pth into one"
+                f"{path} holds no ImageNet CGN; `bench.py train cgn --scale imagenet` makes one"
             )
         try:
             model = empty(ImageNetConfig(**metadata["imagenet_cgn"]))  # type: ignore[arg-type]

@@ -122,7 +122,8 @@ def load_biggan(sources: Sequence[str] | None = None, size_px: int = 256) -> Big
     """Load a published BigGAN-deep.
 
     Args:
-        sources: Where its file may be had, tried in order; None takes the published places.
+        sources: Where its file may be had, tried in order; None takes the published places. A
+            first one `random:PIXELS:WIDTH` makes one of random weights, to try things out.
         size_px: 128, 256 or 512.
 
     Returns:
@@ -134,11 +135,22 @@ def load_biggan(sources: Sequence[str] | None = None, size_px: int = 256) -> Big
     if sources is None and size_px not in BIGGAN_SOURCES:
         known = ", ".join(map(str, BIGGAN_SOURCES))
         raise ValueError(f"published BigGANs draw {known} pixels, not {size_px}")
+    if sources is not None and sources[0].startswith("random:"):
+        resolution, width = _sizes(sources[0], 2)
+        return BigGAN(BigGANConfig(resolution_px=resolution, width=width)).eval()
     path = _first(BIGGAN_SOURCES[size_px] if sources is None else sources)
     network = _biggan(read_state(path), str(path))
     if network.config.resolution_px != size_px:
         raise ValueError(f"{path} draws {network.config.resolution_px} pixels, not {size_px}")
     return network
+
+
+def _sizes(source: str, n: int) -> list[int]:
+    """Read the numbers of a network of random weights."""
+    parts = source.split(":")[1:]
+    if len(parts) != n or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{source} is not random: and {n} numbers, as in random:256:128")
+    return [int(part) for part in parts]
 
 
 def _first(sources: Sequence[str]) -> Path:
@@ -185,11 +197,17 @@ def _config_of(state: Mapping[str, Tensor], what: str, *, swapped: bool) -> BigG
 
 
 def load_u2net(source: str) -> U2Net:
-    """Load a published U²-Net, `u2net.pth`, from a path, a hub or a URL.
+    """Load a published U²-Net.
+
+    Args:
+        source: Where `u2net.pth` is: a path, a hub or a URL; `random:WIDTH` makes one of random
+            weights, to try things out.
 
     Raises:
         ValueError: If it cannot be had, or the file holds something else.
     """
+    if source.startswith("random:"):
+        return U2Net(_sizes(source, 1)[0]).requires_grad_(False).eval()
     path = fetch(source)
     return _u2net(read_state(path), str(path))
 
@@ -249,6 +267,17 @@ def load_authors(path: Path, *, swapped_statistics: bool = True) -> tuple[ImageN
     for theirs, ours in AUTHORS.items():
         fill(cgn.get_submodule(ours), nets[theirs], f"{theirs} of {path}")
     return prepared(cgn), real.requires_grad_(False)
+
+
+def load_imagenet_cgn(path: Path) -> ImageNetCGN:
+    """Load an ImageNet CGN, one of ours or the original authors' `cgn.pth`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if path.suffix == ".safetensors":
+        return ImageNetCGN.load(path)[0]
+    return load_authors(path)[0]
 
 
 def authors_state(cgn: ImageNetCGN, real: BigGAN) -> dict[str, Tensor]:
