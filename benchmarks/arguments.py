@@ -289,6 +289,13 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-segmenter", action="store_true", help="leave the second one out")
 
 
+def training_settings() -> set[str]:
+    """Return the names of all settings of training, as they are in the parsed options."""
+    named = (TrainConfig, ""), (LossWeights, "weight_")
+    named += (ImageNetTrainConfig, ""), (ImageNetLossWeights, "weight_")
+    return {f"{prefix}{field.name}" for config, prefix in named for field in fields(config)}
+
+
 def add_settings(group: argparse._ArgumentGroup, *configs: tuple[type, str]) -> None:
     """Add a flag for each field with a default; those that are there already serve twice."""
     there = {action.dest for action in group._actions}

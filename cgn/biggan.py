@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -131,7 +132,7 @@ class SpectralLayer(nn.Module):
         """Return s, with a gradient."""
         if self.norm is not None:
             return self.norm
-        with torch.autocast(self.weight_u.device.type, enabled=False):
+        with full_precision(self.weight_u.device):
             matrix, ordered = self._matrix()
             return self.weight_u @ (matrix @ ordered)
 
@@ -166,6 +167,13 @@ class SpectralLayer(nn.Module):
             bias = self.bias[:n_outputs].detach().to(dtype)
             layer.bias = nn.Parameter(bias, requires_grad=False)
         return layer
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Switch autocast off inside the block, where there is any."""
+    if device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def hold_norms(module: nn.Module) -> None:
@@ -212,7 +220,7 @@ class BatchNorm(nn.Module):
     def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
         """Normalise and modulate maps, (B, channels, H, W), and set what is below 0 to 0."""
         # In full precision: it is cheap, and all of an image's pixels share its errors.
-        with torch.autocast(maps.device.type, enabled=False):
+        with full_precision(maps.device):
             mean = interpolated(self.running_means, truncation, swapped=self.swapped)
             variance = interpolated(self.running_vars, truncation, swapped=self.swapped)
             if self.conditional:
@@ -375,7 +383,7 @@ class BigGAN(nn.Module):
         """
         if not classes.is_floating_point():
             classes = one_hot(classes, self.config.n_classes).to(noise.dtype)
-        with torch.autocast(noise.device.type, enabled=False):
+        with full_precision(noise.device):
             condition = torch.cat([noise, self.embeddings(classes)], dim=1)
         return (self.generator(condition, truncation) + 1) / 2  # type: ignore[no-any-return]
 

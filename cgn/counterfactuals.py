@@ -218,6 +218,20 @@ def choose_classes(how: str, n: int, n_classes: int, generator: torch.Generator)
     return Factors(*(torch.full((n,), label) for label in labels))
 
 
+def some_classes(how: str, n: int, n_classes: int, seed: int) -> Factors:
+    """Choose classes for a picture: `n` shapes, `n` textures, half as many backgrounds.
+
+    Args:
+        how: As for `choose_classes`; of three given labels there is one each.
+        n: How many.
+        n_classes: Classes there are.
+        seed: Decides.
+    """
+    chosen = choose_classes(how, n, n_classes, torch.Generator().manual_seed(seed))
+    n = n if how in ("random", "best") else 1
+    return Factors(chosen.shape[:n], chosen.texture[:n], chosen.background[: max(1, n // 2)])
+
+
 @torch.inference_mode()
 def combinations(
     cgn: ImageNetCGN, classes: Factors, path: Path, *, seed: int = 0, truncation: float = 0.5

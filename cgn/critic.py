@@ -80,6 +80,13 @@ class EfficientNetFeatures(nn.Module):
         return all_maps
 
 
+def _draw_weights(layer: nn.Module) -> None:
+    """Draw weights that keep maps about as large as they are."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
 class VGGFeatures(nn.Module):
     """Frozen ImageNet features in which the ImageNet CGN's textures are compared.
 
@@ -95,13 +102,19 @@ class VGGFeatures(nn.Module):
             weights: A name torchvision knows, fetched once; None draws random ones.
         """
         super().__init__()
-        from torchvision.models import vgg16  # seconds to import
+        from torchvision.models import VGG16_Weights, vgg16  # seconds to import
 
-        layers = list(vgg16(weights=weights).features)
+        with torch.device("meta"):  # of the 138 million weights 7.6 million are needed
+            layers = vgg16().features
+        if weights is None:
+            layers.to_empty(device="cpu").apply(_draw_weights)
+        else:
+            state = VGG16_Weights[weights].get_state_dict(progress=False, check_hash=True)
+            own = {name.removeprefix("features."): weight for name, weight in state.items()}
+            layers.load_state_dict({name: own[name] for name in layers.state_dict()}, assign=True)
         ends = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][:4]
-        begins = [0, *ends[:-1]]
         self.stages = nn.ModuleList(
-            nn.Sequential(*layers[begin:end]) for begin, end in zip(begins, ends, strict=True)
+            layers[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)
         )
         self.requires_grad_(False)
 

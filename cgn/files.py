@@ -195,6 +195,31 @@ class ImageFiles(ImageSet):
         return pixels
 
 
+def class_folders(folder: Path, size_px: int) -> ImageFiles:
+    """Open a folder with a folder of images for each class, as a set of squares.
+
+    Args:
+        folder: With `CLASS/NAME.JPEG` and the like; classes count in the order of their names.
+        size_px: What the shorter side is resized to, before a square is cut from the middle.
+
+    Raises:
+        ValueError: If there are no images.
+    """
+    endings = {".jpeg", ".jpg", ".png"}
+    paths = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in endings)
+    if not paths:
+        raise ValueError(f"{folder} has no images in folders of classes, CLASS/NAME.JPEG")
+    names = sorted({path.parent.name for path in paths})
+    labels = torch.tensor([names.index(path.parent.name) for path in paths])
+    return ImageFiles(
+        paths,
+        Factors.tied(labels),
+        torch.arange(len(paths)),
+        size_px=size_px,
+        preprocessing=Preprocessing(size_px, size_px),
+    )
+
+
 def read_ahead(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
     """Read one batch after the other, each next one while the last one is used."""
     with ThreadPoolExecutor(1) as reader:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +94,20 @@ IMAGENET_PRESETS = {
         weights=ImageNetLossWeights(perceptual=4**2 * 5e3),
     ),
 }
+
+
+def without(config: ImageNetTrainConfig, part: str) -> ImageNetTrainConfig:
+    """Switch a part of the loss off: what only it needs is not computed.
+
+    Args:
+        config: What to change.
+        part: shape, texture, background or reconstruction.
+
+    Example:
+        >>> without(ImageNetTrainConfig(), "texture").weights.texture
+        0.0
+    """
+    return replace(config, weights=replace(config.weights, **dict.fromkeys(PARTS[part], 0.0)))
 
 
 class Draw(NamedTuple):

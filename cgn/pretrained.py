@@ -124,7 +124,7 @@ def load_biggan(sources: Sequence[str] | None = None, size_px: int = 256) -> Big
     Args:
         sources: Where its file may be had, tried in order; None takes the published places. A
             first one `random:PIXELS:WIDTH` makes one of random weights, to try things out.
-        size_px: 128, 256 or 512.
+        size_px: 128, 256 or 512, where the published one is wanted.
 
     Returns:
         The network, in evaluation mode.
@@ -140,7 +140,7 @@ def load_biggan(sources: Sequence[str] | None = None, size_px: int = 256) -> Big
         return BigGAN(BigGANConfig(resolution_px=resolution, width=width)).eval()
     path = _first(BIGGAN_SOURCES[size_px] if sources is None else sources)
     network = _biggan(read_state(path), str(path))
-    if network.config.resolution_px != size_px:
+    if sources is None and network.config.resolution_px != size_px:
         raise ValueError(f"{path} draws {network.config.resolution_px} pixels, not {size_px}")
     return network
 
