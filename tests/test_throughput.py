@@ -1,17 +1,18 @@
 """How many images a second training, sampling and evaluation get through.
 
-Measured, never asserted: pytest-benchmark prints seconds, and keeps images per second in each
-benchmark's extra information (`pytest tests/test_throughput.py --benchmark-json FILE`).
+Measured, never asserted: pytest-benchmark prints seconds, and keeps images per second, peak memory
+and the share of the device's matrix-product peak in each benchmark's extra information:
+`pytest tests/test_throughput.py --benchmark-only --benchmark-json FILE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from measuring import every_device, measure
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -26,34 +27,15 @@ from cgn.train import Batch, TrainConfig, Training, prepare
 from classifiers import MODELS
 from classifiers.fit import fit
 
-SIZE_PX, N_CLASSES, ROUNDS = 32, 10, 3
+SIZE_PX, N_CLASSES = 32, 10
 # Recipes that differ in nothing but their images take the same time.
 KINDS = {(recipe.network, recipe.objective): name for name, recipe in reversed(MODELS.items())}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 
 
 def noise_images(n: int) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (n, 3, SIZE_PX, SIZE_PX), generator=generator, dtype=torch.uint8)
     return ImageSet(pixels, Factors.independent(n, N_CLASSES, generator), torch.arange(n))
-
-
-def measure(
-    benchmark: BenchmarkFixture, run: Callable[[], object], n_images: int, device: str
-) -> None:
-    """Time `run` after one unmeasured call, waiting for the device to finish each time."""
-
-    def synchronised() -> None:
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    benchmark.pedantic(synchronised, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]
-    benchmark.extra_info["device"] = device
-    if benchmark.stats is not None:  # as with --benchmark-disable
-        rate = n_images / benchmark.stats.stats.mean
-        benchmark.extra_info["images_per_second"] = rate
 
 
 @every_device
