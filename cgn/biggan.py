@@ -117,16 +117,23 @@ class SpectralLayer(nn.Module):
 
     def forward(self, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
         """Apply the layer, or its first outputs only."""
+        outputs, scale, bias = self.undivided(inputs, n_outputs)
+        scale = scale.to(outputs.dtype)
+        if bias is None:
+            return outputs * scale
+        bias = bias.to(outputs.dtype)
+        return torch.addcmul(bias if outputs.ndim == 2 else bias[:, None, None], outputs, scale)
+
+    def undivided(
+        self, inputs: Tensor, n_outputs: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Apply W alone; return the outputs, and 1 / s and biases for whoever needs both."""
         weight = self.weight_orig[:n_outputs]
         if weight.ndim == 2:
             outputs = linear(inputs, weight)
         else:
             outputs = conv2d(inputs, weight, padding=self.padding)
-        scale = (1 / self._largest()).to(outputs.dtype)
-        if self.bias is None:
-            return outputs * scale
-        bias = self.bias[:n_outputs].to(outputs.dtype)
-        return torch.addcmul(bias if weight.ndim == 2 else bias[:, None, None], outputs, scale)
+        return outputs, 1 / self._largest(), None if self.bias is None else self.bias[:n_outputs]
 
     def _largest(self) -> Tensor:
         """Return s, with a gradient."""
@@ -217,8 +224,18 @@ class BatchNorm(nn.Module):
             self.scale = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
             self.offset = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
 
-    def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
-        """Normalise and modulate maps, (B, channels, H, W), and set what is below 0 to 0."""
+    def forward(
+        self,
+        maps: Tensor,
+        condition: Tensor,
+        truncation: float,
+        scale: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """Normalise and modulate maps, (B, channels, H, W), and set what is below 0 to 0.
+
+        If the layer before has left its scale and biases undone, all is done at once.
+        """
         # In full precision: it is cheap, and all of an image's pixels share its errors.
         with full_precision(maps.device):
             mean = interpolated(self.running_means, truncation, swapped=self.swapped)
@@ -228,7 +245,8 @@ class BatchNorm(nn.Module):
             else:
                 gain, offset = self.weight[None], self.bias[None]
             gain = gain * (variance + EPSILON).rsqrt()
-            shift = offset - mean * gain
+            shift = offset + ((0 if bias is None else bias) - mean) * gain
+            gain = gain if scale is None else gain * scale
         gain, shift = (each.to(maps.dtype)[:, :, None, None] for each in (gain, shift))
         return torch.relu_(torch.addcmul(shift, maps, gain))
 
@@ -309,14 +327,21 @@ class Block(nn.Module):
     def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
         """Return maps, (B, after, H, W) or twice as high and wide."""
         around = maps[:, : self.after]
-        inner = self.conv_0(self.bn_0(maps, condition, truncation))
-        inner = self.bn_1(inner, condition, truncation)
+        inner = undivided(self.conv_0, self.bn_0(maps, condition, truncation))
+        first = self.bn_1(inner[0], condition, truncation, *inner[1:])
         if self.grows:
-            inner, around = (interpolate(each, scale_factor=2) for each in (inner, around))
-        inner = self.conv_1(inner)
-        inner = self.conv_2(self.bn_2(inner, condition, truncation))
-        inner = self.conv_3(self.bn_3(inner, condition, truncation))
-        return inner + around  # type: ignore[no-any-return]
+            first, around = (interpolate(each, scale_factor=2) for each in (first, around))
+        inner = undivided(self.conv_1, first)
+        inner = undivided(self.conv_2, self.bn_2(inner[0], condition, truncation, *inner[1:]))
+        last = self.conv_3(self.bn_3(inner[0], condition, truncation, *inner[1:]))
+        return last + around  # type: ignore[no-any-return]
+
+
+def undivided(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Apply a layer, but leave scale and biases to the next one, if it has not been folded."""
+    if isinstance(layer, SpectralLayer):
+        return layer.undivided(inputs)
+    return layer(inputs), None, None
 
 
 class Generator(nn.Module):
@@ -345,16 +370,20 @@ class Generator(nn.Module):
         """Draw images, (B, 3, H, W) in [-1, 1], from u and class together, (B, 2 Z)."""
         maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
         maps = maps if self.dtype is None else maps.to(self.dtype)
-        for layer in self.layers:
+        for layer in (*self.layers, self._colours):
             if self.checkpointing and torch.is_grad_enabled():
                 maps = checkpoint(layer, maps, condition, truncation, use_reentrant=False)
             else:
                 maps = layer(maps, condition, truncation)
+        return torch.tanh(maps.float())
+
+    def _colours(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
+        """Turn the last maps into colours before they are bounded, (B, 3, H, W)."""
         maps = self.bn(maps, condition, truncation)
-        folded = not isinstance(self.conv_to_rgb, SpectralLayer)
+        if not isinstance(self.conv_to_rgb, SpectralLayer):
+            return self.conv_to_rgb(maps)  # type: ignore[no-any-return]
         # Only three of its outputs are colours: to compute all is the costliest of all layers.
-        colours = self.conv_to_rgb(maps) if folded else self.conv_to_rgb(maps, N_COLOURS)
-        return torch.tanh(colours.float())
+        return self.conv_to_rgb(maps, N_COLOURS)  # type: ignore[no-any-return]
 
 
 class BigGAN(nn.Module):

@@ -164,8 +164,10 @@ class ImageNetTraining:
             )
         self.config, self.team, self.device = config, team, torch.device(device)
         dtype = torch.bfloat16 if config.bfloat16 else torch.float32
-        self._saliency = cgn.saliency
+        self._saliency = cgn.saliency  # kept for the result, as small as it is kept on disk
         cgn.saliency = cgn.saliency.folded(dtype)
+        for weight in self._saliency.parameters():
+            weight.data = weight.data.half()
         self.cgn = _placed(cgn, self.device).train()
         self.real = _placed(real.folded(dtype), self.device)
         self.features = _placed(features.to(dtype), self.device)
@@ -308,7 +310,7 @@ class ImageNetTraining:
         for layer in spectral_layers(self.cgn):
             for _ in range(5):  # u and v are those of the current weights
                 layer.iterate()
-        self.cgn.saliency = self._saliency
+        self.cgn.saliency = self._saliency.float()
         for mechanism in self.cgn.mechanisms().values():
             mechanism.use_checkpointing(False)
         return self.cgn.cpu().eval()
