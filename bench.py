@@ -1000,15 +1000,17 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
 
 def draw_picture(cgn: ImageNetCGN, config: SetConfig, options: argparse.Namespace) -> None:
     """Draw combinations, or the way from one class to another."""
-    chance = {"seed": config.seed, "truncation": config.truncation}
+    seed, truncation = config.seed, config.truncation
     if options.combine:
         classes = some_classes(config.classes, options.combine, cgn.config.n_classes, config.seed)
-        combinations(cgn, classes, options.out, **chance)
+        combinations(cgn, classes, options.out, seed=seed, truncation=truncation)
         return
     if options.to is None:
         raise ValueError("--interpolate needs --to, the class it ends with")
     begin = some_classes(config.classes, 1, cgn.config.n_classes, config.seed)
-    images = interpolation(cgn, begin, options.interpolate, options.to, **chance)
+    images = interpolation(
+        cgn, begin, options.interpolate, options.to, seed=seed, truncation=truncation
+    )
     write_png(torch.cat(list(images), dim=2), options.out)
 
 
@@ -1110,12 +1112,14 @@ def chosen_config(preset: Config, given: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: If something was given that only the other scale has.
     """
-    weights = {
+    weights: dict[str, Any] = {
         field.name: given[f"weight_{field.name}"]
         for field in fields(preset.weights)
         if f"weight_{field.name}" in given
     }
-    rest = {field.name: given[field.name] for field in fields(preset) if field.name in given}
+    rest: dict[str, Any] = {
+        field.name: given[field.name] for field in fields(preset) if field.name in given
+    }
     known = {*rest, *(f"weight_{name}" for name in weights)}
     if odd := sorted((training_settings() & given.keys()) - known):
         flags = ", ".join(f"--{name}".replace("_", "-") for name in odd)

@@ -291,9 +291,9 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
 
 def training_settings() -> set[str]:
     """Return the names of all settings of training, as they are in the parsed options."""
-    named = (TrainConfig, ""), (LossWeights, "weight_")
-    named += (ImageNetTrainConfig, ""), (ImageNetLossWeights, "weight_")
-    return {f"{prefix}{field.name}" for config, prefix in named for field in fields(config)}
+    named: dict[type, str] = {TrainConfig: "", LossWeights: "weight_"}
+    named |= {ImageNetTrainConfig: "", ImageNetLossWeights: "weight_"}
+    return {f"{prefix}{field.name}" for config, prefix in named.items() for field in fields(config)}
 
 
 def add_settings(group: argparse._ArgumentGroup, *configs: tuple[type, str]) -> None:

@@ -87,7 +87,7 @@ class SpectralLayer(nn.Module):
         super().__init__()
         self.weight_orig = layer.weight
         self.bias = layer.bias
-        self.padding = 0 if isinstance(layer, nn.Linear) else layer.padding
+        self.padding = 0 if isinstance(layer, nn.Linear) else int(layer.padding[0])
         n_outputs = layer.weight.shape[0]
         self.register_buffer("weight_u", normalize(torch.randn(n_outputs), dim=0))
         self.register_buffer("weight_v", torch.zeros(layer.weight[0].numel()))
@@ -167,7 +167,7 @@ class SpectralLayer(nn.Module):
             if weight.ndim == 2:
                 layer = nn.Linear(n_inputs, n_outputs, bias=self.bias is not None)
             else:
-                size, padding = tuple(weight.shape[2:]), self.padding
+                size, padding = weight.shape[2], self.padding
                 layer = nn.Conv2d(n_inputs, n_outputs, size, 1, padding, bias=self.bias is not None)
         layer.weight = nn.Parameter(weight, requires_grad=False)
         if self.bias is not None:
@@ -317,8 +317,10 @@ class Block(nn.Module):
         super().__init__()
         inner = before // REDUCTION
         self.grows, self.after = grows, after
-        for i, n_channels in enumerate((before, inner, inner, inner)):
-            self.add_module(f"bn_{i}", BatchNorm(n_channels, condition_size, swapped=swapped))
+        self.bn_0 = BatchNorm(before, condition_size, swapped=swapped)
+        self.bn_1, self.bn_2, self.bn_3 = (
+            BatchNorm(inner, condition_size, swapped=swapped) for _ in range(3)
+        )
         self.conv_0 = _convolution(before, inner, 1)
         self.conv_1 = _convolution(inner, inner, 3)
         self.conv_2 = _convolution(inner, inner, 3)
@@ -435,7 +437,7 @@ class BigGAN(nn.Module):
                     kind = dtype if child.weight_orig.ndim == 4 else torch.float32
                     setattr(module, name, child.folded(kind, n_outputs))
         frozen.generator.dtype = dtype
-        return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return frozen.to(memory_format=torch.channels_last)
 
 
 def _convolution(before: int, after: int, size: int, *, bias: bool = True) -> SpectralLayer:

@@ -14,6 +14,7 @@ Source:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 
 import torch
@@ -114,8 +115,10 @@ def distances(
     try:
         from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
 
-        fid = FrechetInceptionDistance(features).to(device)
-        kid = KernelInceptionDistance(features, subset_size=subset_size).to(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # KID keeps all features: 8 kB an image
+            fid = FrechetInceptionDistance(features).to(device)
+            kid = KernelInceptionDistance(features, subset_size=subset_size).to(device)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"FID and KID need more packages ({error}): pip install 'cgn-bench[fidelity]'"

@@ -270,7 +270,7 @@ class ImageNetTraining:
         """Compute in bfloat16 if that is asked for and the device can."""
         if not self.config.bfloat16 or self.device.type == "meta":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)  # type: ignore[return-value]
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -313,7 +313,8 @@ class ImageNetTraining:
         self.cgn.saliency = self._saliency.float()
         for mechanism in self.cgn.mechanisms().values():
             mechanism.use_checkpointing(False)
-        return self.cgn.cpu().eval()
+        cgn: ImageNetCGN = self.cgn.cpu().eval()
+        return cgn
 
     def state(self, generator: torch.Generator, start_sha256: str) -> dict[str, Any]:
         """Return all that is needed to go on, and the hash of the weights it started from."""
@@ -353,7 +354,7 @@ class ImageNetTraining:
 
 def _placed(module: nn.Module, device: torch.device) -> Any:
     """Move a network to a device, channels last in memory."""
-    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module.to(device).to(memory_format=torch.channels_last)
 
 
 def start_sha256(cgn: ImageNetCGN, real: BigGAN) -> str:

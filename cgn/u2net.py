@@ -71,7 +71,7 @@ class UBlock(nn.Module):
             beside = seen.pop()
             maps = torch.cat([resized(maps, beside), beside], dim=1)
             maps = self.get_submodule(f"rebnconv{i}d")(maps)
-        return maps + start
+        return cast(Tensor, maps + start)
 
 
 def _block(depth: int, before: int, inner: int, after: int) -> UBlock:
@@ -149,7 +149,7 @@ class U2Net(nn.Module):
                 module.conv_s1 = fuse_conv_bn_eval(module.conv_s1, module.bn_s1)
                 module.bn_s1 = nn.Identity()
         frozen = frozen.requires_grad_(False).to(dtype)
-        return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return frozen.to(memory_format=torch.channels_last)
 
 
 def halved(maps: Tensor) -> Tensor:

@@ -147,22 +147,16 @@ def gradients(network: BigGAN) -> list[Tensor]:
     return [w.grad.clone() for w in network.parameters() if w.grad is not None]
 
 
-def test_norms_that_are_held_give_the_same_gradients() -> None:
-    network = tiny_biggan()
-    for layer in spectral_layers(network):
-        for _ in range(3):
-            layer.iterate()
-    plain = gradients(network)
-    before = [layer.weight_u.clone() for layer in spectral_layers(network)]
-    network.zero_grad()
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_norms_that_are_held_give_the_same_gradients(memory_format: torch.memory_format) -> None:
+    network = tiny_biggan().to(memory_format=memory_format)
     hold_norms(network)
-    for layer, u in zip(spectral_layers(network), before, strict=True):
-        layer.weight_u.copy_(u)
     network(*inputs(TINY)).square().mean().backward()
     release_norms(network)
-    held = [w.grad for w in network.parameters() if w.grad is not None]
-    assert len(held) == len(plain) > 100
-    assert all(torch.allclose(a, b, rtol=0.1, atol=1e-6) for a, b in zip(held, plain, strict=True))
+    held = [w.grad.clone() for w in network.parameters() if w.grad is not None]
+    plain = gradients(network)
+    assert len(held) == len(plain) > 50
+    assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in zip(held, plain, strict=True))
     assert all(layer.norm is None for layer in spectral_layers(network))
 
 

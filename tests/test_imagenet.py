@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from imagenet_networks import TINY, tiny_biggan, tiny_cgn, tiny_u2net
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgn.counterfactuals import sample
 from cgn.imagenet import MASK_MARGIN, ImageNetCGN, ImageNetConfig, truncated_noise
@@ -64,7 +64,7 @@ def test_masks_are_nowhere_wholly_object_or_background(cgn: ImageNetCGN) -> None
     assert mask.min() >= MASK_MARGIN
     assert mask.max() <= 1 - MASK_MARGIN
     certain = copy.deepcopy(cgn)
-    certain.saliency.outconv.bias.add_(100)
+    nn.init.constant_(certain.saliency.outconv.bias, 100)  # type: ignore[arg-type]
     mask = certain.mask(torch.zeros(1, TINY.noise_size), labels(0))
     assert torch.allclose(mask, torch.tensor(1 - MASK_MARGIN))
 
@@ -89,7 +89,7 @@ def test_noise_is_cut_at_twice_the_truncation() -> None:
 
 
 def test_an_image_set_of_it_has_independent_labels_and_its_masks(cgn: ImageNetCGN) -> None:
-    images = sample(cgn, 5, seed=0, batch_size=2)  # type: ignore[arg-type]
+    images = sample(cgn, 5, seed=0, batch_size=2)
     assert images.pixels.shape == (5, 3, 16, 16)
     assert images.masks is not None
     assert len({tuple(each.tolist()) for each in images.factors}) == 3

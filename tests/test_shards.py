@@ -161,7 +161,7 @@ def test_nothing_but_three_mechanisms_and_one_mask_is_computed(
 
     def watched(self: ImageNetCGN, *_: object, **__: object) -> ImageNetCGN:
         for name, network in self.named_children():
-            network.register_forward_hook(lambda *_, name=name: calls.append(name))  # type: ignore[misc]
+            network.register_forward_hook(lambda *_, name=name: calls.append(name))
         return self
 
     monkeypatch.setattr(ImageNetCGN, "for_sampling", watched)

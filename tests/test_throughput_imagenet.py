@@ -69,7 +69,7 @@ class Original(nn.Module):
         self.real, self.shape, self.texture, self.background = (
             PublishedBigGAN(config) for _ in range(4)
         )
-        for network in self.children():
+        for network in (self.real, self.shape, self.texture, self.background):
             nn.init.ones_(network.generator.bn.weight)
             nn.init.zeros_(network.generator.bn.bias)
         self.real.requires_grad_(False).eval()
