@@ -383,7 +383,7 @@ class Generator(nn.Module):
         """Turn the last maps into colours before they are bounded, (B, 3, H, W)."""
         maps = self.bn(maps, condition, truncation)
         if not isinstance(self.conv_to_rgb, SpectralLayer):
-            return self.conv_to_rgb(maps)  # type: ignore[no-any-return]
+            return self.conv_to_rgb(maps)
         # Only three of its outputs are colours: to compute all is the costliest of all layers.
         return self.conv_to_rgb(maps, N_COLOURS)  # type: ignore[no-any-return]
 
