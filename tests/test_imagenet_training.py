@@ -152,7 +152,7 @@ def test_nothing_but_the_mechanisms_learns() -> None:
     for name, mechanism in run.cgn.mechanisms().items():
         start_of = tiny_cgn()[0].get_submodule(name).state_dict()
         moved = {k for k, w in mechanism.named_parameters() if not torch.equal(w, start_of[k])}
-        assert len(moved) > 100
+        assert len(moved) > 50
 
 
 def count_calls(run: ImageNetTraining) -> dict[str, int]:
