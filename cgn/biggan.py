@@ -353,7 +353,7 @@ class Generator(nn.Module):
         super().__init__()
         multipliers, condition_size = MULTIPLIERS[config.resolution_px], 2 * config.noise_size
         widths = [config.width * multiplier for multiplier in multipliers]
-        self.first_width = widths[0]
+        self.first_width, self.resolution_px = widths[0], config.resolution_px
         self.gen_z = SpectralLayer(nn.Linear(condition_size, 4 * 4 * self.first_width))
         swapped = config.swapped_statistics
         layers: list[nn.Module] = []
@@ -373,7 +373,9 @@ class Generator(nn.Module):
         maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
         maps = maps if self.dtype is None else maps.to(self.dtype)
         for layer in (*self.layers, self._colours):
-            if self.checkpointing and torch.is_grad_enabled():
+            # Small maps are less than the weights that computing them again would convert again.
+            large = 4 * maps.shape[-1] >= self.resolution_px
+            if self.checkpointing and large and torch.is_grad_enabled():
                 maps = checkpoint(layer, maps, condition, truncation, use_reentrant=False)
             else:
                 maps = layer(maps, condition, truncation)
@@ -419,7 +421,7 @@ class BigGAN(nn.Module):
         return (self.generator(condition, truncation) + 1) / 2  # type: ignore[no-any-return]
 
     def use_checkpointing(self, on: bool) -> None:
-        """Keep no maps for the gradient but compute them again, block by block."""
+        """Keep no large maps for the gradient but compute them again, block by block."""
         self.generator.checkpointing = on
 
     def folded(self, dtype: torch.dtype = torch.float32) -> BigGAN:
