@@ -114,23 +114,22 @@ def distances(
     """
     try:
         from torchmetrics.image import FrechetInceptionDistance, KernelInceptionDistance
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # KID keeps all features: 8 kB an image
-            fid = FrechetInceptionDistance(features).to(device)
-            kid = KernelInceptionDistance(features, subset_size=subset_size).to(device)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"FID and KID need more packages ({error}): pip install 'cgn-bench[fidelity]'"
         ) from None
-    for batches, are_real in ((drawn, False), (real, True)):
-        for batch in batches:
-            for metric in (fid, kid):
-                metric.update(to_bytes(batch).to(device), real=are_real)
-    with torch.random.fork_rng():
+    # Both draw numbers, one when it is made and one when it chooses subsets.
+    with torch.random.fork_rng(), warnings.catch_warnings():
         torch.manual_seed(seed)
+        warnings.simplefilter("ignore", UserWarning)  # KID keeps all features: 8 kB an image
+        fid = FrechetInceptionDistance(features).to(device)
+        kid = KernelInceptionDistance(features, subset_size=subset_size).to(device)
+        for batches, are_real in ((drawn, False), (real, True)):
+            for batch in batches:
+                for metric in (fid, kid):
+                    metric.update(to_bytes(batch).to(device), real=are_real)
         mean, deviation = kid.compute()
-    found = {"fid": fid.compute(), "kid": mean, "kid_sd": deviation}
+        found = {"fid": fid.compute(), "kid": mean, "kid_sd": deviation}
     return {name: value.item() for name, value in found.items()}
 
 
