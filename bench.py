@@ -905,25 +905,18 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
     check_writable(out.parent, "--out")
     device = own_device(chosen_device(options.device))
     with team(device) as of, progress_bars() as bars:
-        with bar(bars, "weights"), seeded(config.seed) as generator:
+        with bar(bars, "weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
             cgn = initial(real, load_u2net(options.u2net))
             features = VGGFeatures(None if options.vgg == "random" else options.vgg)
         if options.dry_run:
             run = ImageNetTraining(cgn, real, features, config, device, of)
-            needs = plan(run, generator)
+            needs = plan(run, torch.Generator().manual_seed(config.seed))
             if of.leads:
                 show_plan(needs, config.steps, config.images_per_step)
             return
         started = time.perf_counter()
-        log = LossLog(out.with_suffix(".csv"))
         with bar(bars, "CGN of ImageNet") as update:
-
-            def progress(step: int, steps: int, terms: dict[str, float]) -> None:
-                update(step, steps)
-                if of.leads:
-                    log(step, steps, terms)
-
             cgn = train_imagenet(
                 cgn,
                 real,
@@ -932,25 +925,51 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
                 device=device,
                 team=of,
                 checkpoint=out.with_suffix(".checkpoint"),
-                progress=progress,
-                at_checkpoint=lambda averaged, step: sheet(
-                    averaged,
-                    out.with_suffix("") / f"step{step:05}.png",
-                    n_per_class=1,
-                    classes=SHEET_CLASSES,
-                ),
+                progress=told(update, LossLog(out.with_suffix(".csv")) if of.leads else None),
+                at_checkpoint=sheets(out.with_suffix("")),
             )
-        if not of.leads:
-            return
+        if of.leads:
+            keep_imagenet(cgn, config, out, options, time.perf_counter() - started, device)
+
+
+def told(update: Update, log: LossLog | None) -> Callable[[int, int, dict[str, float]], None]:
+    """Tell the bar and the log of each step."""
+
+    def progress(step: int, steps: int, terms: dict[str, float]) -> None:
+        update(step, steps)
+        if log is not None:
+            log(step, steps, terms)
+
+    return progress
+
+
+def sheets(folder: Path) -> Callable[[ImageNetCGN, int], None]:
+    """Draw a sheet of the CGN as it is at each checkpoint."""
+
+    def draw(cgn: ImageNetCGN, step: int) -> None:
+        sheet(cgn, folder / f"step{step:05}.png", n_per_class=1, classes=SHEET_CLASSES)
+
+    return draw
+
+
+def keep_imagenet(
+    cgn: ImageNetCGN,
+    config: ImageNetTrainConfig,
+    out: Path,
+    options: argparse.Namespace,
+    seconds: float,
+    device: torch.device,
+) -> None:
+    """Write the weights with their origin; the checkpoint is not needed any more."""
     origin = {
         "command": shlex.join(["python", "bench.py", *options.given]),
-        "seconds": round(time.perf_counter() - started, 1),
-        "processes": of.size,
+        "seconds": round(seconds, 1),
         **environment(device),
     }
     cgn.save(out, {"config": asdict(config)} | origin)
     out.with_suffix(".checkpoint").unlink(missing_ok=True)
-    print(f"wrote {out}, its losses {log.path} and sheets {out.with_suffix('')}/")
+    losses, folder = out.with_suffix(".csv"), out.with_suffix("")
+    print(f"wrote {out}, its losses {losses} and sheets {folder}")
 
 
 def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
