@@ -32,7 +32,7 @@ from cgn.patches import draw_patches, patch_grid
 from cgn.pretrained import initial
 from cgn.u2net import U2Net
 
-SIZES = BigGANConfig() if FULL else BigGANConfig(resolution_px=16, width=4, n_classes=5)
+SIZES = BigGANConfig() if FULL else BigGANConfig(resolution_px=64, width=8, n_classes=5)
 SALIENCY_WIDTH = 64 if FULL else 8
 WEIGHTS = IMAGENET_PRESETS["paper"].weights
 
@@ -64,8 +64,8 @@ class Original(nn.Module):
             layers=blocks,
             attention_layer_position=8 if FULL else 2,
         )
-        if not FULL:  # its first map is always sixteen times as wide as its last
-            config.layers = [(False, 16, 16), (True, 16, 1), (False, 1, 1), (True, 1, 1)]
+        if not FULL:  # it begins at sixteen times its width, and can only halve that
+            config.layers = [(True, 16, 8), (True, 8, 4), (True, 4, 2), (True, 2, 1)]
         self.real, self.shape, self.texture, self.background = (
             PublishedBigGAN(config) for _ in range(4)
         )
