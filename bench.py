@@ -36,7 +36,7 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
-from benchmarks.arguments import command_line
+from benchmarks.arguments import command_line, training_settings
 from benchmarks.backgrounds_challenge import (
     CHALLENGE,
     Outcome,
@@ -92,18 +92,45 @@ from benchmarks.tables import (
     sensitivity_table,
 )
 from cgn.cache import cache_key
-from cgn.counterfactuals import SHIPPED, Weights, find_weights, sample_cached, sheet
+from cgn.counterfactuals import (
+    SHIPPED,
+    Weights,
+    combinations,
+    find_weights,
+    interpolation,
+    sample,
+    sample_cached,
+    sheet,
+    some_classes,
+    write_png,
+)
+from cgn.critic import VGGFeatures
 from cgn.distributed import here, own_device, team
+from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.gan import generated_cached
 from cgn.hub import hub_images
+from cgn.imagenet import ImageNetCGN
+from cgn.imagenet_training import (
+    IMAGENET_PRESETS,
+    ImageNetTrainConfig,
+    ImageNetTraining,
+    Plan,
+    plan,
+    train_imagenet,
+    without,
+)
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
+from cgn.log import LossLog
+from cgn.loop import seeded
 from cgn.masks import masks_from_files, paths_of_masks
 from cgn.model import CGN, weights_sha256
+from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality
 from cgn.recombination import recombine_cached
-from cgn.train import PRESETS, LossWeights, TrainConfig, train
+from cgn.shards import SetConfig, generate
+from cgn.train import PRESETS, TrainConfig, train
 from classifiers import MODELS
 from classifiers.ensemble import EnsembleConfig, save_ensemble
 from classifiers.fit import fit, fit_cached
@@ -129,7 +156,11 @@ CPU = torch.device("cpu")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
+# Rows of the sheet: the authors' choice.
+SHEET_CLASSES = (15, 251, 330, 382, 385, 483, 559, 751, 938, 947, 999)
+
 Entry = TypeVar("Entry")
+Config = TypeVar("Config", TrainConfig, ImageNetTrainConfig)
 Update = Callable[..., None]
 
 
@@ -1053,6 +1084,8 @@ def show_lists(options: argparse.Namespace) -> None:
 
 def train_cgn(options: argparse.Namespace) -> None:
     """Train the CGN of a suite's world; write its weights and a sheet of samples."""
+    if options.scale == "imagenet":
+        return train_imagenet_cgn(options)
     (suite,) = chosen(options.suite, SUITES, "suite", {})
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
@@ -1203,6 +1236,180 @@ def counterfactuals_of(
     )
 
 
+def train_imagenet_cgn(options: argparse.Namespace) -> None:
+    """Train the ImageNet CGN, alone or with the other processes of `torchrun`."""
+    if options.suite != "in9" or options.u2net is None:
+        raise ValueError(
+            "--scale imagenet is for --suite in9 and starts from published weights: name U²-Net's "
+            "u2net.pth with --u2net; docs/imagenet.md says where to get it"
+        )
+    config = chosen_config(IMAGENET_PRESETS[options.preset], vars(options))
+    config = without(config, options.without) if options.without else config
+    ablation = f"-without-{options.without}" if options.without else ""
+    name = f"imagenet-{options.preset}{ablation}-seed{config.seed}.safetensors"
+    out: Path = options.out or own_weights() / name
+    check_writable(out.parent, "--out")
+    device = own_device(chosen_device(options.device))
+    with team(device) as of, progress_bars() as bars:
+        with bar(bars, "weights"), seeded(config.seed):
+            real = load_biggan([options.biggan] if options.biggan else None)
+            cgn = initial(real, load_u2net(options.u2net))
+            features = VGGFeatures(None if options.vgg == "random" else options.vgg)
+        if options.dry_run:
+            run = ImageNetTraining(cgn, real, features, config, device, of)
+            needs = plan(run, torch.Generator().manual_seed(config.seed))
+            if of.leads:
+                show_plan(needs, config.steps, config.images_per_step)
+            return
+        started = time.perf_counter()
+        with bar(bars, "CGN of ImageNet") as update:
+            cgn = train_imagenet(
+                cgn,
+                real,
+                features,
+                config,
+                device=device,
+                team=of,
+                checkpoint=out.with_suffix(".checkpoint"),
+                progress=told(update, LossLog(out.with_suffix(".csv")) if of.leads else None),
+                at_checkpoint=sheets(out.with_suffix("")),
+            )
+        if of.leads:
+            keep_imagenet(cgn, config, out, options, time.perf_counter() - started, device)
+
+
+def told(update: Update, log: LossLog | None) -> Callable[[int, int, dict[str, float]], None]:
+    """Tell the bar and the log of each step."""
+
+    def progress(step: int, steps: int, terms: dict[str, float]) -> None:
+        update(step, steps)
+        if log is not None:
+            log(step, steps, terms)
+
+    return progress
+
+
+def sheets(folder: Path) -> Callable[[ImageNetCGN, int], None]:
+    """Draw a sheet of the CGN as it is at each checkpoint."""
+
+    def draw(cgn: ImageNetCGN, step: int) -> None:
+        sheet(cgn, folder / f"step{step:05}.png", n_per_class=1, classes=SHEET_CLASSES)
+
+    return draw
+
+
+def keep_imagenet(
+    cgn: ImageNetCGN,
+    config: ImageNetTrainConfig,
+    out: Path,
+    options: argparse.Namespace,
+    seconds: float,
+    device: torch.device,
+) -> None:
+    """Write the weights with their origin; the checkpoint is not needed any more."""
+    origin = {
+        "command": shlex.join(["python", "bench.py", *options.given]),
+        "seconds": round(seconds, 1),
+        **environment(device),
+    }
+    cgn.save(out, {"config": asdict(config)} | origin)
+    out.with_suffix(".checkpoint").unlink(missing_ok=True)
+    losses, folder = out.with_suffix(".csv"), out.with_suffix("")
+    print(f"wrote {out}, its losses {losses} and sheets {folder}")
+
+
+def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
+    """Print what a run will need."""
+    for name, value in {
+        "parameters": f"{needs.parameters:,}, of which {needs.learning:,} learn",
+        "memory": f"{needs.fixed_bytes / 1e9:.2f} GB for weights, gradients, their means and the "
+        f"optimiser; {needs.peak_bytes / 1e9:.2f} GB at most so far, in this process",
+        "steps": f"{steps:,} of {images_per_step:,} images",
+        "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
+        "time left": str(timedelta(seconds=round(needs.seconds_left))),
+    }.items():
+        print(f"{name:12} {value}")
+
+
+def draw_counterfactuals(options: argparse.Namespace) -> None:
+    """Draw a set of counterfactuals from the ImageNet CGN, or a picture of some."""
+    device = own_device(chosen_device(options.device))
+    cgn = load_imagenet_cgn(options.weights)
+    dtype = torch.bfloat16 if options.bfloat16 else torch.float32
+    names = {field.name for field in fields(SetConfig)}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    if options.combine or options.interpolate:
+        config = SetConfig(**{"n": 1} | given)
+        fast = cgn.for_sampling(dtype).to(device)
+        draw_picture(fast, config, options)
+        print(f"wrote {options.out}")
+        return
+    if "n" not in given:
+        raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
+    config = SetConfig(**given)
+    batch_size = options.batch_size or (32 if device.type == "cuda" else 1)
+    with team(device) as of, progress_bars() as bars, bar(bars, "shards") as update:
+        generate(
+            cgn,
+            config,
+            options.out,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            team=of,
+            progress=update,
+        )
+        if of.leads:
+            print(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
+
+
+def draw_picture(cgn: ImageNetCGN, config: SetConfig, options: argparse.Namespace) -> None:
+    """Draw combinations, or the way from one class to another."""
+    seed, truncation = config.seed, config.truncation
+    if options.combine:
+        classes = some_classes(config.classes, options.combine, cgn.config.n_classes, config.seed)
+        combinations(cgn, classes, options.out, seed=seed, truncation=truncation)
+        return
+    if options.to is None:
+        raise ValueError("--interpolate needs --to, the class it ends with")
+    begin = some_classes(config.classes, 1, cgn.config.n_classes, config.seed)
+    images = interpolation(
+        cgn, begin, options.interpolate, options.to, seed=seed, truncation=truncation
+    )
+    write_png(torch.cat(list(images), dim=2), options.out)
+
+
+def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
+    """Measure how much the images of an ImageNet CGN look real, and its masks."""
+    if options.weights is None:
+        raise ValueError("--scale imagenet measures a file: name it with --weights")
+    device, seed = chosen_device(options.device), options.seed
+    cgn = load_imagenet_cgn(options.weights).for_sampling(truncation=options.truncation)
+    size_px = cgn.config.image_size_px
+    batch_size = options.batch_size
+    with progress_bars() as bars:
+        with bar(bars, "networks that judge"):
+            inception = InceptionProbabilities().to(device)
+            segment = None if options.no_segmenter else segmenter()
+        with bar(bars, "images") as update:
+            images = sample(
+                cgn,
+                options.n,
+                seed=seed,
+                tied=True,
+                batch_size=batch_size,
+                device=device,
+                progress=update,
+            )
+        with bar(bars, "quality"):
+            scores = fidelity(images, inception, segment, batch_size=batch_size, device=device)
+            if options.real is None:
+                return scores
+            real, _ = image_folder(options.real, Preprocessing(size_px, size_px))
+            batches = ((x for x, _ in each.batches(batch_size)) for each in (images, real))
+            return scores | distances(*batches, seed=seed, device=device)
+
+
 def measured(
     cgn: CGN,
     world: World,
@@ -1249,6 +1456,9 @@ def show_quality(scores: Mapping[str, float]) -> None:
 
 def measure_cgn(options: argparse.Namespace) -> None:
     """Print how good the counterfactuals of a world's CGN are."""
+    if options.scale == "imagenet":
+        show_quality(measure_imagenet(options))
+        return
     (suite,) = chosen(options.suite, SUITES, "suite", {})
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
@@ -1261,14 +1471,24 @@ def measure_cgn(options: argparse.Namespace) -> None:
     show_quality(scores)
 
 
-def chosen_config(preset: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
-    """Replace in a preset what was given on the command line."""
-    weights = {
+def chosen_config(preset: Config, given: Mapping[str, Any]) -> Config:
+    """Replace in a preset what was given on the command line.
+
+    Raises:
+        ValueError: If something was given that only the other scale has.
+    """
+    weights: dict[str, Any] = {
         field.name: given[f"weight_{field.name}"]
-        for field in fields(LossWeights)
+        for field in fields(preset.weights)
         if f"weight_{field.name}" in given
     }
-    rest = {field.name: given[field.name] for field in fields(preset) if field.name in given}
+    rest: dict[str, Any] = {
+        field.name: given[field.name] for field in fields(preset) if field.name in given
+    }
+    known = {*rest, *(f"weight_{name}" for name in weights)}
+    if odd := sorted((training_settings() & given.keys()) - known):
+        flags = ", ".join(f"--{name}".replace("_", "-") for name in odd)
+        raise ValueError(f"{flags}: not a setting of this scale; see `bench.py train --help`")
     return replace(preset, **rest, weights=replace(preset.weights, **weights))
 
 
@@ -1285,6 +1505,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train classifier": ship_classifiers,
     "fit": fit_ensemble,
     "quality": measure_cgn,
+    "counterfactuals": draw_counterfactuals,
 }
 
 if __name__ == "__main__":

@@ -8,9 +8,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from benchmarks.store import DATA_SETS
+from cgn.imagenet_training import (
+    IMAGENET_PRESETS,
+    PARTS,
+    ImageNetLossWeights,
+    ImageNetTrainConfig,
+)
+from cgn.shards import SetConfig
 from cgn.train import LossWeights, TrainConfig
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -40,6 +47,10 @@ examples:
   bench.py --suite in9 --model shipped:cgn-ensemble nothing to fit: weights of this package
   bench.py fit --images TRAIN --masks MASKS --out my.safetensors
                                                     an ensemble on photographs of your own
+  bench.py train cgn --suite in9 --scale imagenet --u2net u2net.pth --dry-run
+                                                    what will the paper's own CGN need?
+  bench.py counterfactuals --weights cgn.pth --n 10000 --out counterfactuals
+                                                    draw from it
 
 Every run adds rows to results/runs.csv, keeps the prediction of each image in
 results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
@@ -79,6 +90,9 @@ def command_line(ensemble: type[Any] | None = None) -> Parser:
     add_train(commands.add_parser("train", help="train a CGN, or classifiers to be shipped"))
     add_fit(commands.add_parser("fit", help="fit an ensemble to images of your own"), ensemble)
     add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
+    add_counterfactuals(
+        commands.add_parser("counterfactuals", help="draw a set of them from the ImageNet CGN")
+    )
     return parser
 
 
@@ -264,11 +278,52 @@ def add_train_cgn(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     add_correlation(parser)
     settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
-    for config, prefix in ((TrainConfig, ""), (LossWeights, "weight-")):
-        types = get_type_hints(config)
-        for field in fields(config):
-            if field.default is not MISSING:
-                add_setting(settings, field, types[field.name], prefix)
+    add_settings(settings, (TrainConfig, ""), (LossWeights, "weight-"))
+    add_imagenet(parser)
+
+
+def add_imagenet(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `train` that are for the CGN of ImageNet alone."""
+    parser.add_argument("--scale", choices=["small", "imagenet"], default="small")
+    parser.add_argument("--dry-run", action="store_true", help="imagenet: what will be needed?")
+    group = parser.add_argument_group("settings with --scale imagenet", "See docs/imagenet.md.")
+    group.add_argument("--preset", choices=list(IMAGENET_PRESETS), default="paper")
+    group.add_argument("--without", choices=list(PARTS), help="a part of the loss")
+    group.add_argument(
+        "--biggan",
+        metavar="FILE",
+        help="path, hub:OWNER/NAME/FILE or URL of biggan-deep-256, or random:PIXELS:WIDTH to try "
+        "things out; default: its published place",
+    )
+    group.add_argument("--u2net", metavar="FILE", help="the same of u2net.pth, or random:WIDTH")
+    group.add_argument(
+        "--vgg", default="IMAGENET1K_V1", help="torchvision's name of VGG16's weights, or random"
+    )
+    add_settings(group, (ImageNetTrainConfig, ""), (ImageNetLossWeights, "weight-"))
+
+
+def add_counterfactuals(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `counterfactuals`."""
+    parser.set_defaults(command="counterfactuals")
+    parser.description = (
+        "Draw from the ImageNet CGN: a set in shards, or with --combine or --interpolate one "
+        "picture. Under torchrun all processes share the work; repeat an interrupted command."
+    )
+    parser.add_argument(
+        "--weights", type=Path, required=True, metavar="FILE", help="ours, or the authors' cgn.pth"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder, or PNG")
+    parser.add_argument("--batch-size", type=positive, help="default 1, on a GPU 32")
+    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--combine", type=positive, metavar="N", help="a picture of N shapes x textures x N/2"
+    )
+    parser.add_argument(
+        "--interpolate", choices=["shape", "texture", "background", "all"], help="needs --to"
+    )
+    parser.add_argument("--to", type=int, metavar="CLASS", help="where the interpolation ends")
+    add_settings(parser.add_argument_group("settings"), (SetConfig, ""))
 
 
 def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None:
@@ -323,27 +378,48 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     add_data(parser)
     add_correlation(parser)
+    parser.add_argument("--scale", choices=["small", "imagenet"], default="small")
+    group = parser.add_argument_group("settings with --scale imagenet", "See docs/imagenet.md.")
+    group.add_argument("--n", type=positive, default=2_000, help="images; default 2000")
+    group.add_argument("--truncation", type=float, default=0.5, help="of the noise; default 0.5")
+    group.add_argument("--batch-size", type=positive, default=16, help="default 16")
+    group.add_argument("--real", type=Path, metavar="FOLDER", help="CLASS/*.JPEG, for FID and KID")
+    group.add_argument("--no-segmenter", action="store_true", help="leave the second one out")
 
 
-def add_setting(
-    group: argparse._ArgumentGroup, field: Field[Any], type_: type, prefix: str
-) -> None:
+def training_settings() -> set[str]:
+    """Return the names of all settings of training, as they are in the parsed options."""
+    named: dict[type, str] = {TrainConfig: "", LossWeights: "weight_"}
+    named |= {ImageNetTrainConfig: "", ImageNetLossWeights: "weight_"}
+    return {f"{prefix}{field.name}" for config, prefix in named.items() for field in fields(config)}
+
+
+def add_settings(group: argparse._ArgumentGroup, *configs: tuple[type, str]) -> None:
+    """Add a flag for each field with a default; those that are there already serve twice."""
+    there = {action.dest for action in group._actions}
+    for config, prefix in configs:
+        types = get_type_hints(config)
+        for field in fields(config):
+            dest = f"{prefix}{field.name}".replace("-", "_")
+            if field.default is not MISSING and dest not in there:
+                add_setting(group, field, types[field.name], prefix)
+            elif field.default is MISSING and field.name == "n":
+                group.add_argument("--n", type=positive, default=argparse.SUPPRESS, help="images")
+
+
+def add_setting(group: argparse._ArgumentGroup, field: Field[Any], kind: Any, prefix: str) -> None:
     """Add the flag of one field; it is absent unless given, so that it overrides nothing."""
     flag = f"--{prefix}{field.name}".replace("_", "-")
-    if type_ is bool:
-        group.add_argument(
-            flag,
-            action=argparse.BooleanOptionalAction,
-            default=argparse.SUPPRESS,
-            help=f"default {field.default}",
-        )
+    default = f"default {field.default}"
+    if kind is bool:
+        action = argparse.BooleanOptionalAction
+        group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=default)
+        return
+    if choices := get_args(kind):
+        group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=default)
         return
     group.add_argument(
-        flag,
-        type=type_,
-        default=argparse.SUPPRESS,
-        metavar=type_.__name__.upper(),
-        help=f"default {field.default}",
+        flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=default
     )
 
 

@@ -5,7 +5,7 @@ How the weights come about is not here: see `cgn.train`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from cgn.cache import cache_key, open_or_make
+from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
-from cgn.model import CGN, weights_sha256
+from cgn.model import CGN, compose, weights_sha256
 
 BATCH_SIZE = 100  # images drawn at once: on a CPU 1.5 times as fast as 500, which leave its caches
 SHIPPED = Path(str(resources.files("cgn") / "weights"))
@@ -24,11 +26,12 @@ SHIPPED = Path(str(resources.files("cgn") / "weights"))
 
 @torch.inference_mode()
 def sample(
-    cgn: CGN,
+    cgn: CGN | ImageNetCGN,
     n: int,
     *,
     seed: int,
     tied: bool = False,
+    batch_size: int = BATCH_SIZE,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -43,6 +46,7 @@ def sample(
         seed: Fixes labels, noise and origins; the same images come on every device, but for
             rounding.
         tied: Give the three mechanisms the same label instead, as in the training data.
+        batch_size: Images drawn at once; those of another batch size are others.
         device: Where the mechanisms run.
         progress: Called with images done and images in all.
 
@@ -58,8 +62,8 @@ def sample(
     pixels = torch.empty(n, 3, size, size, dtype=torch.uint8)
     masks = torch.empty(n, 1, size, size, dtype=torch.uint8)
     cgn = cgn.to(device).eval()
-    for start in range(0, n, BATCH_SIZE):
-        span = slice(start, min(start + BATCH_SIZE, n))
+    for start in range(0, n, batch_size):
+        span = slice(start, min(start + batch_size, n))
         parts = cgn(factors.map(lambda labels, s=span: labels[s].to(device)), generator)  # type: ignore[misc]
         pixels[span], masks[span] = to_bytes(parts.image()).cpu(), to_bytes(parts.mask).cpu()
         if progress is not None:
@@ -165,8 +169,168 @@ def _seed(about: Mapping[str, Any]) -> int:
     return int(about.get("config", {}).get("seed", 0))
 
 
+def best_classes() -> Factors:
+    """Return the ImageNet classes that the original authors found to be drawn best.
+
+    Returns:
+        For each mechanism its own, int64: 76 shapes, 75 textures and 38 backgrounds.
+
+    Source:
+        The lists in the authors' code, picked by eye for their weights.
+    """
+    text = (resources.files("cgn") / "best_classes.csv").read_text(encoding="utf-8")
+    rows = [line.split(",") for line in text.splitlines()[1:]]
+    return Factors(
+        *(torch.tensor([int(c) for of, c in rows if of == factor]) for factor in Factors._fields)
+    )
+
+
+def choose_classes(how: str, n: int, n_classes: int, generator: torch.Generator) -> Factors:
+    """Choose three labels for each of `n` counterfactuals.
+
+    Args:
+        how: "random" for independent and uniform ones, "best" for independent ones of
+            `best_classes`, or three labels, as in "207,340,970", for always the same.
+        n: How many.
+        n_classes: Classes there are.
+        generator: Decides.
+
+    Raises:
+        ValueError: If it is none of these, or a label is none.
+
+    Example:
+        >>> choose_classes("2,0,1", 2, 3, torch.Generator()).background
+        tensor([1, 1])
+    """
+    if how == "random":
+        return Factors.independent(n, n_classes, generator)
+    if how == "best":
+        if n_classes != 1000:
+            raise ValueError(f"the best classes are ImageNet's; this CGN has {n_classes} others")
+        lists = best_classes()
+        return lists.map(lambda own: own[torch.randint(len(own), (n,), generator=generator)])
+    labels = [int(each) for each in how.split(",") if each.strip().isdecimal()]
+    if len(labels) != 3 or how.count(",") != 2 or max(labels) >= n_classes:
+        raise ValueError(
+            f"classes are random, best, or SHAPE,TEXTURE,BACKGROUND, each below {n_classes}; "
+            f"got {how!r}"
+        )
+    return Factors(*(torch.full((n,), label) for label in labels))
+
+
+def some_classes(how: str, n: int, n_classes: int, seed: int) -> Factors:
+    """Choose classes for a picture: `n` shapes, `n` textures, half as many backgrounds.
+
+    Args:
+        how: As for `choose_classes`; of three given labels there is one each.
+        n: How many.
+        n_classes: Classes there are.
+        seed: Decides.
+    """
+    chosen = choose_classes(how, n, n_classes, torch.Generator().manual_seed(seed))
+    n = n if how in ("random", "best") else 1
+    return Factors(chosen.shape[:n], chosen.texture[:n], chosen.background[: max(1, n // 2)])
+
+
 @torch.inference_mode()
-def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
+def combinations(
+    cgn: ImageNetCGN, classes: Factors, path: Path, *, seed: int = 0, truncation: float = 0.5
+) -> None:
+    """Write a picture of every combination of some shapes, textures and backgrounds.
+
+    A block for each background; in it a row for each shape and a column for each texture. Each
+    mechanism draws each of its classes once.
+
+    Args:
+        cgn: What draws.
+        classes: Labels for each mechanism, each of any number, int64.
+        path: The PNG file.
+        seed: Fixes the noise, which all share.
+        truncation: Of the noise.
+    """
+    from torchvision.utils import make_grid  # seconds to import, and only a sheet needs it
+
+    generator = torch.Generator().manual_seed(seed)
+    noise = truncated_noise(1, cgn.config.noise_size, generator, truncation)
+
+    def each(draw: Callable[[Tensor, Tensor, float], Tensor], labels: Tensor) -> Tensor:
+        device = next(cgn.parameters()).device
+        drawn = [draw(noise.to(device), label[None].to(device), truncation) for label in labels]
+        return torch.cat(drawn).cpu()
+
+    masks = each(cgn.mask, classes.shape)
+    foregrounds = each(cgn.texture, classes.texture)
+    backgrounds = each(cgn.background, classes.background)
+    blocks = [
+        make_grid(
+            compose(masks[:, None], foregrounds, background).flatten(0, 1),
+            nrow=len(foregrounds),
+            pad_value=1.0,
+        )
+        for background in backgrounds
+    ]
+    write_png(torch.cat(blocks, dim=2), path)
+
+
+@torch.inference_mode()
+def interpolation(
+    cgn: ImageNetCGN,
+    classes: Factors,
+    factor: str,
+    end: int,
+    *,
+    n: int = 8,
+    seed: int = 0,
+    truncation: float = 0.5,
+) -> Tensor:
+    """Let one factor, or all, pass from a class to another, all else held fixed.
+
+    Args:
+        cgn: What draws.
+        classes: The labels to begin with, each (1,) int64.
+        factor: shape, texture, background or all.
+        end: The label to end with.
+        n: Images, the first and the last included.
+        seed: Fixes the noise, which all share.
+        truncation: Of the noise.
+
+    Returns:
+        (n, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: If there is no such factor or class.
+
+    Source:
+        As in the authors' code, linear in the class vectors.
+    """
+    n_classes = cgn.config.n_classes
+    if factor not in (*Factors._fields, "all") or not 0 <= end < n_classes:
+        raise ValueError(
+            f"a factor is {', '.join(Factors._fields)} or all, and a class is below {n_classes}; "
+            f"got {factor!r} and {end}"
+        )
+    device = next(cgn.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    noise = truncated_noise(1, cgn.config.noise_size, generator, truncation).to(device)
+    begin = classes.map(lambda label: one_hot(label, n_classes).float().to(device))
+    goal = one_hot(torch.tensor([end]), n_classes).float().to(device)
+    moving = Factors._fields if factor == "all" else (factor,)
+    images = []
+    for share in torch.linspace(0, 1, n).tolist():
+        moved = {name: getattr(begin, name).lerp(goal, share) for name in moving}
+        images.append(cgn.draw(noise, begin._replace(**moved), truncation).image().cpu())
+    return torch.cat(images)
+
+
+@torch.inference_mode()
+def sheet(
+    cgn: CGN | ImageNetCGN,
+    path: Path,
+    *,
+    seed: int = 0,
+    n_per_class: int = 4,
+    classes: Sequence[int] | None = None,
+) -> None:
     """Write a picture of what each mechanism draws.
 
     One row a class; from left to right blocks of masks, foregrounds, backgrounds, images with
@@ -177,13 +341,15 @@ def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
         path: The PNG file.
         seed: Fixes the samples.
         n_per_class: Samples in each block.
+        classes: Those that get a row; None for all.
     """
     from torchvision.utils import make_grid  # seconds to import, and only a sheet needs it
 
     generator = torch.Generator().manual_seed(seed)
-    n_classes = cgn.config.n_classes
-    labels = torch.arange(n_classes).repeat_interleave(n_per_class)
-    parts = cgn(Factors.tied(labels), generator)
+    n_classes, device = cgn.config.n_classes, next(cgn.parameters()).device
+    rows = torch.arange(n_classes) if classes is None else torch.tensor(classes)
+    labels = rows.repeat_interleave(n_per_class)
+    parts = cgn(Factors.tied(labels.to(device)), generator)
     free = Factors.independent(len(labels), n_classes, generator)._replace(shape=labels)
     mask = parts.mask.expand(-1, 3, -1, -1)
     blocks = (
@@ -191,9 +357,9 @@ def sheet(cgn: CGN, path: Path, *, seed: int = 0, n_per_class: int = 4) -> None:
         parts.foreground,
         parts.background,
         parts.image(),
-        cgn(free, generator).image(),
+        cgn(free.map(lambda label: label.to(device)), generator).image(),
     )
-    grids = [make_grid(block, nrow=n_per_class, padding=1, pad_value=1.0) for block in blocks]
+    grids = [make_grid(block.cpu(), nrow=n_per_class, padding=1, pad_value=1.0) for block in blocks]
     write_png(torch.cat(grids, dim=2), path)
 
 

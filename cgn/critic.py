@@ -78,3 +78,59 @@ class EfficientNetFeatures(nn.Module):
             maps = block(maps)
             all_maps.append(maps)
         return all_maps
+
+
+def _draw_weights(layer: nn.Module) -> None:
+    """Draw weights that keep maps about as large as they are."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+class VGGFeatures(nn.Module):
+    """Frozen ImageNet features in which the ImageNet CGN's textures are compared.
+
+    Source:
+        Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition,
+        ICLR 2015. https://arxiv.org/abs/1409.1556
+    """
+
+    def __init__(self, weights: str | None = "IMAGENET1K_V1") -> None:
+        """Load the network.
+
+        Args:
+            weights: A name torchvision knows, fetched once; None draws random ones.
+        """
+        super().__init__()
+        from torchvision.models import VGG16_Weights, vgg16  # seconds to import
+
+        with torch.device("meta"):  # of the 138 million weights 7.6 million are needed
+            layers = vgg16().features
+        if weights is None:
+            layers.to_empty(device="cpu").apply(_draw_weights)
+        else:
+            state = VGG16_Weights[weights].get_state_dict(progress=False, check_hash=True)
+            own = {name.removeprefix("features."): weight for name, weight in state.items()}
+            layers.load_state_dict({name: own[name] for name in layers.state_dict()}, assign=True)
+        ends = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)][:4]
+        self.stages = nn.ModuleList(
+            layers[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)
+        )
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor, n_stages: int = 4) -> list[Tensor]:
+        """Return the maps before each pooling: relu1_2, relu2_2, relu3_3, relu4_3.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1].
+            n_stages: How many of the four to compute.
+
+        Source:
+            That colours are not normalised as the network learned it is as in the authors' code,
+            for whose maps the weights of the losses were chosen.
+        """
+        maps, all_maps = (2 * images - 1).to(self.stages[0][0].weight.dtype), []  # type: ignore[index]
+        for stage in self.stages[:n_stages]:
+            maps = stage(maps)
+            all_maps.append(maps)
+        return all_maps

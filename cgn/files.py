@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,13 +135,7 @@ class ImageFiles(ImageSet):
 
     def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         """Read one batch after the other, each next one while the last one is used."""
-        with ThreadPoolExecutor(1) as reader:
-            waiting = deque(reader.submit(self.read, index) for index in indices[:AHEAD])
-            for index in (*indices[AHEAD:], *[None] * len(waiting)):
-                pixels = waiting.popleft().result()
-                if index is not None:
-                    waiting.append(reader.submit(self.read, index))
-                yield pixels
+        return read_ahead(self.read, indices)
 
     def select(self, index: Tensor | slice) -> ImageFiles:
         """Return the set of the chosen images."""
@@ -233,6 +227,17 @@ def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles
         preprocessing=preprocessing,
     )
     return images, tuple(found.classes)
+
+
+def read_ahead(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Read one batch after the other, each next one while the last one is used."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(read, index) for index in indices[:AHEAD])
+        for index in (*indices[AHEAD:], *[None] * len(waiting)):
+            pixels = waiting.popleft().result()
+            if index is not None:
+                waiting.append(reader.submit(read, index))
+            yield pixels
 
 
 def _hash(path: Path) -> str:

@@ -25,13 +25,22 @@ from cgn.cache import cache_key, open_or_make
 from cgn.counterfactuals import BATCH_SIZE
 from cgn.critic import Critic
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
+from cgn.loop import descend, seeded
 from cgn.mechanisms import Mechanism
-from cgn.train import TrainConfig, descend, draw_pairs, seeded
+from cgn.train import TrainConfig, draw_pairs
 
 Progress = Callable[[int, int], None]
 
 NOISE_SIZE = 32  # numbers in u, as in each of the CGN's mechanisms
-CODE = ("counterfactuals.py", "critic.py", "gan.py", "losses.py", "mechanisms.py", "train.py")
+CODE = (
+    "counterfactuals.py",
+    "critic.py",
+    "gan.py",
+    "loop.py",
+    "losses.py",
+    "mechanisms.py",
+    "train.py",
+)
 
 
 class GAN(Mechanism):

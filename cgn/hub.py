@@ -83,7 +83,7 @@ def hub_images(
     Raises:
         ValueError: If it cannot be had, or has no column of images or of class labels.
     """
-    import datasets  # type: ignore[import-untyped]  # a second to import
+    import datasets  # a second to import
 
     try:
         table = datasets.load_dataset(name, split=split)

@@ -214,3 +214,90 @@ def style(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         target = gram(real_maps.detach())
         terms.append((gram(fake_maps) - target).abs().mean() / target.abs().mean().clamp(min=1e-8))
     return torch.stack(terms).sum()
+
+
+def difference(drawn: Tensor, real: Tensor) -> Tensor:
+    """How far drawn images are from those they should be, pixel by pixel.
+
+    Args:
+        drawn: (B, 3, H, W) in [0, 1].
+        real: The same.
+
+    Returns:
+        Scalar in [0, 2]: the mean absolute difference of images in [-1, 1], for which the paper's
+        weight was chosen.
+
+    Source:
+        Reconstruction loss, first term.
+
+    Example:
+        >>> difference(torch.ones(1, 3, 2, 2), torch.zeros(1, 3, 2, 2))
+        tensor(2.)
+    """
+    return 2 * (drawn - real).abs().mean()
+
+
+def perceptual(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """How far the textures of drawn images are from those of real ones, in absolute terms.
+
+    Args:
+        drawn: Feature maps, each (B, K, H, W).
+        real: The same of the images they should look like.
+
+    Returns:
+        Scalar in [0, inf): mean absolute difference of Gram matrices divided by K, summed over
+        the maps.
+
+    Source:
+        Reconstruction loss, second term, and texture loss, with the scale of the authors' code,
+        for which the paper's weights were chosen. `style` is relative instead.
+
+    Example:
+        >>> perceptual([torch.ones(1, 2, 4, 4)], [torch.zeros(1, 2, 4, 4)])
+        tensor(0.5000)
+    """
+    terms = [
+        (gram(fake) - gram(target)).abs().mean() / fake.shape[1]
+        for fake, target in zip(drawn, real, strict=True)
+    ]
+    return torch.stack(terms).sum()
+
+
+def mask_area(mask: Tensor, margin: float = 0.1) -> Tensor:
+    """How far the object's share of the image is from where it may be.
+
+    Args:
+        mask: m, (B, 1, H, W) in [0, 1].
+        margin: The least share of the object, and of the background.
+
+    Returns:
+        Scalar in [0, margin], as a share of the image area; mean over images.
+
+    Source:
+        Shape loss, second term; margin tau.
+
+    Example:
+        >>> mask_area(torch.zeros(1, 1, 4, 4)), mask_area(torch.full((1, 1, 4, 4), 0.5))
+        (tensor(0.1000), tensor(0.))
+    """
+    area = mask.mean(dim=(1, 2, 3))
+    return (torch.relu(margin - area) + torch.relu(area - (1 - margin))).mean()
+
+
+def background_saliency(saliency: Tensor) -> Tensor:
+    """How much of an object is still in the background.
+
+    Args:
+        saliency: Of the background image, (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar in [0, 1].
+
+    Source:
+        Background loss.
+
+    Example:
+        >>> background_saliency(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
+        tensor(0.5000)
+    """
+    return saliency.mean()

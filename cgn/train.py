@@ -1,14 +1,12 @@
-"""One loop that trains a CGN, on any device, from a seed, and goes on where it was interrupted.
+"""Trains a CGN from scratch, on any device, from a seed, and goes on where it was interrupted.
 
-What is minimised is not here: see `cgn.losses`.
+What is minimised is not here: see `cgn.losses`; nor is the loop itself: see `cgn.loop`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +17,14 @@ from cgn import losses
 from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, EfficientNetFeatures
 from cgn.images import Factors, ImageSet, to_images
+from cgn.loop import Progress, Weights, advance_all, descend, resume, seeded, write_checkpoint
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, CGNConfig, compose
 from cgn.poses import measure, normalise
 
-Progress = Callable[[int, int, dict[str, float]], None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class LossWeights:
+class LossWeights(Weights):
     """How much each loss of the generator counts; the names are those of the losses."""
 
     adversarial: float = 1.0
@@ -37,21 +34,6 @@ class LossWeights:
     divergence: float = 0.01
     foreground: float = 10.0
     background: float = 10.0
-
-    def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """Sum the terms by their weights.
-
-        Raises:
-            ValueError: If a loss has no weight, or a weight no loss.
-
-        Example:
-            >>> LossWeights().total({"style": torch.tensor(1.0)})  # doctest: +ELLIPSIS
-            Traceback (most recent call last):
-            ValueError: losses and weights differ in: adversarial, background, divergence, ...
-        """
-        if odd := {each.name for each in fields(self)} ^ terms.keys():
-            raise ValueError(f"losses and weights differ in: {', '.join(sorted(odd))}")
-        return torch.stack([getattr(self, name) * term for name, term in terms.items()]).sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,22 +72,6 @@ PRESETS = {
     "wildlife-mnist": TrainConfig(steps=1_300),
     "openmoji-9": TrainConfig(steps=900),
 }
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[torch.Generator]:
-    """Fix all randomness inside the block and leave the caller's untouched.
-
-    Example:
-        >>> with seeded(0) as generator:
-        ...     first = torch.rand(1), torch.rand(1, generator=generator)
-        >>> with seeded(0) as generator:
-        ...     first == (torch.rand(1), torch.rand(1, generator=generator))
-        True
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield torch.Generator().manual_seed(seed)
 
 
 class Batch(NamedTuple):
@@ -311,13 +277,6 @@ class Training:
         torch.set_rng_state(state["torch"])
 
 
-def descend(adam: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one optimiser step down a loss."""
-    adam.zero_grad(set_to_none=True)
-    loss.backward()
-    adam.step()
-
-
 def train(
     images: ImageSet,
     n_classes: int,
@@ -347,17 +306,19 @@ def train(
     train_sha256 = images.sha256()
     with seeded(config.seed) as generator:
         run = Training(n_classes, images.pixels.shape[-1], config, device)
-        if checkpoint is not None and checkpoint.is_file():
-            run.restore(torch.load(checkpoint, weights_only=True), generator, train_sha256)
+        resume(run, generator, train_sha256, checkpoint)
         found = prepare(images, run.cgn.config.canvas_px)
         found = Batch(*(each.to(run.device) for each in found))
-        while run.step < config.steps:
+
+        def advance() -> dict[str, Tensor]:
             index = draw_pairs(images.factors.shape, config.batch_size, generator).to(run.device)
-            terms = run.advance(found.take(index), generator)
-            if progress is not None:
-                progress(run.step, config.steps, {k: v.item() for k, v in terms.items()})
-            if checkpoint is not None and run.step % config.checkpoint_steps == 0:
-                _write_checkpoint(run.state(generator, train_sha256), checkpoint)
+            return run.advance(found.take(index), generator)
+
+        def keep() -> None:
+            if checkpoint is not None:
+                write_checkpoint(run.state(generator, train_sha256), checkpoint)
+
+        advance_all(run, advance, keep, progress)
         run.remember(found, generator)
     return run.averaged.cpu().eval()
 
@@ -391,11 +352,3 @@ def _adam(modules: list[nn.Module], learning_rate: float) -> torch.optim.Adam:
     """Return the optimiser of GANs: no memory of old directions."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     return torch.optim.Adam(parameters, learning_rate, betas=(0.0, 0.99))
-
-
-def _write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a state atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    temporary.replace(path)

@@ -20,9 +20,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
+from cgn.loop import seeded
 from cgn.model import weights_sha256
 from cgn.precision import bfloat16_pays
-from cgn.train import seeded
 from classifiers.augmentation import N_NUMBERS
 from classifiers.objectives import Batches, Objective
 from classifiers.recipes import Recipe

@@ -205,3 +205,42 @@ def test_the_generator_gains_by_each_score_alike() -> None:
     losses.adversarial(scores).backward()
     assert scores.grad is not None
     assert scores.grad.tolist() == [-0.5, -0.5]
+
+
+def test_the_difference_of_an_image_to_its_negative_is_twice_that_of_gray() -> None:
+    white = torch.ones(2, 3, 4, 4)
+    assert losses.difference(white, 0 * white) == 2
+    assert losses.difference(white, 0.5 * white) == 1
+    assert losses.difference(white, white) == 0
+
+
+def test_textures_are_the_same_wherever_they_lie() -> None:
+    one = maps(0)
+    moved = one.roll((2, 3), dims=(2, 3))
+    assert losses.perceptual([one], [moved]) == pytest.approx(0, abs=1e-6)
+    assert losses.perceptual([one], [maps(1)]) > 1e-3
+
+
+def test_the_perceptual_loss_is_that_of_the_authors_formula() -> None:
+    pair = maps(0), maps(1)
+    grams = [torch.einsum("bihw,bjhw->bij", x, x) / (3 * 6 * 8) for x in pair]
+    expected = (grams[0] - grams[1]).abs().mean().item()
+    assert losses.perceptual([pair[0]], [pair[1]]) == pytest.approx(expected, rel=1e-5)
+    twice = losses.perceptual([pair[0]] * 2, [pair[1]] * 2)
+    assert twice == pytest.approx(2 * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("area", "cost"), [(0.0, 0.1), (0.05, 0.05), (0.1, 0), (0.5, 0), (0.95, 0.05), (1.0, 0.1)]
+)
+def test_masks_cost_what_their_area_lacks_or_has_too_much(area: float, cost: float) -> None:
+    assert losses.mask_area(torch.full((1, 1, 4, 4), area)) == pytest.approx(cost, abs=1e-6)
+
+
+def test_too_small_and_too_large_masks_do_not_make_up_for_each_other() -> None:
+    masks = torch.cat([torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)])
+    assert losses.mask_area(masks) == pytest.approx(0.1)
+
+
+def test_the_background_costs_its_saliency() -> None:
+    assert losses.background_saliency(torch.full((2, 1, 4, 4), 0.25)) == 0.25

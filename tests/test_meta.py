@@ -14,11 +14,17 @@ from torch import Tensor, nn
 
 from cgn import losses
 from cgn.abduction import ShapeEncoder
-from cgn.critic import Critic, EfficientNetFeatures
+from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
+from cgn.critic import Critic, EfficientNetFeatures, VGGFeatures
+from cgn.fidelity import InceptionProbabilities
 from cgn.gan import GANTraining
+from cgn.imagenet import ImageNetCGN, ImageNetConfig
+from cgn.imagenet_training import ImageNetTrainConfig, ImageNetTraining
 from cgn.images import Factors
 from cgn.model import CGN, CGNConfig, binarise, compose
+from cgn.patches import draw_patches, patch_grid
 from cgn.train import Batch, TrainConfig, Training
+from cgn.u2net import U2Net, saliency
 from classifiers import MODELS
 from classifiers.networks import outputs
 
@@ -92,6 +98,64 @@ def test_the_style_features_run_forth_and_back_on_any_device(
     assert images.grad is not None
 
 
+@pytest.mark.parametrize("size_px", MULTIPLIERS)
+def test_every_biggan_runs_forth_and_back_on_any_device(size_px: int) -> None:
+    config = BigGANConfig(resolution_px=size_px, width=8, n_classes=3, noise_size=4)
+    network = BigGAN(config).to("meta")
+    images = network(on_meta(2, 4), meta_factors(2).shape, 0.37)
+    images.sum().backward()
+    assert images.shape == (2, 3, size_px, size_px)
+    # Biases of the last layer's other outputs apart, all weights have part in the colours.
+    assert reached(network)
+
+
+def test_the_saliency_network_runs_forth_and_back_on_any_device() -> None:
+    network, images = U2Net(8).to("meta"), on_meta(2, 3, 64, 64)
+    network(images).sum().backward()
+    assert images.grad is not None
+    assert reached(network)
+    assert saliency(network.eval(), images).device.type == "meta"
+
+
+def test_the_imagenet_cgn_runs_forth_and_back_on_any_device() -> None:
+    config = ImageNetConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, saliency_width=8)
+    cgn = ImageNetCGN(config).to("meta")
+    parts = cgn(meta_factors(2), torch.Generator().manual_seed(0), truncation=0.5)
+    (parts.image().sum() + parts.mask.sum()).backward()
+    assert parts.image().device.type == "meta"
+    assert reached(cgn)
+    assert cgn.for_sampling()(meta_factors(2)).image().shape == (2, 3, 32, 32)
+
+
+def test_the_features_of_textures_run_forth_and_back_on_any_device() -> None:
+    images = on_meta(2, 3, 64, 64)
+    maps = VGGFeatures(None).to("meta")(images)
+    torch.stack([each.sum() for each in maps]).sum().backward()
+    assert [tuple(each.shape[1:]) for each in maps] == [
+        (64, 64, 64),
+        (128, 32, 32),
+        (256, 16, 16),
+        (512, 8, 8),
+    ]
+    assert images.grad is not None
+
+
+def test_the_network_of_the_inception_score_runs_on_any_device() -> None:
+    with torch.device("meta"):
+        network = InceptionProbabilities(None)
+    assert network(on_meta(2, 3, 64, 64)).shape == (2, 1000)
+
+
+def test_a_step_of_the_imagenet_training_runs_on_any_device() -> None:
+    sizes = BigGANConfig(resolution_px=16, width=8, n_classes=3, noise_size=4)
+    config = ImageNetConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, saliency_width=8)
+    settings = ImageNetTrainConfig(images_per_step=2, checkpointing=True)
+    cgn, real, features = ImageNetCGN(config), BigGAN(sizes), VGGFeatures(None)
+    run = ImageNetTraining(cgn, real, features, settings, "meta")
+    terms = run.advance(run.draw(torch.Generator().manual_seed(0)))
+    assert {term.device.type for term in terms.values()} == {"meta"}
+
+
 LOSSES: dict[str, Callable[[], Tensor]] = {
     "adversarial": lambda: losses.adversarial(on_meta(4)),
     "critic_hinge": lambda: losses.critic_hinge(on_meta(4), on_meta(4)),
@@ -102,10 +166,21 @@ LOSSES: dict[str, Callable[[], Tensor]] = {
         on_meta(4, 3, 16, 16), on_meta(4, 3, 16, 16), on_meta(4, 1, 16, 16), meta_factors(4).shape
     ),
     "gram": lambda: losses.gram(on_meta(4, 3, 8, 8)).sum(),
+    "difference": lambda: losses.difference(on_meta(4, 3, 8, 8), on_meta(4, 3, 8, 8)),
+    "perceptual": lambda: losses.perceptual([on_meta(4, 3, 8, 8)], [on_meta(4, 3, 8, 8)]),
+    "mask_area": lambda: losses.mask_area(on_meta(4, 1, 8, 8)),
+    "background_saliency": lambda: losses.background_saliency(on_meta(4, 1, 8, 8)),
     "style": lambda: losses.style([on_meta(4, 3, 8, 8)], [on_meta(4, 3, 8, 8)]),
     "binarise": lambda: binarise(on_meta(4, 1, 8, 8)).sum(),
     "compose": lambda: compose(*(on_meta(4, c, 8, 8) for c in (1, 3, 3))).sum(),
 }
+
+
+def test_patches_are_cut_on_any_device() -> None:
+    chosen = draw_patches(2, torch.Generator().manual_seed(0)).to("meta")
+    grid = patch_grid(on_meta(2, 3, 64, 64), on_meta(2, 1, 64, 64), chosen)
+    assert grid.shape == (2, 3, 64, 64)
+    assert grid.device.type == "meta"
 
 
 def test_every_public_loss_is_tested_here() -> None:

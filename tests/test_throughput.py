@@ -1,7 +1,8 @@
 """How many images a second training, sampling and evaluation get through.
 
-Measured, never asserted: pytest-benchmark prints seconds, and keeps images per second in each
-benchmark's extra information (`pytest tests/test_throughput.py --benchmark-json FILE`).
+Measured, never asserted: pytest-benchmark prints seconds, and keeps images per second, peak memory
+and the share of the device's matrix-product peak in each benchmark's extra information:
+`pytest tests/test_throughput.py --benchmark-only --benchmark-json FILE`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from measuring import every_device, measure
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
@@ -25,44 +27,22 @@ from cgn.counterfactuals import sample
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
+from cgn.loop import seeded
 from cgn.model import CGN, CGNConfig
-from cgn.train import Batch, TrainConfig, Training, prepare, seeded
+from cgn.train import Batch, TrainConfig, Training, prepare
 from classifiers import MODELS
 from classifiers.fit import fit
 from classifiers.pretrained import Normalised, load
 
-SIZE_PX, N_CLASSES, ROUNDS = 32, 10, 3
+SIZE_PX, N_CLASSES = 32, 10
 # Recipes that differ in nothing but their images take the same time.
 KINDS = {(recipe.network, recipe.objective): name for name, recipe in reversed(MODELS.items())}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 
 
 def noise_images(n: int) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (n, 3, SIZE_PX, SIZE_PX), generator=generator, dtype=torch.uint8)
     return ImageSet(pixels, Factors.independent(n, N_CLASSES, generator), torch.arange(n))
-
-
-def measure(
-    benchmark: BenchmarkFixture,
-    run: Callable[[], object],
-    n_images: int,
-    device: str,
-    rounds: int = ROUNDS,
-) -> None:
-    """Time `run` after one unmeasured call, waiting for the device to finish each time."""
-
-    def synchronised() -> None:
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=rounds > 1)  # type: ignore[no-untyped-call]
-    benchmark.extra_info["device"] = device
-    if benchmark.stats is not None:  # as with --benchmark-disable
-        rate = n_images / benchmark.stats.stats.mean
-        benchmark.extra_info["images_per_second"] = rate
 
 
 @every_device
@@ -198,7 +178,7 @@ def test_evaluation_beside_the_forward_pass_and_timm(
             seconds[name].append(time.perf_counter() - started)
 
     timed = request.config.getoption("benchmark_only")
-    measure(benchmark, each_in_turn, 3 * len(paths), "cpu", rounds=ROUNDS if timed else 1)
+    measure(benchmark, each_in_turn, 3 * len(paths), "cpu", rounds=3 if timed else 1)
     speeds = {name: len(paths) / min(each) for name, each in seconds.items()}
     ours = torch.tensor(seconds["evaluation of files"])
     ratios = {name: (torch.tensor(each) / ours).median().item() for name, each in seconds.items()}

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks import SUITES
 from cgn.images import Factors, ImageSet
+from cgn.loop import seeded
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, weights_sha256
 from cgn.train import (
@@ -20,7 +21,6 @@ from cgn.train import (
     Training,
     draw_pairs,
     prepare,
-    seeded,
     train,
 )
 

@@ -1,0 +1,473 @@
+"""Trains the ImageNet CGN: three BigGANs learn to take the images of a fourth apart.
+
+There are no real images: x_gt is what the published BigGAN draws from the same noise and class.
+The loop is not here: see `cgn.loop`; nor are the losses: see `cgn.losses`.
+
+Source:
+    Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021, section 3 and appendix.
+    https://arxiv.org/abs/2101.06046
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cgn import losses
+from cgn.biggan import BigGAN, hold_norms, release_norms, spectral_layers
+from cgn.critic import VGGFeatures
+from cgn.distributed import Team
+from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.images import Factors
+from cgn.loop import Progress, Weights, advance_all, resume, seeded, write_checkpoint
+from cgn.model import weights_sha256
+from cgn.patches import draw_patches, patch_grid
+
+N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
+# What the parts of the loss are called in the paper, for ablations.
+PARTS = {
+    "shape": ("mask_entropy", "mask_area"),
+    "texture": ("texture",),
+    "background": ("background_saliency",),
+    "reconstruction": ("difference", "perceptual"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetLossWeights(Weights):
+    """How much each loss counts; the defaults are the paper's.
+
+    The two weights of Gram matrices are lambda squared times 5,000, as the authors' code has it.
+    """
+
+    difference: float = 100.0
+    perceptual: float = 5**2 * 5e3
+    mask_entropy: float = 300.0
+    mask_area: float = 500.0
+    texture: float = 5**2 * 5e3
+    background_saliency: float = 2_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetTrainConfig:
+    """Everything that fixes a training run, but for the weights it starts from."""
+
+    steps: int = 50  # of the optimiser
+    images_per_step: int = 2_048  # of all processes together
+    batch_size: int = 1  # images at once in each process; memory asks for it, results don't
+    shape_learning_rate: float = 8e-6
+    texture_learning_rate: float = 1e-5
+    background_learning_rate: float = 1e-5
+    truncation: float = 1.0  # of the noise
+    seed: int = 0
+    ema_decay: float = 0.9  # of the averaged weights that sampling uses
+    bfloat16: bool = True  # maps in bfloat16; weights, losses and gradients' sums in float32
+    checkpointing: bool = True  # maps computed again rather than kept: less memory, more time
+    checkpoint_steps: int = 1  # steps between checkpoints
+    weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
+
+    def __post_init__(self) -> None:
+        counts = self.steps, self.images_per_step, self.batch_size, self.checkpoint_steps
+        if min(counts) < 1:
+            raise ValueError(
+                "steps, images_per_step, batch_size and checkpoint_steps must be positive"
+            )
+        if not 0 < self.truncation <= 1:
+            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+
+
+# The schedule of "paper" is that of the authors' config file, with which others reproduced it;
+# "code" is what their command line does.
+IMAGENET_PRESETS = {
+    "paper": ImageNetTrainConfig(),
+    "code": ImageNetTrainConfig(
+        steps=300,
+        images_per_step=4_000,
+        texture_learning_rate=3e-5,
+        weights=ImageNetLossWeights(perceptual=4**2 * 5e3),
+    ),
+}
+
+
+def without(config: ImageNetTrainConfig, part: str) -> ImageNetTrainConfig:
+    """Switch a part of the loss off: what only it needs is not computed.
+
+    Args:
+        config: What to change.
+        part: shape, texture, background or reconstruction.
+
+    Example:
+        >>> without(ImageNetTrainConfig(), "texture").weights.texture
+        0.0
+    """
+    return replace(config, weights=replace(config.weights, **dict.fromkeys(PARTS[part], 0.0)))
+
+
+class Draw(NamedTuple):
+    """What chance decides for a batch; all processes draw all of it, and take their share.
+
+    Attributes:
+        noise: u, (B, Z).
+        labels: y, (B,) int64, one for all mechanisms.
+        patches: See `cgn.patches`, (B, 36) int64.
+    """
+
+    noise: Tensor
+    labels: Tensor
+    patches: Tensor
+
+    def split(self, size: int) -> list[Draw]:
+        """Cut into batches."""
+        return [Draw(*each) for each in zip(*(t.split(size) for t in self), strict=True)]
+
+    def take(self, index: slice) -> Draw:
+        """Take some images."""
+        return Draw(*(each[index] for each in self))
+
+    def to(self, device: torch.device) -> Draw:
+        """Move to a device."""
+        return Draw(*(each.to(device) for each in self))
+
+
+class ImageNetTraining:
+    """A training run in progress: networks, optimiser, and what is needed to resume.
+
+    Attributes:
+        cgn: What learns.
+        real: The frozen BigGAN that draws x_gt.
+        features: Those that textures are compared in.
+        averaged: The running mean of the weights, in the order of `learning`.
+        step: Steps done.
+        seconds: How long the parts of the last step took, on this process.
+    """
+
+    def __init__(
+        self,
+        cgn: ImageNetCGN,
+        real: BigGAN,
+        features: VGGFeatures,
+        config: ImageNetTrainConfig,
+        device: torch.device | str,
+        team: Team = Team(),  # noqa: B008
+    ) -> None:
+        if config.images_per_step < team.size:
+            raise ValueError(
+                f"{team.size} processes cannot share {config.images_per_step} images a step; "
+                "start fewer or set --images-per-step"
+            )
+        self.config, self.team, self.device = config, team, torch.device(device)
+        dtype = torch.bfloat16 if config.bfloat16 else torch.float32
+        self._saliency = cgn.saliency  # kept for the result, as small as it is kept on disk
+        cgn.saliency = cgn.saliency.folded(dtype)
+        for weight in self._saliency.parameters():
+            weight.data = weight.data.half()
+        self.cgn = _placed(cgn, self.device).train()
+        self.real = _placed(real.folded(dtype), self.device)
+        self.features = _placed(features.to(dtype), self.device)
+        for mechanism in cgn.mechanisms().values():
+            mechanism.use_checkpointing(config.checkpointing)
+        cgn.saliency.checkpointing = config.checkpointing
+        self.learning = [p for m in cgn.mechanisms().values() for p in m.parameters()]
+        self.averaged = [parameter.detach().clone() for parameter in self.learning]
+        self.adam = self._adam()
+        self.step = 0
+        self.seconds: dict[str, float] = {}
+
+    def _adam(self) -> torch.optim.Adam:
+        """Make the optimiser, with a rate for each mechanism."""
+        groups = [
+            {"params": list(m.parameters()), "lr": getattr(self.config, f"{name}_learning_rate")}
+            for name, m in self.cgn.mechanisms().items()
+        ]
+        fused = self.device.type in ("cpu", "cuda")  # a CPU takes half the time
+        return torch.optim.Adam(groups, betas=(0.9, 0.999), fused=fused)
+
+    def draw(self, generator: torch.Generator, n: int | None = None) -> Draw:
+        """Draw noise, labels and patches of all images of a step."""
+        n, of = n or self.config.images_per_step, self.cgn.config
+        noise = truncated_noise(n, of.noise_size, generator, self.config.truncation)
+        labels = torch.randint(of.n_classes, (n,), generator=generator)
+        return Draw(noise, labels, draw_patches(n, generator))
+
+    def advance(self, draw: Draw) -> dict[str, Tensor]:
+        """Take one step.
+
+        Args:
+            draw: What chance decides for all images of the step, the same in all processes.
+
+        Returns:
+            The unweighted losses, each a scalar, the mean over the step's images.
+        """
+        with self._timed("norms"):
+            for mechanism in self.cgn.mechanisms().values():
+                hold_norms(mechanism)
+        with self._timed("passes"):
+            terms = self._accumulate(draw)
+        with self._timed("update"):
+            for mechanism in self.cgn.mechanisms().values():
+                release_norms(mechanism)
+            self.team.add_up(p.grad for p in self.learning if p.grad is not None)
+            self.team.add_up(terms.values())
+            self.adam.step()
+            self.adam.zero_grad(set_to_none=True)
+            self._average()
+        self.step += 1
+        return terms
+
+    def _accumulate(self, draw: Draw) -> dict[str, Tensor]:
+        """Add up the gradients of this process's share; each image counts the same."""
+        sums: dict[str, Tensor] = {}
+        share = draw.take(slice(self.team.rank, None, self.team.size)).to(self.device)
+        for batch in share.split(self.config.batch_size):
+            part = len(batch.labels) / len(draw.labels)
+            terms = self.terms(batch)
+            (part * self.config.weights.total(terms)).backward()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + part * term.detach()
+        return sums
+
+    def terms(self, batch: Draw) -> dict[str, Tensor]:
+        """Compute the losses of a batch that count.
+
+        What they compare with, x_gt and its features, is computed once and without a gradient.
+        """
+        wanted = self.config.weights.active()
+        with self._precision():
+            parts = self.cgn.draw(batch.noise, Factors.tied(batch.labels), self.config.truncation)
+            terms = {}
+            if "background_saliency" in wanted:
+                saliency = self.cgn.salient(parts.background)
+                terms["background_saliency"] = losses.background_saliency(saliency)
+        terms["mask_entropy"] = losses.mask_entropy(parts.mask)
+        terms["mask_area"] = losses.mask_area(parts.mask)
+        if wanted & {"difference", "perceptual", "texture"}:
+            with torch.no_grad(), self._precision():
+                real = self.real(batch.noise, batch.labels, self.config.truncation)
+            terms["difference"] = losses.difference(parts.image(), real)
+            if "perceptual" in wanted:
+                terms["perceptual"] = self._compare(parts.image(), real, slice(0, 4))
+            if "texture" in wanted:
+                grid = patch_grid(real, parts.mask.detach(), batch.patches)
+                terms["texture"] = self._compare(parts.foreground, grid, slice(1, N_TEXTURE))
+        return {name: term for name, term in terms.items() if name in wanted}
+
+    def _compare(self, drawn: Tensor, real: Tensor, stages: slice) -> Tensor:
+        """Compare textures in some stages of the features."""
+        with torch.no_grad(), self._precision():
+            target = [each.float() for each in self.features(real, stages.stop)[stages]]
+        with self._precision():
+            found = self.features(drawn, stages.stop)[stages]
+        return losses.perceptual([each.float() for each in found], target)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        """Compute in bfloat16 if that is asked for and the device can."""
+        if not self.config.bfloat16 or self.device.type == "meta":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Note how long a part of the step takes."""
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[part] = time.perf_counter() - started
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights towards the current ones."""
+        # Early on the mean would be full of the beginning: let it follow faster.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for mean, weight in zip(self.averaged, self.learning, strict=True):
+            mean.lerp_(weight, 1 - decay)
+
+    @contextmanager
+    def with_averages(self) -> Iterator[ImageNetCGN]:
+        """Show the CGN with its averaged weights, for as long as the block lasts."""
+        self._swap()
+        try:
+            yield self.cgn.eval()
+        finally:
+            self._swap()
+            self.cgn.train()
+
+    def _swap(self) -> None:
+        """Exchange current and averaged weights, without copies."""
+        for i, weight in enumerate(self.learning):
+            weight.data, self.averaged[i] = self.averaged[i], weight.data
+
+    def result(self) -> ImageNetCGN:
+        """Return the CGN with averaged weights, on the CPU; the run is over."""
+        self._swap()
+        for layer in spectral_layers(self.cgn):
+            for _ in range(5):  # u and v are those of the current weights
+                layer.iterate()
+        self.cgn.saliency = self._saliency.float()
+        for mechanism in self.cgn.mechanisms().values():
+            mechanism.use_checkpointing(False)
+        cgn: ImageNetCGN = self.cgn.cpu().eval()
+        return cgn
+
+    def state(self, generator: torch.Generator, start_sha256: str) -> dict[str, Any]:
+        """Return all that is needed to go on, and the hash of the weights it started from."""
+        return {
+            "step": self.step,
+            "mechanisms": [m.state_dict() for m in self.cgn.mechanisms().values()],
+            "averaged": self.averaged,
+            "adam": self.adam.state_dict(),
+            "generator": generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "config": asdict(self.config),
+            "start_sha256": start_sha256,
+        }
+
+    def restore(self, state: dict[str, Any], generator: torch.Generator, start_sha256: str) -> None:
+        """Take up a state; the number of processes may be another.
+
+        Raises:
+            ValueError: If it was made under another config or from other weights.
+        """
+        if (state["config"], state["start_sha256"]) != (asdict(self.config), start_sha256):
+            raise ValueError(
+                "the checkpoint was made with other settings or from other weights; delete it to "
+                "start anew, or repeat the command it was made with"
+            )
+        for mechanism, stored in zip(
+            self.cgn.mechanisms().values(), state["mechanisms"], strict=True
+        ):
+            mechanism.load_state_dict(stored)
+        for mean, stored in zip(self.averaged, state["averaged"], strict=True):
+            mean.copy_(stored)
+        self.adam.load_state_dict(state["adam"])
+        self.step = state["step"]
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+
+
+def _placed(module: nn.Module, device: torch.device) -> Any:
+    """Move a network to a device, channels last in memory."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def start_sha256(cgn: ImageNetCGN, real: BigGAN) -> str:
+    """Hash the weights that a run starts from."""
+    return weights_sha256(cgn) + weights_sha256(real)
+
+
+def train_imagenet(
+    cgn: ImageNetCGN,
+    real: BigGAN,
+    features: VGGFeatures,
+    config: ImageNetTrainConfig,
+    *,
+    device: torch.device | str = "cpu",
+    team: Team = Team(),  # noqa: B008
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    at_checkpoint: Callable[[ImageNetCGN, int], None] | None = None,
+) -> ImageNetCGN:
+    """Train the CGN to take the images of a BigGAN apart.
+
+    Args:
+        cgn: What learns, usually `cgn.pretrained.initial`; it is changed.
+        real: Draws what is taken apart.
+        features: Those that textures are compared in.
+        config: Everything else that fixes the run.
+        device: Where this process runs.
+        team: The processes that share each step's images.
+        checkpoint: File kept up to date during the run and resumed from if it is there.
+        progress: Called after each step with steps done, steps in all, and the losses.
+        at_checkpoint: Called in the leading process whenever a checkpoint is due, with the CGN
+            as it is on average, and steps done.
+
+    Returns:
+        The CGN with averaged weights, on the CPU. One seed gives the same weights on one CPU,
+        interrupted or not, and up to rounding for any number of processes.
+
+    Raises:
+        ValueError: If the checkpoint belongs to another config or other weights.
+    """
+    sha256 = start_sha256(cgn, real)
+    with seeded(config.seed) as generator:
+        run = ImageNetTraining(cgn, real, features, config, device, team)
+        resume(run, generator, sha256, checkpoint)
+
+        def keep() -> None:
+            if team.leads and checkpoint is not None:
+                write_checkpoint(run.state(generator, sha256), checkpoint)
+            if team.leads and at_checkpoint is not None:
+                with run.with_averages() as averaged:
+                    at_checkpoint(averaged, run.step)
+            team.wait()
+
+        advance_all(run, lambda: run.advance(run.draw(generator)), keep, progress)
+    return run.result()
+
+
+class Plan(NamedTuple):
+    """What a run will need, measured in three passes.
+
+    Attributes:
+        parameters: Of all networks.
+        learning: Of what learns.
+        fixed_bytes: Weights, gradients, both means of the optimiser and the averaged weights.
+        peak_bytes: All memory of this process, or of its GPU, at most.
+        seconds_a_pass: Forth and back for one batch.
+        seconds_an_update: Of the weights, once a step.
+        seconds_left: Until the end of the run.
+    """
+
+    parameters: int
+    learning: int
+    fixed_bytes: int
+    peak_bytes: int
+    seconds_a_pass: float
+    seconds_an_update: float
+    seconds_left: float
+
+
+def plan(run: ImageNetTraining, generator: torch.Generator, n_passes: int = 3) -> Plan:
+    """Measure a run by some passes of one batch each; the run cannot be used afterwards.
+
+    Args:
+        run: At any step.
+        generator: Decides the noise.
+        n_passes: How many; the first, which is slower, does not count unless it is the only one.
+    """
+    config, batch = run.config, run.config.batch_size * run.team.size
+    times = []
+    for _ in range(n_passes):
+        run.advance(run.draw(generator, batch))
+        times.append(dict(run.seconds))
+    counted = times[1:] or times
+    a_pass = sum(each["passes"] for each in counted) / len(counted)
+    update = sum(each["norms"] + each["update"] for each in counted) / len(counted)
+    passes = -(-config.images_per_step // batch)
+    learning = sum(p.numel() for p in run.learning)
+    frozen = [p for m in (run.real, run.cgn.saliency, run.features) for p in m.parameters()]
+    return Plan(
+        learning + sum(p.numel() for p in frozen),
+        learning,
+        5 * 4 * learning + sum(p.numel() * p.element_size() for p in frozen),
+        peak_bytes(run.device),
+        a_pass,
+        update,
+        (config.steps - run.step + n_passes) * (passes * a_pass + update),
+    )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory that this process, or its GPU, has held so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on every system, and only a plan asks
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

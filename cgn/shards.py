@@ -1,0 +1,310 @@
+"""Large sets of counterfactuals on disk, in shards that any number of processes write.
+
+Shards are Parquet files in the form of the Hugging Face `datasets` library, which reads them as
+`load_dataset("parquet", data_files="FOLDER/*.parquet")`, images decoded. How the images are drawn
+is not here: see `cgn.imagenet`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgn.counterfactuals import choose_classes
+from cgn.distributed import Team
+from cgn.files import DECODERS, ImageFiles, read_ahead
+from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.images import Factors, ImageSet, to_bytes
+from cgn.model import weights_sha256
+
+MANIFEST = "set.json"
+IMAGE = "image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetConfig:
+    """Everything that fixes a set of counterfactuals, but for the weights they are drawn with.
+
+    Raises:
+        ValueError: If a number is out of its range, or there is no such image format.
+    """
+
+    n: int  # images
+    classes: str = "random"  # or "best", or three labels as in "207,340,970"
+    truncation: float = 0.5  # of the noise
+    seed: int = 0
+    shard_size: int = 1_000  # images a file
+    image_format: Literal["jpeg", "png"] = "jpeg"  # 20 or 100 kB an image; PNG loses nothing
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        if min(self.n, self.shard_size) < 1:
+            raise ValueError(f"n and shard_size must be positive, got {self.n}, {self.shard_size}")
+        if not 0 < self.truncation <= 1:
+            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        if self.image_format not in ("jpeg", "png"):
+            raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
+
+    @property
+    def n_shards(self) -> int:
+        """How many files."""
+        return -(-self.n // self.shard_size)
+
+    def shard_name(self, shard: int) -> str:
+        """Name of one file."""
+        return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+def shard_seed(seed: int, shard: int) -> int:
+    """Derive the seed of a shard, so that it does not matter who draws it and after what.
+
+    Example:
+        >>> shard_seed(0, 0) == shard_seed(0, 1)
+        False
+    """
+    digest = hashlib.sha256(f"{seed}/{shard}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")  # fits an int64
+
+
+def generate(
+    cgn: ImageNetCGN,
+    config: SetConfig,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    batch_size: int = 1,
+    team: Team = Team(),  # noqa: B008
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw a set of counterfactuals into a folder; shards that are there are left alone.
+
+    Nothing that the images do not need is computed: no x_gt, no saliency of backgrounds.
+
+    Args:
+        cgn: Draws the images.
+        config: What to draw.
+        folder: Is made if it is missing.
+        device: Where this process draws.
+        dtype: Of the maps; bfloat16 is faster where the device knows it.
+        batch_size: Images at once; it changes them no more than rounding does.
+        team: The processes that share the work; each writes whole shards of its own.
+        progress: Called with images done or found, and images in all, of this process.
+
+    Raises:
+        ValueError: If the folder holds another set.
+    """
+    about = asdict(config) | {"weights_sha256": weights_sha256(cgn)}
+    if team.leads:
+        _claim(folder, about)
+    team.wait()
+    fast = cgn.for_sampling(dtype).to(device)
+    own = range(team.rank, config.n_shards, team.size)
+    for done, shard in enumerate(own, 1):
+        path = folder / config.shard_name(shard)
+        if not path.is_file():
+            _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
+        if progress is not None:
+            progress(done, len(own))
+    team.wait()
+
+
+def _claim(folder: Path, about: dict[str, Any]) -> None:
+    """Note in the folder what it holds, or find that it already does."""
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        there = json.loads(manifest.read_text(encoding="utf-8"))
+        if odd := sorted(name for name in about if about[name] != there.get(name)):
+            raise ValueError(
+                f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
+                "or repeat the command it was made with"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    part = manifest.with_suffix(".part")
+    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    part.replace(manifest)
+
+
+@torch.inference_mode()
+def _rows(
+    cgn: ImageNetCGN, config: SetConfig, shard: int, device: torch.device, batch_size: int
+) -> dict[str, list[Any]]:
+    """Draw one shard, as columns."""
+    first = shard * config.shard_size
+    n = min(config.shard_size, config.n - first)
+    seed = shard_seed(config.seed, shard)
+    generator = torch.Generator().manual_seed(seed)
+    factors = choose_classes(config.classes, n, cgn.config.n_classes, generator)
+    noise = truncated_noise(n, cgn.config.noise_size, generator, config.truncation)
+    encoded: list[bytes] = []
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for index in torch.arange(n).split(batch_size):
+            labels = factors.map(lambda each, i=index: each[i].to(device))  # type: ignore[misc]
+            parts = cgn.draw(noise[index].to(device), labels, config.truncation)
+            pixels = to_bytes(parts.image()).movedim(1, -1).cpu().numpy()
+            encoded += pool.map(lambda image: _encode(image, config), pixels)
+    return {
+        IMAGE: [{"bytes": each, "path": None} for each in encoded],
+        **{name: labels.tolist() for name, labels in factors._asdict().items()},
+        "id": list(range(first, first + n)),
+        "seed": [seed] * n,
+        "sha256": [hashlib.sha256(each).hexdigest() for each in encoded],
+    }
+
+
+def _encode(pixels: Any, config: SetConfig) -> bytes:
+    """Turn pixels, (H, W, 3) uint8, into a file."""
+    file = io.BytesIO()
+    quality = {"quality": config.jpeg_quality} if config.image_format == "jpeg" else {}
+    Image.fromarray(pixels).save(file, config.image_format, **quality)
+    return file.getvalue()
+
+
+def _write(columns: dict[str, list[Any]], path: Path) -> None:
+    """Write a shard atomically, in the form of `datasets`."""
+    import datasets  # seconds to import
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    numbers = dict.fromkeys((*Factors._fields, "id", "seed"), datasets.Value("int64"))
+    features = {IMAGE: datasets.Image(), **numbers, "sha256": datasets.Value("string")}
+    table = pa.table(columns, schema=datasets.Features(features).arrow_schema)
+    part = path.with_name(path.name + ".part")
+    parquet.write_table(table, part, row_group_size=100)
+    part.replace(path)
+
+
+class ImageShards(ImageSet):
+    """A set of counterfactuals that lies in shards and is decoded where it is touched.
+
+    Attributes:
+        rows: Which rows of the table, in the order of the images, (N,) int64.
+    """
+
+    rows: Tensor
+
+    def __init__(self, table: Any, factors: Factors, ids: Tensor, rows: Tensor) -> None:
+        """Name the rows of a table of `datasets`; see `load_shards`."""
+        own = {"table": table, "factors": factors, "ids": ids, "rows": rows, "masks": None}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)  # as all image sets, these don't change
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def pixels(self) -> Tensor:
+        """Decode all images at once, (N, 3, H, W) uint8."""
+        return self.read(slice(None))
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Decode the chosen images, (B, 3, H, W) uint8."""
+        files = self.table[self.rows[index].tolist()][IMAGE]  # type: ignore[attr-defined]
+        with ThreadPoolExecutor(DECODERS) as pool:
+            return torch.stack(list(pool.map(lambda file: _decode(file["bytes"]), files)))
+
+    def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Read one batch after the other, each next one while the last one is used."""
+        return read_ahead(self.read, indices)
+
+    def select(self, index: Tensor | slice) -> ImageShards:
+        """Return the set of the chosen images."""
+        factors = self.factors.map(lambda labels: labels[index])
+        table = self.table  # type: ignore[attr-defined]
+        return ImageShards(table, factors, self.ids[index], self.rows[index])
+
+    def sha256(self) -> str:
+        """Hash the files of the images and the labels."""
+        digest = hashlib.sha256()
+        hashes = self.table.select_columns("sha256")  # type: ignore[attr-defined]
+        for row in hashes[self.rows.tolist()]["sha256"]:
+            digest.update(row.encode())
+        for labels in self.factors:
+            digest.update(labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def _decode(file: bytes) -> Tensor:
+    """Read one image, (3, H, W) uint8."""
+    from torchvision.transforms.functional import pil_to_tensor  # seconds to import
+
+    with Image.open(io.BytesIO(file)) as image:
+        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+    return pixels
+
+
+def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
+    """Open a set that `generate` wrote.
+
+    Args:
+        folder: Its folder.
+        cache: Where `datasets` keeps its memory-mapped copy; None takes its own place.
+
+    Raises:
+        ValueError: If there is no set, or shards are missing.
+    """
+    import datasets  # seconds to import
+
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
+    about = json.loads(manifest.read_text(encoding="utf-8"))
+    about.pop("weights_sha256")
+    config = SetConfig(**about)
+    paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of {len(paths)} shards, {missing[0]} first; repeat the "
+            "command that made it, and it goes on"
+        )
+    table = datasets.Dataset.from_parquet(
+        [str(path) for path in paths], cache_dir=None if cache is None else str(cache)
+    ).cast_column(IMAGE, datasets.Image(decode=False))
+    numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    factors = Factors(*(numbers[name] for name in Factors._fields))
+    return ImageShards(table, factors, numbers["id"], torch.arange(len(table)))
+
+
+def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
+    """Open counterfactuals that the original authors' code drew.
+
+    Args:
+        folder: With `labels.csv` and `ims/<name>_<mode>.jpg`.
+        mode: Which of the images.
+
+    Returns:
+        The images as they are, each with its three labels.
+
+    Raises:
+        ValueError: If a file is missing, or the labels cannot be read.
+    """
+    path = folder / "labels.csv"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    try:
+        labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
+    names = [row[1] for row in rows]
+    paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
+    if missing := [each.name for each in paths if not each.is_file()]:
+        raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
+    if not paths:
+        raise ValueError(f"{path} names no images")
+    with Image.open(paths[0]) as image:
+        size_px = image.width
+    return ImageFiles(paths, Factors(*labels.unbind(1)), torch.arange(len(paths)), size_px=size_px)

@@ -1,0 +1,89 @@
+"""How long something takes, how much memory it needs, and what share of the device it uses."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.utils.flop_counter import FlopCounterMode
+
+# Full sizes and what is only worth measuring then; as an ordinary test each case runs once, small.
+FULL = "--benchmark-only" in sys.argv
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+
+
+def measure(
+    benchmark: BenchmarkFixture,
+    run: Callable[[], object],
+    n_images: int,
+    device: str,
+    rounds: int = 3,
+) -> None:
+    """Time `run` after one unmeasured call, if there is more than one, waiting for the device to finish each time."""
+
+    def synchronised() -> None:
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    forget_peak(device)
+    benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=rounds > 1)  # type: ignore[no-untyped-call]
+    info = benchmark.extra_info
+    info |= {"device": device, "threads": torch.get_num_threads(), "peak_bytes": peak(device)}
+    if benchmark.stats is None:  # as with --benchmark-disable
+        return
+    seconds = benchmark.stats.stats.mean
+    info["images_per_second"] = n_images / seconds
+    if FULL:
+        with FlopCounterMode(display=False) as counted:
+            run()
+        info["share_of_matrix_product_peak"] = (
+            counted.get_total_flops() / seconds / matrix_product_peak(device)
+        )
+
+
+@cache
+def matrix_product_peak(device: str) -> float:
+    """Floating-point operations a second of a large matrix product in bfloat16, the best of 5."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def forget_peak(device: str) -> None:
+    """Begin to measure the peak of memory anew."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError, AttributeError):  # Linux with glibc only
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def peak(device: str) -> int | None:
+    """Bytes held at most since `forget_peak`; None where nobody counts them."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return 1024 * int(kilobytes.split()[1])
+    return None
