@@ -29,7 +29,7 @@ def measure(
     device: str,
     rounds: int = 3,
 ) -> None:
-    """Time `run` after one unmeasured call, if there is more than one, waiting for the device to finish each time."""
+    """Time `run`, waiting for the device to finish; before several calls one is not measured."""
 
     def synchronised() -> None:
         run()
