@@ -200,7 +200,7 @@ class TextureMechanism(Mechanism):
         condition = self._condition(noise, labels)
         colour, contrast = self.plain(condition)[:, :, None, None].chunk(2, dim=1)
         pattern = self._draw(condition)
-        tile = (1.1 * (colour + (1 + contrast) * pattern).sigmoid() - 0.05).clamp(0, 1)
+        tile: Tensor = (1.1 * (colour + (1 + contrast) * pattern).sigmoid() - 0.05).clamp(0, 1)
         if origin is not None:
             tile = roll(tile, origin)
         return tile.repeat(1, 1, self.repeats, self.repeats)

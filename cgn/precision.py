@@ -20,6 +20,6 @@ def bfloat16_pays(device: torch.device | str) -> bool:
     """
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # PyTorch has no public question for this one.
     return kind == "cpu" and torch.cpu._is_avx512_bf16_supported()
