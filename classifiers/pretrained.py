@@ -72,9 +72,16 @@ class Pretrained:
         Args:
             mean: By channel.
             deviation: By channel.
+
+        Raises:
+            ValueError: If its own lies within, as that of an ensemble's backbone does.
         """
-        network = self.module.network if isinstance(self.module, Normalised) else self.module
-        return replace(self, module=Normalised(network, mean, deviation).eval())
+        if not isinstance(self.module, Normalised):
+            raise ValueError(
+                f"{self.spec} normalises images within, which a protocol cannot replace; choose "
+                "another --protocol"
+            )
+        return replace(self, module=Normalised(self.module.network, mean, deviation).eval())
 
 
 class Normalised(nn.Module):

@@ -335,3 +335,15 @@ def test_weights_that_are_not_those_of_the_address_are_refused(published: Path) 
 def test_an_unknown_network_by_address_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match="write one of geirhos:resnet50_trained_on_SIN, "):
         load("geirhos:resnet50")
+
+
+def test_a_normalisation_within_a_network_is_not_put_before_by_another() -> None:
+    network = Pretrained(
+        spec="ensemble:mine",
+        module=nn.Flatten(),
+        weights_sha256="w",
+        preprocessing=Preprocessing(8, 8),
+        n_classes=3,
+    )
+    with pytest.raises(ValueError, match="ensemble:mine normalises images within"):
+        network.normalised_by((0.5,) * 3, (0.5,) * 3)
