@@ -40,7 +40,7 @@ from benchmarks.choices import (
     require_pretrained,
     suites_with_rows,
 )
-from benchmarks.comparison import compare
+from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
 from benchmarks.evaluate import usual_precision
 from benchmarks.examination import (
@@ -76,7 +76,7 @@ from benchmarks.leaderboard import (
 )
 from benchmarks.predictions import Run, load_runs
 from benchmarks.processes import joined
-from benchmarks.progress import Clock, Progress, Update, bar, progress_bars
+from benchmarks.progress import Clock, Progress, bar, progress_bars
 from benchmarks.protocols import check_protocols, pin
 from benchmarks.published import ALSO, OFFICIAL, beside, lacking, published, to_measure
 from benchmarks.readme import readme_blocks, rewritten
@@ -84,7 +84,7 @@ from benchmarks.rendered import training_cached
 from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
-from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -93,22 +93,24 @@ from benchmarks.tables import (
     scores_table,
     sensitivity_table,
 )
-from benchmarks.training_sets import OWN_TEXTURE, fixed_sets, trained_cgn, with_drawn
+from benchmarks.training_sets import (
+    counterfactuals_of,
+    fixed_sets,
+    real_images,
+    require_cgn,
+    trained_cgn,
+    with_drawn,
+)
 from cgn.counterfactuals import (
     SHIPPED,
-    combinations,
     find_weights,
-    interpolation,
     sample,
     sheet,
-    some_classes,
-    write_png,
 )
 from cgn.critic import VGGFeatures
 from cgn.distributed import here, own_device, team
 from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
-from cgn.hub import hub_images
 from cgn.imagenet import ImageNetCGN
 from cgn.imagenet_training import (
     IMAGENET_PRESETS,
@@ -121,13 +123,12 @@ from cgn.imagenet_training import (
 )
 from cgn.images import ImageSet
 from cgn.interventions import find_objects_cached
-from cgn.log import LossLog
+from cgn.log import LossLog, told
 from cgn.loop import seeded
-from cgn.masks import masks_from_files, paths_of_masks
 from cgn.model import CGN
+from cgn.pictures import draw_picture, sheets
 from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality
-from cgn.recombination import recombine_cached
 from cgn.shards import SetConfig, generate
 from cgn.train import train
 from classifiers import MODELS
@@ -148,7 +149,6 @@ from classifiers.shipped import (
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 # Rows of the sheet: the authors' choice.
-SHEET_CLASSES = (15, 251, 330, 382, 385, 483, 559, 751, 938, 947, 999)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -371,19 +371,6 @@ def compare_models(options: argparse.Namespace) -> None:
     console().print(differences_table(first, second, found))
 
 
-def making(models: Sequence[str]) -> str:
-    """Name the commands that score models, given by their names in the leaderboards."""
-    names: dict[float, list[str]] = {}
-    for model in models:
-        plain, correlation = unmarked(model.partition("/")[0])
-        names.setdefault(correlation, []).append(plain)
-    return " and ".join(
-        f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"
-        f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
-        for correlation, plain in names.items()
-    )
-
-
 def official_data(options: argparse.Namespace) -> int:
     """Fetch or check official data, or list it; 1 if something is off."""
     root: Path = options.folder or data_folder()
@@ -537,14 +524,6 @@ def run_published(exam: Exam, place: Place) -> None:
             run_pretrained(spec, [exam], place)
         except ValueError as error:
             place.bars.console.print(f"not run: {error}")
-
-
-def require_cgn(exam: Exam, bars: Progress) -> None:
-    """Find out now, not hours later at the third suite, that a CGN has to be trained first."""
-    world, source = exam.suite.world, exam.source
-    with bar(bars, f"{world.name}: training images"):
-        biased = training_cached(world, "train", source, images_folder())
-    trained_cgn(world, source, biased, seed=0)
 
 
 def report(options: argparse.Namespace) -> None:
@@ -719,38 +698,6 @@ def fit_ensemble(options: argparse.Namespace) -> None:
             print(f"wrote {out}; score it with --model ensemble:{out}")
 
 
-def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
-    """Find the images that `fit` is given, and the names of their classes."""
-    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
-    if options.images.startswith("hub:"):
-        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
-    return image_folder(Path(options.images).expanduser(), preprocessing)
-
-
-def counterfactuals_of(
-    options: argparse.Namespace, images: ImageSet, n_classes: int, seed: int, update: Update
-) -> ImageSet:
-    """Read the counterfactuals that `fit` is given, or recombine the images by their masks."""
-    if options.counterfactuals:
-        return ImageSet.load(options.counterfactuals)
-    if not isinstance(images, ImageFiles):
-        raise ValueError(
-            "masks go with a folder of images; for a set of the hub name a file with "
-            "--counterfactuals"
-        )
-    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
-    return recombine_cached(
-        images,
-        masks_from_files(paths, options.size, images.preprocessing),
-        options.n_counterfactuals,
-        n_classes=n_classes,
-        seed=seed,
-        own_texture=OWN_TEXTURE,
-        cache=cache_folder() / "counterfactuals",
-        progress=update,
-    )
-
-
 def train_imagenet_cgn(options: argparse.Namespace) -> None:
     """Train the ImageNet CGN, alone or with the other processes of `torchrun`."""
     if options.suite != "in9" or options.u2net is None:
@@ -791,26 +738,6 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
             )
         if of.leads:
             keep_imagenet(cgn, config, out, options, time.perf_counter() - started, device)
-
-
-def told(update: Update, log: LossLog | None) -> Callable[[int, int, dict[str, float]], None]:
-    """Tell the bar and the log of each step."""
-
-    def progress(step: int, steps: int, terms: dict[str, float]) -> None:
-        update(step, steps)
-        if log is not None:
-            log(step, steps, terms)
-
-    return progress
-
-
-def sheets(folder: Path) -> Callable[[ImageNetCGN, int], None]:
-    """Draw a sheet of the CGN as it is at each checkpoint."""
-
-    def draw(cgn: ImageNetCGN, step: int) -> None:
-        sheet(cgn, folder / f"step{step:05}.png", n_per_class=1, classes=SHEET_CLASSES)
-
-    return draw
 
 
 def keep_imagenet(
@@ -856,7 +783,8 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
     if options.combine or options.interpolate:
         config = SetConfig(**{"n": 1} | given)
         fast = cgn.for_sampling(dtype).to(device)
-        draw_picture(fast, config, options)
+        way = {"interpolate": options.interpolate, "to": options.to}
+        draw_picture(fast, config, options.out, combine=options.combine, **way)
         print(f"wrote {options.out}")
         return
     if "n" not in given:
@@ -876,22 +804,6 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
         )
         if of.leads:
             print(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
-
-
-def draw_picture(cgn: ImageNetCGN, config: SetConfig, options: argparse.Namespace) -> None:
-    """Draw combinations, or the way from one class to another."""
-    seed, truncation = config.seed, config.truncation
-    if options.combine:
-        classes = some_classes(config.classes, options.combine, cgn.config.n_classes, config.seed)
-        combinations(cgn, classes, options.out, seed=seed, truncation=truncation)
-        return
-    if options.to is None:
-        raise ValueError("--interpolate needs --to, the class it ends with")
-    begin = some_classes(config.classes, 1, cgn.config.n_classes, config.seed)
-    images = interpolation(
-        cgn, begin, options.interpolate, options.to, seed=seed, truncation=truncation
-    )
-    write_png(torch.cat(list(images), dim=2), options.out)
 
 
 def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:

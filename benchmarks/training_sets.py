@@ -1,23 +1,27 @@
-"""Images that classifiers of a world are fitted to: its own, and those that generators draw.
+"""Images that classifiers are fitted to: those of worlds, of generators, and of the user.
 
 Which sets a classifier sees is not here: the recipe says so.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Set
 from pathlib import Path
 
 from benchmarks.choices import chosen_preset
-from benchmarks.examination import Place
+from benchmarks.examination import Exam, Place
 from benchmarks.folders import cache_folder, images_folder, own_weights
-from benchmarks.progress import bar
+from benchmarks.progress import Progress, Update, bar
 from benchmarks.rendered import training_cached
 from benchmarks.suite import DataSource, World
 from cgn.counterfactuals import Weights, find_weights, sample_cached
+from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.gan import generated_cached
+from cgn.hub import hub_images
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
+from cgn.masks import masks_from_files, paths_of_masks
 from cgn.recombination import recombine_cached
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
@@ -109,6 +113,22 @@ def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -
     )
 
 
+def require_cgn(exam: Exam, bars: Progress) -> None:
+    """Find out now, not hours later at the third suite, that a CGN has to be trained first.
+
+    Args:
+        exam: Of the world whose CGN it is.
+        bars: The display.
+
+    Raises:
+        ValueError: If there is no CGN of the world's training images.
+    """
+    world, source = exam.suite.world, exam.source
+    with bar(bars, f"{world.name}: training images"):
+        biased = training_cached(world, "train", source, images_folder())
+    trained_cgn(world, source, biased, seed=0)
+
+
 def counterfactuals(world: World, weights: Path, seed: int, place: Place) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache.
 
@@ -197,3 +217,57 @@ def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageS
             cache=cache_folder() / "generated",
             progress=update,
         )
+
+
+def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
+    """Find the images that `bench.py fit` is given.
+
+    Args:
+        options: `images`, `split` and `size`, as on the command line.
+
+    Returns:
+        The images, and the names of their classes.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
+    if options.images.startswith("hub:"):
+        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
+    return image_folder(Path(options.images).expanduser(), preprocessing)
+
+
+def counterfactuals_of(
+    options: argparse.Namespace, images: ImageSet, n_classes: int, seed: int, update: Update
+) -> ImageSet:
+    """Read the counterfactuals that `bench.py fit` is given, or recombine images by their masks.
+
+    Args:
+        options: `images`, `counterfactuals`, `masks`, `size` and `n_counterfactuals`, as on the
+            command line.
+        images: From `real_images`.
+        n_classes: Classes there are.
+        seed: Of what is joined with what.
+        update: Called with images done and images in all.
+
+    Raises:
+        ValueError: If masks are given for images that are not files.
+    """
+    if options.counterfactuals:
+        return ImageSet.load(options.counterfactuals)
+    if not isinstance(images, ImageFiles):
+        raise ValueError(
+            "masks go with a folder of images; for a set of the hub name a file with "
+            "--counterfactuals"
+        )
+    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
+    return recombine_cached(
+        images,
+        masks_from_files(paths, options.size, images.preprocessing),
+        options.n_counterfactuals,
+        n_classes=n_classes,
+        seed=seed,
+        own_texture=OWN_TEXTURE,
+        cache=cache_folder() / "counterfactuals",
+        progress=update,
+    )
