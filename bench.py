@@ -7,52 +7,53 @@ together. What the commands do is not here: each line below hands over to the li
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from datetime import timedelta
-from difflib import get_close_matches
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pandas as pd
 import torch
-from platformdirs import user_cache_path
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from torch import nn
 
-from benchmarks import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
-from benchmarks.arguments import command_line, training_settings
-from benchmarks.backgrounds_challenge import (
-    CHALLENGE,
-    Outcome,
-    attack,
-    outcomes_kept,
-    predictions_of,
+from benchmarks import NATURAL, OFFICIAL_SUITES, SUITES
+from benchmarks.arguments import command_line
+from benchmarks.backgrounds_challenge import CHALLENGE
+from benchmarks.choices import (
+    chosen,
+    chosen_config,
+    chosen_device,
+    chosen_preset,
+    chosen_source,
+    chosen_suites,
+    edition,
+    known_suites,
+    require_embedded,
+    require_fitting,
+    require_pretrained,
+    suites_with_rows,
 )
-from benchmarks.comparison import compare
+from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
-from benchmarks.evaluate import (
-    data_sha256,
-    evaluate_outputs,
-    probabilities,
-    score_suite,
-    usual_precision,
+from benchmarks.evaluate import usual_precision
+from benchmarks.examination import (
+    Exam,
+    Fit,
+    Place,
+    caption,
+    examine,
+    origin_of,
+    predicted,
+    read_exam,
 )
+from benchmarks.folders import cache_folder, check_writable, data_folder, images_folder, own_weights
 from benchmarks.gate import (
     check,
     check_history,
@@ -73,16 +74,17 @@ from benchmarks.leaderboard import (
     write_leaderboards,
     write_whole,
 )
-from benchmarks.predictions import Run, load_runs, save
+from benchmarks.predictions import Run, load_runs
 from benchmarks.processes import joined
+from benchmarks.progress import Clock, Progress, bar, progress_bars
 from benchmarks.protocols import check_protocols, pin
-from benchmarks.published import ALSO, OFFICIAL, PART, beside, lacking, published, to_measure
+from benchmarks.published import ALSO, OFFICIAL, beside, lacking, published, to_measure
 from benchmarks.readme import readme_blocks, rewritten
-from benchmarks.rendered import training_cached, variants_cached
+from benchmarks.rendered import training_cached
 from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
-from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked, unmarked
+from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -91,25 +93,24 @@ from benchmarks.tables import (
     scores_table,
     sensitivity_table,
 )
-from cgn.cache import cache_key
+from benchmarks.training_sets import (
+    counterfactuals_of,
+    fixed_sets,
+    real_images,
+    require_cgn,
+    trained_cgn,
+    with_drawn,
+)
 from cgn.counterfactuals import (
     SHIPPED,
-    Weights,
-    combinations,
     find_weights,
-    interpolation,
     sample,
-    sample_cached,
     sheet,
-    some_classes,
-    write_png,
 )
 from cgn.critic import VGGFeatures
 from cgn.distributed import here, own_device, team
 from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
-from cgn.gan import generated_cached
-from cgn.hub import hub_images
 from cgn.imagenet import ImageNetCGN
 from cgn.imagenet_training import (
     IMAGENET_PRESETS,
@@ -121,28 +122,21 @@ from cgn.imagenet_training import (
     without,
 )
 from cgn.images import ImageSet
-from cgn.interventions import abduct_cached, find_objects_cached
-from cgn.log import LossLog
+from cgn.interventions import find_objects_cached
+from cgn.log import LossLog, told
 from cgn.loop import seeded
-from cgn.masks import masks_from_files, paths_of_masks
-from cgn.model import CGN, weights_sha256
+from cgn.model import CGN
+from cgn.pictures import draw_picture, sheets
 from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality
-from cgn.recombination import recombine_cached
 from cgn.shards import SetConfig, generate
-from cgn.train import PRESETS, TrainConfig, train
+from cgn.train import train
 from classifiers import MODELS
 from classifiers.ensemble import EnsembleConfig, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
-from classifiers.recipes import (
-    FACTOR_CLASSIFIER,
-    N_COUNTERFACTUALS,
-    N_RECOMBINED,
-    OWN_TEXTURE,
-    Recipe,
-)
+from classifiers.recipes import FACTOR_CLASSIFIER, Recipe
 from classifiers.shipped import FOLDER as CLASSIFIERS
 from classifiers.shipped import (
     PREFIX,
@@ -152,16 +146,9 @@ from classifiers.shipped import (
     shipped_path,
 )
 
-CPU = torch.device("cpu")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
 # Rows of the sheet: the authors' choice.
-SHEET_CLASSES = (15, 251, 330, 382, 385, 483, 559, 751, 938, 947, 999)
-
-Entry = TypeVar("Entry")
-Config = TypeVar("Config", TrainConfig, ImageNetTrainConfig)
-Update = Callable[..., None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,152 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
-
-
-def chosen(
-    text: str, known: Mapping[str, Entry], kind: str, groups: Mapping[str, Sequence[str]]
-) -> list[Entry]:
-    """Look names up, each once; an unknown one is an error that names the nearest."""
-    names = [name for part in text.split(",") for name in groups.get(part, [part])]
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, [*known, *groups], n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown {kind} {name!r}; {hint}See `bench.py list`")
-    return [known[name] for name in dict.fromkeys(names)]
-
-
-def chosen_suites(text: str) -> list[Suite]:
-    """Look suites up; `mnists` are those that are called so."""
-    groups = {
-        "all": list(SUITES),
-        "mnists": [name for name in SUITES if name.endswith("mnist")],
-        "t10k": list(T10K),
-        "attributions": list(ATTRIBUTIONS),
-        "natural": list(NATURAL),
-    }
-    return chosen(text, known_suites(), "suite", groups)
-
-
-def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, their twins, and what moves a model."""
-    official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
-
-
-def edition(suite: Suite, source: DataSource) -> Suite:
-    """Choose the official edition of a suite if the user has its images, and it has one."""
-    return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
-
-
-def suites_with_rows(results: Path) -> list[Suite]:
-    """Suites that have a leaderboard."""
-    return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
-
-
-def chosen_device(name: str) -> torch.device:
-    """Turn the flag into a device that is there."""
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise ValueError("PyTorch sees no GPU here; leave --device out to use the CPU")
-    return own_device(torch.device("cuda")) if there and name != "cpu" else CPU
-
-
-def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
-    """Decide where a suite's data comes from: as asked, else official if it is there."""
-    official = official_folder(suite)
-    if options.data in (None, "embedded"):
-        folder = official if options.data is None and official.is_dir() else None
-    else:
-        folder = official if options.data == "official" else Path(options.data).expanduser()
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
-    textures = options.textures if suite.world.name == "wildlife-mnist" else None
-    source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
-    if source.correlation < 1 and not suite.world.correlates:
-        raise ValueError(
-            f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
-            "leave out either"
-        )
-    return source
-
-
-def official_folder(suite: Suite) -> Path:
-    """Where a suite's official data is looked for; all MNISTs share one folder."""
-    if suite.name in NATURAL:
-        return data_folder()  # they take their images from several folders within it
-    name = suite.name.removesuffix("-official").removesuffix("-challenge")
-    return data_folder() / ("mnist" if "mnist" in name else name)
-
-
-def data_folder() -> Path:
-    """Where official data is looked for."""
-    return Path(os.environ.get("CGN_BENCH_DATA") or user_cache_path("cgn-bench") / "data")
-
-
-def cache_folder() -> Path:
-    """Where images and fitted classifiers are kept between runs."""
-    return Path(os.environ.get("CGN_BENCH_CACHE") or user_cache_path("cgn-bench"))
-
-
-def images_folder() -> Path:
-    """Where rendered embedded images are kept."""
-    return cache_folder() / "images"
-
-
-def own_weights() -> Path:
-    """Where CGNs that the user trained are kept, and found before the shipped ones."""
-    return cache_folder() / "weights"
-
-
-def check_writable(folder: Path, flag: str) -> None:
-    """Find out now, not after an hour of training, that nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); name another place with {flag}"
-        ) from None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run happens: on what, into which folder, and who is told how far it is."""
-
-    device: torch.device
-    results: Path
-    bars: Progress
-    precision: str | None = None
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """What networks run in, if that is not left to the device."""
-        return PRECISIONS[self.precision] if self.precision else None
-
-
-@dataclass(frozen=True)
-class Exam:
-    """A suite with its test images read and hashed, under one of its protocols."""
-
-    suite: Suite
-    source: DataSource
-    variants: dict[str, ImageSet]
-    data_sha256: str
-    protocol: str
-
-    @property
-    def shown(self) -> Suite:
-        """The suite as the protocol has it."""
-        return self.suite.under(self.protocol)
-
-    @property
-    def source_name(self) -> str:
-        """How its rows are marked; rows on a part of the official images are told from others."""
-        counts = {name: len(images) for name, images in self.variants.items()}
-        whole = not self.suite.n_images or counts == self.suite.n_images
-        return self.source.name if whole else f"{self.source.name}{PART}"
 
 
 def run(options: argparse.Namespace) -> None:
@@ -383,34 +224,6 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     return [*specs, *shipped, *fitted_here], exams
 
 
-def require_pretrained(
-    options: argparse.Namespace, ours: Sequence[str], suites: Sequence[Suite]
-) -> None:
-    """Refuse what only goes with pretrained networks where others are asked for."""
-    asked = {"--precision": options.precision is not None, "torchrun": here().size > 1}
-    for name in (name for name, is_asked in asked.items() if is_asked and ours):
-        raise ValueError(
-            f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
-        )
-    if options.precision and CHALLENGE in suites:
-        raise ValueError(f"{CHALLENGE.name} runs in float32 only; leave out --precision")
-
-
-def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:
-    """Refuse models whose classes are not those that a suite asks for."""
-    for suite in suites:
-        if suite.decide is None and specs:
-            raise ValueError(
-                f"{specs[0]} knows ImageNet's 1,000 classes, for which {suite.name} has no images "
-                "here; point --data at the folder of the official ones, or take another suite"
-            )
-        if suite.decide is not None and ours:
-            raise ValueError(
-                f"{ours[0]} is trained here, on other classes than the official images "
-                "have; take a pretrained network, such as efficientnet-lite0, or --data embedded"
-            )
-
-
 def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
     """Let a pretrained network take all exams; its name in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
@@ -422,17 +235,8 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
         seen, module = shown_to(network, exam)
-        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), place)
+        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), outputs, place)
     return name
-
-
-def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> None:
-    """Refuse shipped classifiers on other test images, which they may have been fitted to."""
-    if shipped and set(sources) - {EMBEDDED}:
-        raise ValueError(
-            f"{shipped[0]} was fitted on the embedded data and is for its test images alone; say "
-            "--data embedded, without --textures and --correlation"
-        )
 
 
 def run_shipped(
@@ -440,7 +244,7 @@ def run_shipped(
 ) -> list[Row]:
     """Let the classifiers that come with the package take the exams of their worlds."""
     fits = {exam.suite.world.name: shipped_fit(spec, exam.suite, folder) for exam in exams}
-    return [row for e in exams for row in examine(e, fits[e.suite.world.name], place)]
+    return [row for e in exams for row in examine(e, fits[e.suite.world.name], outputs, place)]
 
 
 def shipped_fit(spec: str, suite: Suite, folder: Path = CLASSIFIERS) -> Fit:
@@ -463,15 +267,6 @@ def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
         for name, images in exam.variants.items()
     }
     return replace(exam, variants=prepared), network.module
-
-
-def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
-    """Make or read a suite's test images."""
-    with bar(bars, f"{suite.name}: test images"):
-        variants = variants_cached(suite, source, images_folder())
-        # The hash is for rows, which the first of several processes writes.
-        sha256 = data_sha256(variants) if here().leads else ""
-        return Exam(suite, source, variants, sha256, suite.protocol)
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -509,130 +304,7 @@ def run_world(
             fit = fitted(recipe, sets, len(world.classes), seed, generators, place)
             for exam in exams:
                 seen = replace(exam, variants=seen_by(recipe, exam.variants))
-                examine(seen, fit, place)
-
-
-def fixed_sets(
-    world: World, source: DataSource, kinds: Set[str], place: Place
-) -> dict[str, ImageSet]:
-    """Read the training sets that are the same for every seed."""
-    sets: dict[str, ImageSet] = {}
-    with bar(place.bars, f"{world.name}: training images"):
-        if kinds - {"unbiased"}:
-            sets["biased"] = training_cached(world, "train", source, images_folder())
-        if "unbiased" in kinds:
-            sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
-    return sets
-
-
-def with_drawn(
-    fixed: Mapping[str, ImageSet],
-    world: World,
-    source: DataSource,
-    kinds: Set[str],
-    seed: int,
-    place: Place,
-) -> tuple[dict[str, ImageSet], dict[str, int]]:
-    """Add the training sets that a generator draws for a seed; and the seeds of generators."""
-    sets = dict(fixed)
-    generators: dict[str, int] = {}
-    if kinds & {"counterfactual", "abducted"}:
-        weights = trained_cgn(world, source, sets["biased"], seed)
-        generators |= dict.fromkeys(("counterfactual", "abducted"), weights.seed)
-    if "counterfactual" in kinds:
-        sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
-    if "abducted" in kinds:
-        sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
-    if "recombined" in kinds:
-        sets["recombined"] = recombined(world, sets["biased"], seed, place)
-    if "generated" in kinds:
-        sets["generated"] = generated(world, sets["biased"], seed, place)
-        generators["generated"] = chosen_preset(world).seed
-    return sets, generators
-
-
-def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -> Weights:
-    """Find the CGN whose images are for a seed of the classifier."""
-    return find_weights(
-        world.name, biased.sha256(), own_weights(), source.name, source.correlation, seed=seed
-    )
-
-
-def counterfactuals(world: World, weights: Path, seed: int, place: Place) -> ImageSet:
-    """Sample counterfactual images of a world, or take them from the cache."""
-    with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
-        return sample_cached(
-            weights,
-            N_COUNTERFACTUALS,
-            seed=seed,
-            device=place.device,
-            cache=cache_folder() / "counterfactuals",
-            progress=update,
-        )
-
-
-def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Place) -> ImageSet:
-    """Make counterfactuals of a world's training images, or take them from the cache."""
-    with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
-        return abduct_cached(
-            weights,
-            biased,
-            # No real shape is left out.
-            max(N_COUNTERFACTUALS, len(biased)),
-            seed=seed,
-            device=place.device,
-            cache=cache_folder() / "counterfactuals",
-            progress=update,
-        )
-
-
-def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
-    """Join parts of a world's training images anew, or take the images from the cache."""
-    folder = cache_folder() / "counterfactuals"
-    found = biased.masks if world.masks_found else None
-    with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
-        return recombine_cached(
-            biased,
-            find_objects_cached(biased, folder) if found is None else found > 0,
-            N_RECOMBINED,
-            n_classes=len(world.classes),
-            seed=seed,
-            own_texture=OWN_TEXTURE,
-            device=place.device,
-            cache=folder,
-            progress=update,
-        )
-
-
-def chosen_preset(world: World) -> TrainConfig:
-    """How the CGN of a world is trained unless told otherwise, and its GAN always."""
-    return PRESETS.get(world.name, TrainConfig())
-
-
-def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
-    """Sample images of a GAN trained on a world as its CGN is, or take them from the cache."""
-    with bar(place.bars, f"{world.name}: GAN, seed {seed}") as update:
-        return generated_cached(
-            biased,
-            len(world.classes),
-            chosen_preset(world),
-            N_COUNTERFACTUALS,
-            seed=seed,
-            device=place.device,
-            cache=cache_folder() / "generated",
-            progress=update,
-        )
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A classifier, and where it comes from; text is as `Row` has it."""
-
-    name: str
-    module: nn.Module
-    weights_sha256: str
-    seed: int
-    generator_seed: str
+                examine(seen, fit, outputs, place)
 
 
 def fitted(
@@ -656,132 +328,6 @@ def fitted(
         )
     drew = {str(generators[kind]) for kind in recipe.trains_on if kind in generators}
     return Fit(recipe.name, module, weights_sha256, seed, " ".join(sorted(drew)))
-
-
-def examine(exam: Exam, fit: Fit, place: Place) -> list[Row]:
-    """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard."""
-    name = marked(fit.name, exam.source.correlation)
-    rows: list[Row] = []
-    tables, speed = predicted(exam, fit.module, name, place)
-    if not here().leads:
-        return rows
-    for head, predictions in tables.items():
-        origin = origin_of(exam, fit, f"{name}/{head}" if head else name)
-        save(predictions, origin.path(place.results, exam.shown.view_name), origin)
-        found: dict[str, Any] = {
-            "images_per_second": round(speed, 1),
-            **environment(place.device),
-            "generator_seed": fit.generator_seed,
-        }
-        for suite in exam.suite.allowed(origin.protocol, predictions.columns):
-            run = asdict(replace(origin, protocol=suite.protocol))
-            rows += [
-                Row(**run, variant=s.variant, metric=s.metric, **e._asdict(), **found)
-                for s, e in score_suite(suite, predictions).items()
-            ]
-    append(rows, place.results)
-    write_leaderboards(place.results, [exam.suite])
-    write_sensitivity(place.results, known_suites().values())
-    return rows
-
-
-def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
-    """Say what was run on what, under the protocol that its predictions are kept as."""
-    return Run(
-        suite=exam.suite.name,
-        protocol=exam.shown.stored_as or exam.protocol,
-        source=exam.source_name,
-        data_sha256=exam.data_sha256,
-        model=model,
-        weights_sha256=fit.weights_sha256,
-        seed=fit.seed,
-    )
-
-
-def predicted(
-    exam: Exam, module: nn.Module, name: str, place: Place
-) -> tuple[dict[str, pd.DataFrame], float]:
-    """Evaluate one module on one suite; predictions of each output, and images per second."""
-    if exam.suite == CHALLENGE:
-        return challenged(exam, module, name, place)
-    total = sum(map(len, exam.variants.values()))
-    done = 0
-    with bar(place.bars, f"{name} on {exam.suite.name}") as update:
-
-        def count(n_images: int) -> None:
-            nonlocal done
-            done += n_images * here().size
-            update(min(done, total), total)
-
-        return evaluate_outputs(
-            module,
-            exam.variants,
-            outputs,
-            device=place.device,
-            n_classes=len(exam.suite.world.classes),
-            decide=exam.suite.decide or probabilities,
-            unchanged=exam.suite.unchanged,
-            columns=exam.suite.columns,
-            precision=place.dtype,
-            progress=count,
-        )
-
-
-def challenged(
-    exam: Exam, module: nn.Module, name: str, place: Place
-) -> tuple[dict[str, pd.DataFrame], float]:
-    """Let a module take the Backgrounds Challenge; an interrupted one goes on where it was."""
-    foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
-    key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
-    started, outcomes = time.perf_counter(), []
-    module.to(place.device).eval()
-    with bar(place.bars, f"{name} on {exam.suite.name}") as update:
-
-        def go_on(earlier: Sequence[Outcome]) -> Iterator[Outcome]:
-            return attack(
-                module,
-                foregrounds,
-                backgrounds,
-                decide=exam.suite.decide or probabilities,
-                device=place.device,
-                earlier=earlier,
-            )
-
-        for outcome in outcomes_kept(cache_folder() / "challenge" / f"{key}.jsonl", go_on):
-            outcomes.append(outcome)
-            update(len(outcomes), len(foregrounds))
-    seconds = time.perf_counter() - started
-    tried = sum(outcome.tried for outcome in outcomes)
-    every = len(foregrounds) * len(backgrounds)
-    place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
-    return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried / seconds
-
-
-def progress_bars() -> Progress:
-    """Make the display of what is being done; it vanishes when all is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    errors = Console(stderr=True)
-    return Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal or not here().leads,
-    )
-
-
-@contextmanager
-def bar(bars: Progress, description: str) -> Iterator[Update]:
-    """Show one task inside the block; yields what to call with steps done and steps in all."""
-    task = bars.add_task(description, total=None)
-
-    def update(done: int, total: int, *_: object) -> None:
-        bars.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    finally:
-        bars.remove_task(task)
 
 
 def console() -> Console:
@@ -808,20 +354,6 @@ def show_what_follows(results: Path, names: Collection[str]) -> None:
         console().print(robustness_table(table))
 
 
-def caption(exam: Exam) -> str:
-    """Say what the numbers are, which data they come from, and how to get the other."""
-    about = f"percent with 95 % interval; protocol {exam.protocol}; {exam.source_name} data"
-    if exam.source.folder is not None:
-        other = "; --data embedded takes the installed data" if exam.suite.embedded else ""
-        return f"{about} from {exam.source.folder}{other}"
-    if "mnist" not in exam.suite.name:
-        return f"{about}, drawn with an installed font"
-    return (
-        f"{about}, installed with the packages; for the official data put MNIST's idx files "
-        f"into {official_folder(exam.suite)}, or name their folder with --data"
-    )
-
-
 def compare_models(options: argparse.Namespace) -> None:
     """Compare two models on every suite on which both have predictions, and print what differs."""
     first, second = options.models
@@ -837,19 +369,6 @@ def compare_models(options: argparse.Namespace) -> None:
             f"on one suite; make them with {making(options.models)}"
         )
     console().print(differences_table(first, second, found))
-
-
-def making(models: Sequence[str]) -> str:
-    """Name the commands that score models, given by their names in the leaderboards."""
-    names: dict[float, list[str]] = {}
-    for model in models:
-        plain, correlation = unmarked(model.partition("/")[0])
-        names.setdefault(correlation, []).append(plain)
-    return " and ".join(
-        f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"
-        f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
-        for correlation, plain in names.items()
-    )
 
 
 def official_data(options: argparse.Namespace) -> int:
@@ -907,7 +426,9 @@ def found_problems(
         problems = check(results, known_suites(), hashes, update)
     problems += check_protocols(versions, hashes)
     try:
-        problems += check_weights(results, reevaluated(exams, Place(CPU, results, bars)))
+        problems += check_weights(
+            results, reevaluated(exams, Place(torch.device("cpu"), results, bars))
+        )
     except ValueError as error:  # weights that have rows are gone, or fit no network any more
         problems.append(str(error))
     if options.against:
@@ -926,7 +447,7 @@ def reevaluated(exams: Sequence[Exam], place: Place) -> list[tuple[Run, pd.DataF
         ours = (runs["suite"] == exam.suite.name) & (runs["protocol"] == exam.suite.protocol)
         for spec in dict.fromkeys(runs[ours & (runs["source"] == exam.source.name)]["model"]):
             fit = shipped_fit(spec, exam.suite)
-            tables, _ = predicted(exam, fit.module, spec, place)
+            tables, _ = predicted(exam, fit.module, outputs, spec, place)
             found.append((origin_of(exam, fit, spec), tables[""]))
     return found
 
@@ -1003,33 +524,6 @@ def run_published(exam: Exam, place: Place) -> None:
             run_pretrained(spec, [exam], place)
         except ValueError as error:
             place.bars.console.print(f"not run: {error}")
-
-
-def require_cgn(exam: Exam, bars: Progress) -> None:
-    """Find out now, not hours later at the third suite, that a CGN has to be trained first."""
-    world, source = exam.suite.world, exam.source
-    with bar(bars, f"{world.name}: training images"):
-        biased = training_cached(world, "train", source, images_folder())
-    trained_cgn(world, source, biased, seed=0)
-
-
-class Clock:
-    """Tells after each seed how much is done, and how long the rest will take at that speed."""
-
-    def __init__(self, n_fits: int, out: Console) -> None:
-        self.n_fits = n_fits
-        self.out = out
-        self.done = 0
-        self.started = time.perf_counter()
-
-    def tell(self, name: str, seeds: Iterable[int], fits_a_seed: int) -> Iterator[int]:
-        """Yield seeds, and print a line whenever the next is asked for."""
-        for seed in seeds:
-            yield seed
-            self.done += fits_a_seed
-            speed = (time.perf_counter() - self.started) / self.done
-            left = timedelta(seconds=round(speed * (self.n_fits - self.done)))
-            self.out.print(f"{name} seed {seed}: {self.done} of {self.n_fits} fits, {left} left")
 
 
 def report(options: argparse.Namespace) -> None:
@@ -1204,38 +698,6 @@ def fit_ensemble(options: argparse.Namespace) -> None:
             print(f"wrote {out}; score it with --model ensemble:{out}")
 
 
-def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
-    """Find the images that `fit` is given, and the names of their classes."""
-    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
-    if options.images.startswith("hub:"):
-        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
-    return image_folder(Path(options.images).expanduser(), preprocessing)
-
-
-def counterfactuals_of(
-    options: argparse.Namespace, images: ImageSet, n_classes: int, seed: int, update: Update
-) -> ImageSet:
-    """Read the counterfactuals that `fit` is given, or recombine the images by their masks."""
-    if options.counterfactuals:
-        return ImageSet.load(options.counterfactuals)
-    if not isinstance(images, ImageFiles):
-        raise ValueError(
-            "masks go with a folder of images; for a set of the hub name a file with "
-            "--counterfactuals"
-        )
-    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
-    return recombine_cached(
-        images,
-        masks_from_files(paths, options.size, images.preprocessing),
-        options.n_counterfactuals,
-        n_classes=n_classes,
-        seed=seed,
-        own_texture=OWN_TEXTURE,
-        cache=cache_folder() / "counterfactuals",
-        progress=update,
-    )
-
-
 def train_imagenet_cgn(options: argparse.Namespace) -> None:
     """Train the ImageNet CGN, alone or with the other processes of `torchrun`."""
     if options.suite != "in9" or options.u2net is None:
@@ -1276,26 +738,6 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
             )
         if of.leads:
             keep_imagenet(cgn, config, out, options, time.perf_counter() - started, device)
-
-
-def told(update: Update, log: LossLog | None) -> Callable[[int, int, dict[str, float]], None]:
-    """Tell the bar and the log of each step."""
-
-    def progress(step: int, steps: int, terms: dict[str, float]) -> None:
-        update(step, steps)
-        if log is not None:
-            log(step, steps, terms)
-
-    return progress
-
-
-def sheets(folder: Path) -> Callable[[ImageNetCGN, int], None]:
-    """Draw a sheet of the CGN as it is at each checkpoint."""
-
-    def draw(cgn: ImageNetCGN, step: int) -> None:
-        sheet(cgn, folder / f"step{step:05}.png", n_per_class=1, classes=SHEET_CLASSES)
-
-    return draw
 
 
 def keep_imagenet(
@@ -1341,7 +783,8 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
     if options.combine or options.interpolate:
         config = SetConfig(**{"n": 1} | given)
         fast = cgn.for_sampling(dtype).to(device)
-        draw_picture(fast, config, options)
+        way = {"interpolate": options.interpolate, "to": options.to}
+        draw_picture(fast, config, options.out, combine=options.combine, **way)
         print(f"wrote {options.out}")
         return
     if "n" not in given:
@@ -1361,22 +804,6 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
         )
         if of.leads:
             print(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
-
-
-def draw_picture(cgn: ImageNetCGN, config: SetConfig, options: argparse.Namespace) -> None:
-    """Draw combinations, or the way from one class to another."""
-    seed, truncation = config.seed, config.truncation
-    if options.combine:
-        classes = some_classes(config.classes, options.combine, cgn.config.n_classes, config.seed)
-        combinations(cgn, classes, options.out, seed=seed, truncation=truncation)
-        return
-    if options.to is None:
-        raise ValueError("--interpolate needs --to, the class it ends with")
-    begin = some_classes(config.classes, 1, cgn.config.n_classes, config.seed)
-    images = interpolation(
-        cgn, begin, options.interpolate, options.to, seed=seed, truncation=truncation
-    )
-    write_png(torch.cat(list(images), dim=2), options.out)
 
 
 def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
@@ -1469,27 +896,6 @@ def measure_cgn(options: argparse.Namespace) -> None:
         cgn, _ = CGN.load(weights)
         scores = measured(cgn, world, source, images, options.seed, device, bars)
     show_quality(scores)
-
-
-def chosen_config(preset: Config, given: Mapping[str, Any]) -> Config:
-    """Replace in a preset what was given on the command line.
-
-    Raises:
-        ValueError: If something was given that only the other scale has.
-    """
-    weights: dict[str, Any] = {
-        field.name: given[f"weight_{field.name}"]
-        for field in fields(preset.weights)
-        if f"weight_{field.name}" in given
-    }
-    rest: dict[str, Any] = {
-        field.name: given[field.name] for field in fields(preset) if field.name in given
-    }
-    known = {*rest, *(f"weight_{name}" for name in weights)}
-    if odd := sorted((training_settings() & given.keys()) - known):
-        flags = ", ".join(f"--{name}".replace("_", "-") for name in odd)
-        raise ValueError(f"{flags}: not a setting of this scale; see `bench.py train --help`")
-    return replace(preset, **rest, weights=replace(preset.weights, **weights))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {

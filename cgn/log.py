@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,24 @@ class LossLog:
 
             self._board = SummaryWriter(str(self.path.with_suffix("")), purge_step=step)
         self._begun = True
+
+
+def told(
+    update: Callable[[int, int], None], log: LossLog | None
+) -> Callable[[int, int, dict[str, float]], None]:
+    """Tell a display and a log of each step.
+
+    Args:
+        update: Called with steps done and steps in all.
+        log: Notes the losses; None notes nothing.
+
+    Returns:
+        What the loops call as `progress`.
+    """
+
+    def progress(step: int, steps: int, terms: dict[str, float]) -> None:
+        update(step, steps)
+        if log is not None:
+            log(step, steps, terms)
+
+    return progress

@@ -29,10 +29,6 @@ from classifiers.sampling import (
 )
 from classifiers.schedules import Schedule, adamw_one_cycle
 
-N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
-N_RECOMBINED = 20_000  # images in a set of recombined photographs
-OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
-
 # On real objects cut out of 2,100 training images that were set apart for this choice, the shape
 # head was the best before other backgrounds, and the background's head misled all the others.
 NO_BACKGROUND = (2 / 3, 1 / 3, 0.0)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 import bench
 import benchmarks
 import benchmarks.published
+from benchmarks import choices, training_sets
+from benchmarks.examination import Exam, Fit, examine
 from benchmarks.leaderboard import read_runs
 from benchmarks.predictions import load
 from benchmarks.protocols import check_protocols, pin
@@ -94,14 +96,17 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("oracle-mask", sees="masks"),
     ]
     monkeypatch.setattr(bench, "SUITES", suites)
+    monkeypatch.setattr(choices, "SUITES", suites)
     monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
-    monkeypatch.setattr(bench, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
+    monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
     monkeypatch.setattr(
-        bench, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
+        training_sets, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
     )
     monkeypatch.setattr(
-        bench, "abduct_cached", lambda weights, images, n, *, seed, **_: tiny_images(seed, n=6)
+        training_sets,
+        "abduct_cached",
+        lambda weights, images, n, *, seed, **_: tiny_images(seed, n=6),
     )
     monkeypatch.setattr(
         bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
@@ -211,7 +216,7 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
         drawn.append((images.sha256(), n_classes, seed))
         return tiny_images(seed, n=6)
 
-    monkeypatch.setattr(bench, "generated_cached", generated_cached)
+    monkeypatch.setattr(training_sets, "generated_cached", generated_cached)
     assert command(results, "--suite tiny --model gan --seeds 2") == 0
     assert drawn == [(tiny_images(3).sha256(), 3, seed) for seed in (0, 1)]
     assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
@@ -220,7 +225,7 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
 def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "generated_cached", lambda *_, **__: tiny_images(0, n=6))
+    monkeypatch.setattr(training_sets, "generated_cached", lambda *_, **__: tiny_images(0, n=6))
     assert command(results, "--suite tiny --model erm,cgn-ensemble,gan,cgn-abduct") == 0
     runs = read_runs(results)
     found = {str(m): set(rows["generator_seed"]) for m, rows in runs.groupby("model")}
@@ -239,7 +244,7 @@ def test_counterfactuals_of_real_images_are_made_for_each_seed_from_the_biased_o
         made.append((images.sha256(), seed))
         return tiny_images(seed, n=6)
 
-    monkeypatch.setattr(bench, "abduct_cached", abduct_cached)
+    monkeypatch.setattr(training_sets, "abduct_cached", abduct_cached)
     assert command(results, "--suite tiny --model cgn-abduct --seeds 2") == 0
     assert made == [(tiny_images(3).sha256(), seed) for seed in (0, 1)]
     assert fits == [("cgn-abduct", seed, ["abducted"]) for seed in (0, 1)]
@@ -319,7 +324,7 @@ def test_counterfactuals_come_from_the_cgn_of_the_correlation(
         asked.append((sha256, correlation))
         return Weights(Path("weights"), seed)
 
-    monkeypatch.setattr(bench, "find_weights", find)
+    monkeypatch.setattr(training_sets, "find_weights", find)
     command(results, "--suite tiny --model cgn")
     command(results, "--suite tiny --model cgn --correlation 0.9")
     assert asked == [(tiny_images(3).sha256(), 1.0), (tiny_images(5).sha256(), 0.9)]
@@ -597,7 +602,7 @@ def test_an_interruption_exits_with_130_and_leaves_whole_rows(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(bench, "counterfactuals", interrupt)
+        patch.setattr(training_sets, "counterfactuals", interrupt)
         assert command(results, "--suite tiny --model cgn") == 130
         assert files(results) == {}
         patch.setattr(bench, "show_result", interrupt)
@@ -707,11 +712,11 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 
 
 def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "SUITES", benchmarks.SUITES)
-    names = [suite.name for suite in bench.chosen_suites("t10k")]
+    monkeypatch.setattr(choices, "SUITES", benchmarks.SUITES)
+    names = [suite.name for suite in choices.chosen_suites("t10k")]
     assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
     assert not set(names) & set(benchmarks.SUITES)
-    assert not set(names) & {suite.name for suite in bench.chosen_suites("all,mnists")}
+    assert not set(names) & {suite.name for suite in choices.chosen_suites("all,mnists")}
 
 
 def test_rescore_adds_what_a_new_score_lacks_and_a_second_time_nothing(
@@ -805,12 +810,11 @@ def test_an_interrupted_reproduction_goes_on_where_it_was(
     results: Path, official: str, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        real = bench.examine
 
-        def until_oracle(exam: bench.Exam, fit: bench.Fit, place: bench.Place) -> None:
+        def until_oracle(exam: Exam, fit: Fit, *rest: Any) -> None:
             if fit.name == "oracle":
                 raise KeyboardInterrupt
-            real(exam, fit, place)
+            examine(exam, fit, *rest)
 
         patch.setattr(bench, "examine", until_oracle)
         assert reproduce(results, f"--quick {official}") == 130
@@ -860,7 +864,7 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     def find(world: str, *rest: Any, seed: int) -> Weights:
         return Weights(Path("weights"), 0) if world == "tiny-world" else find_weights(world, *rest)
 
-    monkeypatch.setattr(bench, "find_weights", find)
+    monkeypatch.setattr(training_sets, "find_weights", find)
     suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))
     assert reproduce(results, official, "other-mnist,tiny") == 2
     assert "train one first: bench.py train cgn" in capsys.readouterr().err

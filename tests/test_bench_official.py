@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import bench
 from benchmarks import OFFICIAL_SUITES
+from benchmarks.examination import Exam
 from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
@@ -144,7 +145,7 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
     ):
         variants = suite.variants(source)
         name = f"cue-conflict@{protocol}-v1"
-        exam = bench.Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
+        exam = Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
         prepared, module = bench.shown_to(asks, exam)
         assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
         assert module is asks.module
@@ -157,7 +158,7 @@ def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli:
 
     source = DataSource(folder=stimuli)
     suite = OFFICIAL_SUITES["in9"]
-    exam = bench.Exam(suite, source, {}, "", "in9@cgn-paper-v1")
+    exam = Exam(suite, source, {}, "", "in9@cgn-paper-v1")
     seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
     _, module = bench.shown_to(replace(network("a"), module=seen), exam)
     mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])

@@ -74,7 +74,8 @@ def become(suite: Suite) -> Change:
     """Replace the suite."""
 
     def change(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bench, "SUITES", {suite.name: suite})
+        for module in ("bench", "benchmarks.choices"):
+            monkeypatch.setattr(f"{module}.SUITES", {suite.name: suite})
 
     return change
 

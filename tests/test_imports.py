@@ -50,7 +50,16 @@ def test_the_library_is_silent(path: Path) -> None:
     assert "print" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     # A table of rich's is laid out, but nobody sees it before it is printed.
     modules = imported_modules(ast.parse(path.read_text())) - {"rich.table"}
+    # Progress bars are drawn in one file, and only where bench.py opens a display of them.
+    if path == ROOT / "benchmarks" / "progress.py":
+        modules -= {"rich.console", "rich.progress"}
     assert not [name for name in modules if name.split(".")[0] == "rich"]
+
+
+@every_file
+def test_only_the_command_line_opens_a_display(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert "progress_bars" not in {c.func.id for c in calls if isinstance(c.func, ast.Name)}
 
 
 def test_the_command_line_joins_all_three() -> None:

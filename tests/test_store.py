@@ -19,6 +19,7 @@ import torch
 
 import bench
 from benchmarks import store
+from benchmarks.folders import official_folder
 from benchmarks.official import OFFICIAL_SUITES, files_of
 from benchmarks.store import DATA_SETS, DataSet, Download, fetch, verify
 from benchmarks.suite import DataSource
@@ -345,7 +346,7 @@ def test_every_data_set_can_be_fetched_or_says_how_and_its_suite_reads_its_folde
         assert bool(data.downloads) != bool(data.by_hand)
         assert all(url.startswith("https://") for each in data.downloads for url in each.urls)
         if data.suite is not None:
-            assert bench.official_folder(data.suite).name == name
+            assert official_folder(data.suite).name == name
 
 
 @pytest.fixture

@@ -1,0 +1,294 @@
+"""Classifiers take suites as exams: images are read once, and answers become rows.
+
+How a single module is evaluated is not here: see `benchmarks.evaluate`. Nor is where it comes
+from: what it answers is an argument.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from benchmarks.backgrounds_challenge import (
+    CHALLENGE,
+    Outcome,
+    attack,
+    outcomes_kept,
+    predictions_of,
+)
+from benchmarks.choices import known_suites
+from benchmarks.evaluate import (
+    Outputs,
+    data_sha256,
+    evaluate_outputs,
+    probabilities,
+    score_suite,
+)
+from benchmarks.folders import cache_folder, images_folder, official_folder
+from benchmarks.leaderboard import Row, append, environment, write_leaderboards
+from benchmarks.predictions import Run, save
+from benchmarks.progress import Progress, bar
+from benchmarks.published import PART
+from benchmarks.rendered import variants_cached
+from benchmarks.sensitivity import write_sensitivity
+from benchmarks.suite import DataSource, Suite, marked
+from cgn.cache import cache_key
+from cgn.distributed import here
+from cgn.images import ImageSet
+from cgn.model import weights_sha256
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens: on what, into which folder, and who is told how far it is.
+
+    Attributes:
+        device: What networks run on.
+        results: Folder of rows, predictions and leaderboards.
+        bars: The display.
+        precision: Name of what networks run in; None leaves it to the device.
+    """
+
+    device: torch.device
+    results: Path
+    bars: Progress
+    precision: str | None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What networks run in, if that is not left to the device."""
+        return PRECISIONS[self.precision] if self.precision else None
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A suite with its test images read and hashed, under one of its protocols.
+
+    Attributes:
+        suite: The suite.
+        source: Where the images come from.
+        variants: Image sets by name.
+        data_sha256: Hash of all of them; empty where no rows are written.
+        protocol: Name and version of the protocol.
+    """
+
+    suite: Suite
+    source: DataSource
+    variants: dict[str, ImageSet]
+    data_sha256: str
+    protocol: str
+
+    @property
+    def shown(self) -> Suite:
+        """The suite as the protocol has it."""
+        return self.suite.under(self.protocol)
+
+    @property
+    def source_name(self) -> str:
+        """How its rows are marked; rows on a part of the official images are told from others."""
+        counts = {name: len(images) for name, images in self.variants.items()}
+        whole = not self.suite.n_images or counts == self.suite.n_images
+        return self.source.name if whole else f"{self.source.name}{PART}"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A classifier, and where it comes from; text is as `Row` has it.
+
+    Attributes:
+        name: Its name in the results, but for the correlation it was fitted at.
+        module: From images (B, 3, H, W) in [0, 1] to logits.
+        weights_sha256: Hash of its weights.
+        seed: The seed it was fitted with; 0 if none is known.
+        generator_seed: Seeds of the generators that drew its training images; may be empty.
+    """
+
+    name: str
+    module: nn.Module
+    weights_sha256: str
+    seed: int
+    generator_seed: str
+
+
+def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
+    """Make or read a suite's test images.
+
+    Args:
+        suite: The suite; the exam is under its own protocol.
+        source: Where the images come from.
+        bars: The display.
+
+    Raises:
+        ValueError: If the source does not fit the suite.
+    """
+    with bar(bars, f"{suite.name}: test images"):
+        variants = variants_cached(suite, source, images_folder())
+        # The hash is for rows, which the first of several processes writes.
+        sha256 = data_sha256(variants) if here().leads else ""
+        return Exam(suite, source, variants, sha256, suite.protocol)
+
+
+def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
+    """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard.
+
+    Args:
+        exam: The suite and its images.
+        fit: The module.
+        outputs: What it answers, as for `evaluate_outputs`.
+        place: Where it runs, and where all is kept.
+
+    Returns:
+        The rows that were added; none in other processes than the first.
+
+    Raises:
+        ValueError: If the module does not answer as the suite asks.
+    """
+    name = marked(fit.name, exam.source.correlation)
+    rows: list[Row] = []
+    tables, speed = predicted(exam, fit.module, outputs, name, place)
+    if not here().leads:
+        return rows
+    for head, predictions in tables.items():
+        origin = origin_of(exam, fit, f"{name}/{head}" if head else name)
+        save(predictions, origin.path(place.results, exam.shown.view_name), origin)
+        found: dict[str, Any] = {
+            "images_per_second": round(speed, 1),
+            **environment(place.device),
+            "generator_seed": fit.generator_seed,
+        }
+        for suite in exam.suite.allowed(origin.protocol, predictions.columns):
+            run = asdict(replace(origin, protocol=suite.protocol))
+            rows += [
+                Row(**run, variant=s.variant, metric=s.metric, **e._asdict(), **found)
+                for s, e in score_suite(suite, predictions).items()
+            ]
+    append(rows, place.results)
+    write_leaderboards(place.results, [exam.suite])
+    write_sensitivity(place.results, known_suites().values())
+    return rows
+
+
+def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
+    """Say what was run on what, under the protocol that its predictions are kept as.
+
+    Args:
+        exam: The suite and its images.
+        fit: The module.
+        model: Its name in the results.
+    """
+    return Run(
+        suite=exam.suite.name,
+        protocol=exam.shown.stored_as or exam.protocol,
+        source=exam.source_name,
+        data_sha256=exam.data_sha256,
+        model=model,
+        weights_sha256=fit.weights_sha256,
+        seed=fit.seed,
+    )
+
+
+def predicted(
+    exam: Exam, module: nn.Module, outputs: Outputs, name: str, place: Place
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """Evaluate one module on one suite.
+
+    Args:
+        exam: The suite and its images.
+        module: From images (B, 3, H, W) in [0, 1] to logits.
+        outputs: What it answers, as for `evaluate_outputs`; the Backgrounds Challenge takes the
+            module's own answer.
+        name: Of the module, for the bar.
+        place: Where it runs.
+
+    Returns:
+        Predictions of each output, and images per second.
+
+    Raises:
+        ValueError: If the module does not answer as the suite asks.
+    """
+    if exam.suite == CHALLENGE:
+        return challenged(exam, module, name, place)
+    total = sum(map(len, exam.variants.values()))
+    done = 0
+    with bar(place.bars, f"{name} on {exam.suite.name}") as update:
+
+        def count(n_images: int) -> None:
+            nonlocal done
+            done += n_images * here().size
+            update(min(done, total), total)
+
+        return evaluate_outputs(
+            module,
+            exam.variants,
+            outputs,
+            device=place.device,
+            n_classes=len(exam.suite.world.classes),
+            decide=exam.suite.decide or probabilities,
+            unchanged=exam.suite.unchanged,
+            columns=exam.suite.columns,
+            precision=place.dtype,
+            progress=count,
+        )
+
+
+def challenged(
+    exam: Exam, module: nn.Module, name: str, place: Place
+) -> tuple[dict[str, pd.DataFrame], float]:
+    """Let a module take the Backgrounds Challenge; an interrupted one goes on where it was.
+
+    Args:
+        exam: The challenge and its images.
+        module: From images (B, 3, H, W) in [0, 1] to logits.
+        name: Of the module, for the bar.
+        place: Where it runs.
+
+    Returns:
+        Predictions by output, of which there is one; and composites per second.
+    """
+    foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
+    key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
+    started, outcomes = time.perf_counter(), []
+    module.to(place.device).eval()
+    with bar(place.bars, f"{name} on {exam.suite.name}") as update:
+
+        def go_on(earlier: Sequence[Outcome]) -> Iterator[Outcome]:
+            return attack(
+                module,
+                foregrounds,
+                backgrounds,
+                decide=exam.suite.decide or probabilities,
+                device=place.device,
+                earlier=earlier,
+            )
+
+        for outcome in outcomes_kept(cache_folder() / "challenge" / f"{key}.jsonl", go_on):
+            outcomes.append(outcome)
+            update(len(outcomes), len(foregrounds))
+    seconds = time.perf_counter() - started
+    tried = sum(outcome.tried for outcome in outcomes)
+    every = len(foregrounds) * len(backgrounds)
+    place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
+    return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried / seconds
+
+
+def caption(exam: Exam) -> str:
+    """Say what the numbers are, which data they come from, and how to get the other."""
+    about = f"percent with 95 % interval; protocol {exam.protocol}; {exam.source_name} data"
+    if exam.source.folder is not None:
+        other = "; --data embedded takes the installed data" if exam.suite.embedded else ""
+        return f"{about} from {exam.source.folder}{other}"
+    if "mnist" not in exam.suite.name:
+        return f"{about}, drawn with an installed font"
+    return (
+        f"{about}, installed with the packages; for the official data put MNIST's idx files "
+        f"into {official_folder(exam.suite)}, or name their folder with --data"
+    )

@@ -1,0 +1,60 @@
+"""Where official data is looked for, and where images, classifiers and CGNs are kept."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from benchmarks import NATURAL
+from benchmarks.suite import Suite
+
+
+def official_folder(suite: Suite) -> Path:
+    """Where a suite's official data is looked for; all MNISTs share one folder."""
+    if suite.name in NATURAL:
+        return data_folder()  # they take their images from several folders within it
+    name = suite.name.removesuffix("-official").removesuffix("-challenge")
+    return data_folder() / ("mnist" if "mnist" in name else name)
+
+
+def data_folder() -> Path:
+    """Where official data is looked for: `CGN_BENCH_DATA`, else a folder of the user's cache."""
+    return Path(os.environ.get("CGN_BENCH_DATA") or user_cache_path("cgn-bench") / "data")
+
+
+def cache_folder() -> Path:
+    """Where images and fitted classifiers are kept: `CGN_BENCH_CACHE`, else the user's cache."""
+    return Path(os.environ.get("CGN_BENCH_CACHE") or user_cache_path("cgn-bench"))
+
+
+def images_folder() -> Path:
+    """Where rendered embedded images are kept."""
+    return cache_folder() / "images"
+
+
+def own_weights() -> Path:
+    """Where CGNs that the user trained are kept, and found before the shipped ones."""
+    return cache_folder() / "weights"
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Find out now, not after an hour of training, that nothing can be written there.
+
+    Args:
+        folder: Made if it is not there.
+        flag: What names another one on the command line, for the message.
+
+    Raises:
+        ValueError: If nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}); name another place with {flag}"
+        ) from None
