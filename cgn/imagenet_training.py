@@ -389,8 +389,8 @@ def train_imagenet(
             as it is on average, and steps done.
 
     Returns:
-        The CGN with averaged weights, on the CPU. One seed gives the same weights on one CPU,
-        interrupted or not, and up to rounding for any number of processes.
+        The CGN with averaged weights, on the CPU. One seed gives the same weights on one thread of
+        one CPU, interrupted or not, and up to rounding for any number of threads and processes.
 
     Raises:
         ValueError: If the checkpoint belongs to another config or other weights.

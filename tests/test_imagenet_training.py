@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,15 @@ def features() -> VGGFeatures:
 
 
 FEATURES = features()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several threads sum gradients in any order, and matrices otherwise than one does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def training(config: ImageNetTrainConfig = CONFIG, **others: Any) -> ImageNetTraining:
