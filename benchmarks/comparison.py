@@ -71,9 +71,9 @@ def compare(
 
     Images are drawn anew for all runs together, so that what is hard about one of them cancels;
     and, where a model has several seeds, what other seeds would change is drawn from Student's
-    distribution, as wide as the seeds differ. Differs: a bootstrap of three seeds knows but three values,
-    and is too narrow. An accuracy of one seed each, over independent images, is tested by McNemar's
-    exact test; everything else by the bootstrap itself.
+    distribution, as wide as the seeds differ. Differs: a bootstrap of three seeds knows but three
+    values, and is too narrow. An accuracy of one seed each, over independent images, is tested by
+    McNemar's exact test; everything else by the bootstrap itself.
 
     Args:
         score: Of the suite.
