@@ -32,6 +32,10 @@ from cgn.patches import draw_patches, patch_grid
 from cgn.pretrained import initial
 from cgn.u2net import U2Net
 
+pytestmark = pytest.mark.skipif(
+    not FULL, reason="minutes of benchmarks: give --benchmark-only; other tests cover the code"
+)
+
 SIZES = BigGANConfig() if FULL else BigGANConfig(resolution_px=64, width=8, n_classes=5)
 SALIENCY_WIDTH = 64 if FULL else 8
 WEIGHTS = IMAGENET_PRESETS["paper"].weights
