@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import ParamSpec, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +38,10 @@ MULTIPLIERS = {
 }
 N_STATISTICS = 51  # truncations 0, 0.02, …, 1 of which means and variances are known
 EPSILON = 1e-4
+P = ParamSpec("P")
+T = TypeVar("T")
+# What a layer gives before it is multiplied by its scale and its biases are added, if any are left.
+Undivided: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None]
 REDUCTION = 4  # a block's inner maps have a quarter of the channels of its input
 N_COLOURS = 3  # of the last layer's channels, the others belong to nothing
 
@@ -117,23 +124,19 @@ class SpectralLayer(nn.Module):
 
     def forward(self, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
         """Apply the layer, or its first outputs only."""
-        outputs, scale, bias = self.undivided(inputs, n_outputs)
-        scale = scale.to(outputs.dtype)
-        if bias is None:
-            return outputs * scale
-        bias = bias.to(outputs.dtype)
-        return torch.addcmul(bias if outputs.ndim == 2 else bias[:, None, None], outputs, scale)
+        return divided(*self.undivided(inputs, n_outputs))
 
     def undivided(
         self, inputs: Tensor, n_outputs: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Apply W alone; return the outputs, and 1 / s and biases for whoever needs both."""
-        weight = self.weight_orig[:n_outputs]
+        weight, scale = self.weight_orig[:n_outputs], 1 / self._largest()
         if weight.ndim == 2:
             outputs = linear(inputs, weight)
         else:
+            # Last, for a checkpoint computes again no more than what is kept for the gradient.
             outputs = conv2d(inputs, weight, padding=self.padding)
-        return outputs, 1 / self._largest(), None if self.bias is None else self.bias[:n_outputs]
+        return outputs, scale, None if self.bias is None else self.bias[:n_outputs]
 
     def _largest(self) -> Tensor:
         """Return s, with a gradient."""
@@ -145,17 +148,22 @@ class SpectralLayer(nn.Module):
 
     @torch.no_grad()
     def pass_on(self) -> None:
-        """Add to the weights' gradient what reached s while it was held, and hold it no longer."""
+        """Add to the weights' gradient what goes through s, and hold it no longer.
+
+        While s was held, it was a constant to the gradient G. But outputs are linear in W / s, so
+        the loss's derivative by s is -<W, G> / s: it asks for none of the maps.
+        """
         norm, self.norm = self.norm, None
-        if norm is None or norm.grad is None or self.weight_orig.grad is None:
-            return
-        _, ordered = self._matrix()  # u v^T is the derivative of s = u^T W v
         gradient = self.weight_orig.grad
+        if norm is None or gradient is None:
+            return
+        matrix, ordered = self._matrix()  # u v^T is the derivative of s = u^T W v
         gradient = gradient if gradient.ndim == 2 else gradient.movedim(1, -1)
+        by_norm = -torch.dot(matrix.flatten(), gradient.flatten()) / norm
         if gradient.is_contiguous():
-            gradient.flatten(1).addr_(self.weight_u * norm.grad, ordered)
+            gradient.flatten(1).addr_(self.weight_u * by_norm, ordered)
         else:
-            outer = torch.outer(self.weight_u * norm.grad, ordered)
+            outer = torch.outer(self.weight_u * by_norm, ordered)
             gradient.add_(outer.view(gradient.shape))
 
     def folded(self, dtype: torch.dtype, n_outputs: int | None = None) -> nn.Linear | nn.Conv2d:
@@ -186,7 +194,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def hold_norms(module: nn.Module) -> None:
     """Iterate once, and compute each s once, for as long as the weights do not change."""
     for layer in spectral_layers(module):
-        layer.norm = layer.iterate().requires_grad_()
+        layer.norm = layer.iterate()
 
 
 def release_norms(module: nn.Module) -> None:
@@ -329,21 +337,51 @@ class Block(nn.Module):
     def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
         """Return maps, (B, after, H, W) or twice as high and wide."""
         around = maps[:, : self.after]
-        inner = undivided(self.conv_0, self.bn_0(maps, condition, truncation))
-        first = self.bn_1(inner[0], condition, truncation, *inner[1:])
-        if self.grows:
-            first, around = (interpolate(each, scale_factor=2) for each in (first, around))
-        inner = undivided(self.conv_1, first)
-        inner = undivided(self.conv_2, self.bn_2(inner[0], condition, truncation, *inner[1:]))
-        last = self.conv_3(self.bn_3(inner[0], condition, truncation, *inner[1:]))
-        return last + around  # type: ignore[no-any-return]
+        around = interpolate(around, scale_factor=2) if self.grows else around
+        inner: Undivided = maps, None, None
+        for i in range(4):
+            inner = sparing(self._convolved, i, condition, truncation, *inner)
+        return divided(*inner) + around
+
+    def _convolved(
+        self, i: int, condition: Tensor, truncation: float, *inner: *Undivided
+    ) -> Undivided:
+        """Normalise what a convolution left, and apply the next one."""
+        maps, scale, bias = inner
+        maps = self.get_submodule(f"bn_{i}")(maps, condition, truncation, scale, bias)
+        if self.grows and i == 1:
+            maps = interpolate(maps, scale_factor=2)
+        return undivided(self.get_submodule(f"conv_{i}"), maps)
 
 
-def undivided(layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def sparing(normalise_and_convolve: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call it so that the normalised maps are computed again when gradients ask for them.
+
+    They are cheap, and as large as those before them, which must be kept. The convolution is not
+    computed again, for it comes last and nothing keeps its outputs.
+    """
+    if not torch.is_grad_enabled():
+        return normalise_and_convolve(*args, **kwargs)
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    return cast(T, again(normalise_and_convolve, *args, **kwargs))
+
+
+def undivided(layer: nn.Module, inputs: Tensor, n_outputs: int | None = None) -> Undivided:
     """Apply a layer, but leave scale and biases to the next one, if it has not been folded."""
     if isinstance(layer, SpectralLayer):
-        return layer.undivided(inputs)
+        return layer.undivided(inputs, n_outputs)
     return layer(inputs), None, None
+
+
+def divided(outputs: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Do what `undivided` left."""
+    if scale is None:
+        return outputs
+    scale = scale.to(outputs.dtype)
+    if bias is None:
+        return outputs * scale
+    bias = bias.to(outputs.dtype)
+    return torch.addcmul(bias if outputs.ndim == 2 else bias[:, None, None], outputs, scale)
 
 
 class Generator(nn.Module):
@@ -365,29 +403,21 @@ class Generator(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.bn = BatchNorm(config.width, None, swapped=swapped)
         self.conv_to_rgb = _convolution(config.width, config.width, 3)
-        self.checkpointing = False
         self.dtype: torch.dtype | None = None  # of the maps; None leaves it to autocast
 
     def forward(self, condition: Tensor, truncation: float) -> Tensor:
         """Draw images, (B, 3, H, W) in [-1, 1], from u and class together, (B, 2 Z)."""
         maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
         maps = maps if self.dtype is None else maps.to(self.dtype)
-        for layer in (*self.layers, self._colours):
-            # Small maps are less than the weights that computing them again would convert again.
-            large = 4 * maps.shape[-1] >= self.resolution_px
-            if self.checkpointing and large and torch.is_grad_enabled():
-                maps = checkpoint(layer, maps, condition, truncation, use_reentrant=False)
-            else:
-                maps = layer(maps, condition, truncation)
-        return torch.tanh(maps.float())
+        for layer in self.layers:
+            maps = layer(maps, condition, truncation)
+        colours = divided(*sparing(self._colours, maps, condition, truncation))
+        return torch.tanh(colours.float())
 
-    def _colours(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
+    def _colours(self, maps: Tensor, condition: Tensor, truncation: float) -> Undivided:
         """Turn the last maps into colours before they are bounded, (B, 3, H, W)."""
-        maps = self.bn(maps, condition, truncation)
-        if not isinstance(self.conv_to_rgb, SpectralLayer):
-            return self.conv_to_rgb(maps)
         # Only three of its outputs are colours: to compute all is the costliest of all layers.
-        return self.conv_to_rgb(maps, N_COLOURS)  # type: ignore[no-any-return]
+        return undivided(self.conv_to_rgb, self.bn(maps, condition, truncation), N_COLOURS)
 
 
 class BigGAN(nn.Module):
@@ -419,10 +449,6 @@ class BigGAN(nn.Module):
         with full_precision(noise.device):
             condition = torch.cat([noise, self.embeddings(classes)], dim=1)
         return (self.generator(condition, truncation) + 1) / 2  # type: ignore[no-any-return]
-
-    def use_checkpointing(self, on: bool) -> None:
-        """Keep no large maps for the gradient but compute them again, block by block."""
-        self.generator.checkpointing = on
 
     def folded(self, dtype: torch.dtype = torch.float32) -> BigGAN:
         """Return a frozen network that draws the same images from plain layers.

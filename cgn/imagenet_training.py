@@ -27,7 +27,7 @@ from cgn.distributed import Team
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors
 from cgn.loop import Progress, Weights, advance_all, resume, seeded, write_checkpoint
-from cgn.model import weights_sha256
+from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
@@ -69,7 +69,6 @@ class ImageNetTrainConfig:
     seed: int = 0
     ema_decay: float = 0.9  # of the averaged weights that sampling uses
     bfloat16: bool = True  # maps in bfloat16; weights, losses and gradients' sums in float32
-    checkpointing: bool = True  # maps computed again rather than kept: less memory, more time
     checkpoint_steps: int = 1  # steps between checkpoints
     weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
 
@@ -171,9 +170,6 @@ class ImageNetTraining:
         self.cgn = _placed(cgn, self.device).train()
         self.real = _placed(real.folded(dtype), self.device)
         self.features = _placed(features.to(dtype), self.device)
-        for mechanism in cgn.mechanisms().values():
-            mechanism.use_checkpointing(config.checkpointing)
-        cgn.saliency.checkpointing = config.checkpointing
         self.learning = [p for m in cgn.mechanisms().values() for p in m.parameters()]
         self.averaged = [parameter.detach().clone() for parameter in self.learning]
         self.adam = self._adam()
@@ -227,36 +223,58 @@ class ImageNetTraining:
         share = draw.take(slice(self.team.rank, None, self.team.size)).to(self.device)
         for batch in share.split(self.config.batch_size):
             part = len(batch.labels) / len(draw.labels)
-            terms = self.terms(batch)
-            (part * self.config.weights.total(terms)).backward()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + part * term.detach()
+            for name, term in self._descend(batch, part).items():
+                sums[name] = sums.get(name, 0) + part * term
         return sums
 
-    def terms(self, batch: Draw) -> dict[str, Tensor]:
-        """Compute the losses of a batch that count.
+    def _descend(self, batch: Draw, part: float) -> dict[str, Tensor]:
+        """Add the gradients of a batch to those of the weights; return its losses."""
+        mask, foreground, background, _ = self.drawn(batch)
+        drawn, found = [mask, foreground, background], {}
+        mask, foreground, background = leaves = [each.detach().requires_grad_() for each in drawn]
+        for name, term in self.terms(batch, Parts(mask, foreground, background, mask)):
+            (part * getattr(self.config.weights, name) * term).backward()
+            found[name] = term.detach()
+        for leaf in leaves:
+            each = drawn.pop(0)  # nothing else holds what its mechanism kept for the gradient
+            if leaf.grad is not None:
+                each.backward(leaf.grad)
+        return found
 
-        What they compare with, x_gt and its features, is computed once and without a gradient.
+    def drawn(self, batch: Draw) -> Parts:
+        """Draw the parts of a batch as the mechanisms are now."""
+        with self._precision():
+            factors = Factors.tied(batch.labels)
+            parts: Parts = self.cgn.draw(batch.noise, factors, self.config.truncation)
+        return parts
+
+    def terms(self, batch: Draw, parts: Parts) -> Iterator[tuple[str, Tensor]]:
+        """Compute the losses of a batch that count, one after the other, each with its name.
+
+        What a loss keeps for its gradient can be freed before the next one is computed: most of
+        it is maps of frozen networks. What is compared with, x_gt and its features, is computed
+        once and without a gradient.
         """
         wanted = self.config.weights.active()
-        with self._precision():
-            parts = self.cgn.draw(batch.noise, Factors.tied(batch.labels), self.config.truncation)
-            terms = {}
-            if "background_saliency" in wanted:
+        if "mask_entropy" in wanted:
+            yield "mask_entropy", losses.mask_entropy(parts.mask)
+        if "mask_area" in wanted:
+            yield "mask_area", losses.mask_area(parts.mask)
+        if "background_saliency" in wanted:
+            with self._precision():
                 saliency = self.cgn.salient(parts.background)
-                terms["background_saliency"] = losses.background_saliency(saliency)
-        terms["mask_entropy"] = losses.mask_entropy(parts.mask)
-        terms["mask_area"] = losses.mask_area(parts.mask)
-        if wanted & {"difference", "perceptual", "texture"}:
-            with torch.no_grad(), self._precision():
-                real = self.real(batch.noise, batch.labels, self.config.truncation)
-            terms["difference"] = losses.difference(parts.image(), real)
-            if "perceptual" in wanted:
-                terms["perceptual"] = self._compare(parts.image(), real, slice(0, 4))
-            if "texture" in wanted:
-                grid = patch_grid(real, parts.mask.detach(), batch.patches)
-                terms["texture"] = self._compare(parts.foreground, grid, slice(1, N_TEXTURE))
-        return {name: term for name, term in terms.items() if name in wanted}
+            yield "background_saliency", losses.background_saliency(saliency)
+        if not wanted & {"difference", "perceptual", "texture"}:
+            return
+        with torch.no_grad(), self._precision():
+            real = self.real(batch.noise, batch.labels, self.config.truncation)
+        if "difference" in wanted:
+            yield "difference", losses.difference(parts.image(), real)
+        if "perceptual" in wanted:
+            yield "perceptual", self._compare(parts.image(), real, slice(0, 4))
+        if "texture" in wanted:
+            grid = patch_grid(real, parts.mask.detach(), batch.patches)
+            yield "texture", self._compare(parts.foreground, grid, slice(1, N_TEXTURE))
 
     def _compare(self, drawn: Tensor, real: Tensor, stages: slice) -> Tensor:
         """Compare textures in some stages of the features."""
@@ -270,7 +288,8 @@ class ImageNetTraining:
         """Compute in bfloat16 if that is asked for and the device can."""
         if not self.config.bfloat16 or self.device.type == "meta":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        # Each weight is used once a pass: to keep it in bfloat16 only takes memory.
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -311,8 +330,6 @@ class ImageNetTraining:
             for _ in range(5):  # u and v are those of the current weights
                 layer.iterate()
         self.cgn.saliency = self._saliency.float()
-        for mechanism in self.cgn.mechanisms().values():
-            mechanism.use_checkpointing(False)
         cgn: ImageNetCGN = self.cgn.cpu().eval()
         return cgn
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.checkpoint import checkpoint
 
 WIDTH = 64  # of the published network
 SIZE_PX = 320  # at which the published network was trained, and finds most
@@ -85,11 +84,7 @@ def _flat_block(before: int, inner: int, after: int) -> UBlock:
 
 
 class U2Net(nn.Module):
-    """Finds the salient object: a U of small Us.
-
-    Attributes:
-        checkpointing: Whether to keep no maps for the gradient but compute them again.
-    """
+    """Finds the salient object: a U of small Us."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
@@ -108,7 +103,6 @@ class U2Net(nn.Module):
         for i, n_channels in enumerate((w, w, 2 * w, 4 * w, 8 * w, 8 * w), 1):
             self.add_module(f"side{i}", nn.Conv2d(n_channels, 1, 3, padding=1))
         self.outconv = nn.Conv2d(6, 1, 1)
-        self.checkpointing = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Find the object.
@@ -123,23 +117,17 @@ class U2Net(nn.Module):
         maps = images.to(self.stage1.rebnconvin.conv_s1.weight.dtype)
         down = []
         for i in range(1, 7):
-            maps = self._stage(f"stage{i}", maps if i == 1 else halved(maps))
+            maps = self.get_submodule(f"stage{i}")(maps if i == 1 else halved(maps))
             down.append(maps)
         maps = down.pop()
         sides = [self.get_submodule("side6")(maps)]
         for i in range(5, 0, -1):
             beside = down.pop()
-            maps = self._stage(f"stage{i}d", torch.cat([resized(maps, beside), beside], dim=1))
+            maps = torch.cat([resized(maps, beside), beside], dim=1)
+            maps = self.get_submodule(f"stage{i}d")(maps)
             sides.append(self.get_submodule(f"side{i}")(maps))
         sides = [resized(side, images) for side in reversed(sides)]
         return torch.sigmoid(self.outconv(torch.cat(sides, dim=1)).float())
-
-    def _stage(self, name: str, maps: Tensor) -> Tensor:
-        """Apply one of the small Us."""
-        stage = self.get_submodule(name)
-        if self.checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(stage, maps, use_reentrant=False))
-        return cast(Tensor, stage(maps))
 
     def folded(self, dtype: torch.dtype = torch.float32) -> U2Net:
         """Return a frozen network that finds the same, normalisation folded into convolutions."""

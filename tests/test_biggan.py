@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from imagenet_networks import TINY, tiny_biggan
 from pytorch_pretrained_biggan import BigGAN as PublishedBigGAN
 from pytorch_pretrained_biggan import BigGANConfig as PublishedConfig
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import conv2d, one_hot
 
+from cgn import biggan
 from cgn.biggan import (
     MULTIPLIERS,
     BigGAN,
@@ -174,12 +176,51 @@ def test_gradients_reach_the_weights_through_their_norm() -> None:
         assert along.abs() <= 1e-3 * weight.norm() * gradient.norm() + 1e-9
 
 
-def test_checkpointing_changes_no_gradient() -> None:
+def test_computing_normalised_maps_again_changes_no_gradient(monkeypatch: Any) -> None:
     network = tiny_biggan()
-    plain = gradients(network)
-    network.use_checkpointing(True)
     again = gradients(network)
-    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    monkeypatch.setattr(biggan, "checkpoint", lambda function, *args, **_: function(*args))
+    kept = gradients(network)
+    for a, b in zip(again, kept, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def bytes_kept_for_gradients(network: BigGAN) -> int:
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    hold_norms(network)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        drawn = network(*inputs(TINY))
+    for weight in network.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    assert drawn.requires_grad
+    return sum(kept.values())
+
+
+def test_normalised_maps_are_not_kept_for_the_gradient(monkeypatch: Any) -> None:
+    sparing = bytes_kept_for_gradients(tiny_biggan())
+    monkeypatch.setattr(biggan, "checkpoint", lambda function, *args, **_: function(*args))
+    assert sparing < 0.7 * bytes_kept_for_gradients(tiny_biggan())
+
+
+def test_no_convolution_is_computed_again_for_a_gradient(monkeypatch: Any) -> None:
+    calls: list[Tensor] = []
+
+    def counted(*args: Any, **settings: Any) -> Tensor:
+        calls.append(conv2d(*args, **settings))
+        return calls[-1]
+
+    monkeypatch.setattr(biggan, "conv2d", counted)
+    network = tiny_biggan()
+    hold_norms(network)
+    drawn = network(*inputs(TINY))
+    n_forward = len(calls)
+    drawn.sum().backward()
+    assert len(calls) == n_forward > 0
 
 
 def test_the_power_iteration_finds_the_largest_singular_value() -> None:

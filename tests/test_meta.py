@@ -149,7 +149,7 @@ def test_the_network_of_the_inception_score_runs_on_any_device() -> None:
 def test_a_step_of_the_imagenet_training_runs_on_any_device() -> None:
     sizes = BigGANConfig(resolution_px=16, width=8, n_classes=3, noise_size=4)
     config = ImageNetConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, saliency_width=8)
-    settings = ImageNetTrainConfig(images_per_step=2, checkpointing=True)
+    settings = ImageNetTrainConfig(images_per_step=2)
     cgn, real, features = ImageNetCGN(config), BigGAN(sizes), VGGFeatures(None)
     run = ImageNetTraining(cgn, real, features, settings, "meta")
     terms = run.advance(run.draw(torch.Generator().manual_seed(0)))

@@ -45,8 +45,8 @@ def saliency_network() -> U2Net:
     return U2Net(SALIENCY_WIDTH).requires_grad_(False).eval()
 
 
-def ours(device: str, *, checkpointing: bool) -> ImageNetTraining:
-    config = ImageNetTrainConfig(images_per_step=1, checkpointing=checkpointing)
+def ours(device: str) -> ImageNetTraining:
+    config = ImageNetTrainConfig(images_per_step=1)
     real = BigGAN(SIZES)
     cgn = initial(real, saliency_network())
     return ImageNetTraining(cgn, real, VGGFeatures(None), config, device)
@@ -132,9 +132,8 @@ def test_a_training_step_in_the_original_form(benchmark: BenchmarkFixture, devic
 
 
 @every_device
-@pytest.mark.parametrize("checkpointing", [True, False])
-def test_a_training_step(benchmark: BenchmarkFixture, device: str, checkpointing: bool) -> None:
-    run, generator = ours(device, checkpointing=checkpointing), torch.Generator().manual_seed(0)
+def test_a_training_step(benchmark: BenchmarkFixture, device: str) -> None:
+    run, generator = ours(device), torch.Generator().manual_seed(0)
     measure(benchmark, lambda: run.advance(run.draw(generator)), 1, device)
     benchmark.extra_info["seconds"] = run.seconds
     assert run.step > 0
@@ -143,7 +142,7 @@ def test_a_training_step(benchmark: BenchmarkFixture, device: str, checkpointing
 @needs_cuda
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_compiled_training_step(benchmark: BenchmarkFixture, batch_size: int) -> None:
-    run, generator = ours("cuda", checkpointing=False), torch.Generator().manual_seed(0)
+    run, generator = ours("cuda"), torch.Generator().manual_seed(0)
     for network in (*run.cgn.mechanisms().values(), run.cgn.saliency, run.real, run.features):
         network.compile()
     measure(benchmark, lambda: run.advance(run.draw(generator, batch_size)), batch_size, "cuda")
@@ -189,12 +188,12 @@ def parts_of_a_step(run: ImageNetTraining) -> dict[str, Callable[[], object]]:
         "three mechanisms": mechanisms,
         "saliency": lambda: run.cgn.saliency(real),
         "features": lambda: run.features(real),
-        "all losses": lambda: run.terms(draw),
+        "all losses": lambda: dict(run.terms(draw, run.drawn(draw))),
     }
 
 
 @every_device
 @pytest.mark.parametrize("part", ["x_gt", "three mechanisms", "saliency", "features", "all losses"])
 def test_a_part_of_a_training_step(benchmark: BenchmarkFixture, device: str, part: str) -> None:
-    run = ours(device, checkpointing=True)
+    run = ours(device)
     measure(benchmark, parts_of_a_step(run)[part], 1, device)
