@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,10 @@ from benchmarks.predictions import Run, save
 from benchmarks.scores import accuracy, paired_difference
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from cgn.images import Factors, ImageSet
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores as it is
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 N_CLASSES = 3
 GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden"
