@@ -43,7 +43,8 @@ def measure(
     forget_peak(device)
     benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=rounds > 1)  # type: ignore[no-untyped-call]
     info = benchmark.extra_info
-    info |= {"device": device, "threads": torch.get_num_threads(), "peak_bytes": peak(device)}
+    info |= {"device": device, "threads": torch.get_num_threads()}
+    info |= {"peak_bytes": peak(device), "library_bytes": LIBRARIES}
     if benchmark.stats is None:  # as with --benchmark-disable
         return
     seconds = benchmark.stats.stats.mean
@@ -83,11 +84,24 @@ def forget_peak(device: str) -> None:
 
 
 def peak(device: str) -> int | None:
-    """Bytes held at most since `forget_peak`; None where nobody counts them."""
+    """Bytes held at most since `forget_peak`; None where nobody counts them.
+
+    On a CPU without what Python and the libraries hold that were imported by then, for on a GPU
+    they don't count either.
+    """
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    with suppress(OSError):
+    most = _resident("VmHWM")
+    return None if most is None or LIBRARIES is None else most - LIBRARIES
+
+
+def _resident(field: str) -> int | None:
+    """Bytes of this process that lie in memory; None where nobody counts them."""
+    with suppress(OSError, StopIteration):
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        kilobytes = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        kilobytes = next(line for line in status.splitlines() if line.startswith(field))
         return 1024 * int(kilobytes.split()[1])
     return None
+
+
+LIBRARIES = _resident("VmRSS")

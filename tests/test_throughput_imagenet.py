@@ -176,7 +176,6 @@ def parts_of_a_step(run: ImageNetTraining) -> dict[str, Callable[[], object]]:
     draw = run.draw(torch.Generator().manual_seed(0), 1).to(run.device)
     bfloat16 = torch.autocast(run.device.type, torch.bfloat16)
 
-    @torch.no_grad()
     def mechanisms() -> None:
         with bfloat16:
             for mechanism in run.cgn.mechanisms().values():
