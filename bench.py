@@ -74,6 +74,7 @@ from benchmarks.leaderboard import (
     write_leaderboards,
     write_whole,
 )
+from benchmarks.official import N_OUTPUTS, places_of
 from benchmarks.predictions import Run, load_runs
 from benchmarks.processes import joined
 from benchmarks.progress import Clock, Progress, bar, progress_bars
@@ -132,7 +133,7 @@ from cgn.quality import abduction_quality, accuracy, quality
 from cgn.shards import SetConfig, generate
 from cgn.train import train
 from classifiers import MODELS
-from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
@@ -228,13 +229,14 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
     """Let a pretrained network take all exams; its name in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
+    asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
     name = network.spec
     if place.dtype not in (None, usual_precision(place.device)):
         name = f"{name}+{place.precision}"  # so that no row is taken for one of another precision
     for exam in exams:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
-        seen, module = shown_to(network, exam)
+        seen, module = shown_to(asked[exam.suite.name], exam)
         examine(seen, Fit(name, module, network.weights_sha256, 0, ""), outputs, place)
     return name
 
@@ -251,6 +253,24 @@ def shipped_fit(spec: str, suite: Suite, folder: Path = CLASSIFIERS) -> Fit:
     """Read the classifier that comes with the package for the world of a suite."""
     module, weights_sha256, about = load_shipped(spec, suite.world.name, folder)
     return Fit(spec, module, weights_sha256, int(about["seed"]), str(about["generator_seed"]))
+
+
+def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
+    """Let a network that knows a suite's classes by name answer as those that know all outputs.
+
+    Raises:
+        ValueError: If it knows others.
+    """
+    places = places_of(suite)
+    if odd := [name for name in network.classes if name not in places]:
+        raise ValueError(
+            f"{network.spec} knows classes that {suite.name} does not, such as {odd[0]}; name the "
+            "folders that it is fitted to as ImageNet's wnids or, for in9, as 00_dog to 08_fish"
+        )
+    if not network.classes:
+        return network
+    outputs_of_classes = [places[name] for name in network.classes]
+    return replace(network, module=among_outputs(network.module, outputs_of_classes, N_OUTPUTS))
 
 
 def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
@@ -679,12 +699,16 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     device = chosen_device(options.device)
     with team(device), progress_bars() as bars:
         images, classes = real_images(options)
-        with bar(bars, "counterfactuals") as update, here().leader_first():
-            counterfactuals = counterfactuals_of(options, images, len(classes), config.seed, update)
+        sets = {"biased": images}
+        if not options.real_only:
+            with bar(bars, "counterfactuals") as update, here().leader_first():
+                sets["recombined"] = counterfactuals_of(
+                    options, images, len(classes), config.seed, update
+                )
         with bar(bars, f"{config.backbone}: fit") as update:
             network = fit(
-                config.recipe(),
-                {"biased": images, "recombined": counterfactuals},
+                config.recipe(real_only=options.real_only),
+                sets,
                 n_classes=len(classes),
                 seed=config.seed,
                 device=device,

@@ -346,6 +346,11 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
     of = parser.add_mutually_exclusive_group(required=True)
     of.add_argument("--counterfactuals", type=Path, metavar="FILE", help="an image set")
     of.add_argument(
+        "--real-only",
+        action="store_true",
+        help="none, and one head: the baseline, with as many steps",
+    )
+    of.add_argument(
         "--masks",
         type=Path,
         metavar="FOLDER",

@@ -33,6 +33,7 @@ from cgn.images import Factors, ImageSet
 
 SIZE_PX = 224
 ENDINGS = (".jpeg", ".jpg", ".png")
+N_OUTPUTS = 1_000  # of a network that knows ImageNet's classes
 NONE = ""  # in `imagenet.csv`: counts for no class
 
 
@@ -52,6 +53,27 @@ def outputs() -> pd.DataFrame:
 def classes_of(column: str) -> list[str]:
     """Names of the classes of a suite, sorted, which is the order of their labels."""
     return sorted(set(outputs()[column]) - {NONE})
+
+
+def places_of(suite: Suite) -> dict[str, int]:
+    """Find the output that a network means which knows the classes of a suite by their names.
+
+    Returns:
+        The index by wnid and, where the most probable output decides for a class of the suite, one
+        output of each such class by its name.
+
+    Example:
+        >>> places = places_of(OFFICIAL_SUITES["in9"])
+        >>> places["n01440764"], places["08_fish"], len(places)
+        (0, 0, 1009)
+        >>> len(places_of(OFFICIAL_SUITES["cue-conflict"]))
+        1000
+    """
+    places = {wnid: index for index, wnid in enumerate(outputs()["wnid"])}
+    if suite.decide is decide_in9:
+        in9 = list(outputs()["in9"])
+        places |= {name: in9.index(name) for name in classes_of("in9")}
+    return places
 
 
 def most_probable_of_groups(probabilities: Tensor, labels: Tensor, n_classes: int) -> Tensor:

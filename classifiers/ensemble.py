@@ -8,8 +8,9 @@ Source:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop, f
 from classifiers.backbones import Backbone
 from classifiers.networks import HEAD_WEIGHTS, InvariantEnsemble
 from classifiers.objectives import invariant
-from classifiers.recipes import CGN_SOURCE, Recipe
+from classifiers.recipes import CGN_SOURCE, ERM, Recipe
 from classifiers.schedules import Schedule, adamw_cosine, adamw_one_cycle, sgd_thirds
 
 SCHEDULES: dict[str, Schedule] = {
@@ -28,6 +29,7 @@ SCHEDULES: dict[str, Schedule] = {
     "adamw-cosine": adamw_cosine,
     "adamw-one-cycle": adamw_one_cycle,
 }
+NEVER = -1e4  # a logit that leaves no probability
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": as_they_are,
     "shift": flip_and_shift,
@@ -64,9 +66,14 @@ class EnsembleConfig:
                 f"{self.batch_size}, {self.ratio:g} and {self.ema_decay:g}"
             )
 
-    def recipe(self) -> Recipe:
-        """Return what `classifiers.fit` takes; its sets are "biased" and "recombined"."""
-        return Recipe(
+    def recipe(self, *, real_only: bool = False) -> Recipe:
+        """Return what `classifiers.fit` takes; its sets are "biased" and "recombined".
+
+        Args:
+            real_only: Whether it is the ensemble's baseline, one plain head on "biased" alone,
+                with as many optimiser steps.
+        """
+        ensemble = Recipe(
             name="ensemble",
             about="one backbone with a head a factor, on real and counterfactual images",
             source=CGN_SOURCE,
@@ -85,41 +92,75 @@ class EnsembleConfig:
             ema_decay=self.ema_decay,
             frozen_norms=self.frozen_norms,
         )
+        if not real_only:
+            return ensemble
+        return replace(
+            ensemble,
+            name="plain",
+            about="one backbone with one head, on real images",
+            source=ERM.source,
+            trains_on=("biased",),
+            network=Backbone(self.backbone),
+            objective=ERM.objective,
+        )
 
 
 def save_ensemble(
     network: nn.Module, classes: Sequence[str], size_px: int, path: Path, origin: dict[str, Any]
 ) -> None:
-    """Write an ensemble around a backbone of timm to one safetensors file, atomically.
+    """Write an ensemble around a backbone of timm, or its baseline, to one file, atomically.
 
     Args:
         network: From a fit of `EnsembleConfig.recipe`.
         classes: Names of the classes, in the order of their labels.
         size_px: Height and width of the images that it was fitted to.
-        path: The file.
+        path: The safetensors file.
         origin: What else the file's header is to say, anything JSON can hold.
 
     Raises:
-        ValueError: If the network is no such ensemble.
+        ValueError: If the network is neither.
     """
-    features = network.backbone if isinstance(network, InvariantEnsemble) else None
+    ensemble = network if isinstance(network, InvariantEnsemble) else None
+    features = ensemble.backbone if ensemble else next(network.children(), None)
     config = getattr(getattr(features, "network", None), "pretrained_cfg", None)
-    if not isinstance(network, InvariantEnsemble) or config is None:
+    if config is None:
         raise ValueError(f"a {type(network).__name__} is no ensemble around a backbone of timm")
     about = {
         "architecture": config["architecture"],
         "classes": list(classes),
         "size_px": size_px,
-        "head_weights": list(network.head_weights),
+        "head_weights": list(ensemble.head_weights) if ensemble else None,
     }
     save_tensors(path, network.state_dict(), {"ensemble": about} | origin)
 
 
-def load_ensemble(path: Path) -> tuple[InvariantEnsemble, dict[str, Any]]:
-    """Read an ensemble written by `save_ensemble`, in evaluation mode, and what it says of itself.
+def among_outputs(network: nn.Module, places: Sequence[int], n_outputs: int) -> nn.Module:
+    """Let a network that knows few classes answer as one that knows many, but never with the rest.
+
+    Args:
+        network: As `load_ensemble` returns it.
+        places: Which of the many outputs each of its classes is, in their order.
+        n_outputs: How many there are.
 
     Returns:
-        The ensemble; architecture, classes, size_px and head_weights.
+        A copy, whose other outputs have a probability of 0.
+    """
+    wide = copy.deepcopy(network)
+    linear: Any = wide.classifiers if isinstance(wide, InvariantEnsemble) else wide
+    for i, layer in enumerate(linear):
+        if isinstance(layer, nn.Linear):
+            linear[i] = nn.Linear(layer.in_features, n_outputs).requires_grad_(False)
+            nn.init.zeros_(linear[i].weight)[list(places)] = layer.weight.detach()
+            nn.init.constant_(linear[i].bias, NEVER)[list(places)] = layer.bias.detach()
+    return wide.eval()
+
+
+def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read what `save_ensemble` wrote, in evaluation mode, and what it says of itself.
+
+    Returns:
+        The ensemble, or its baseline; architecture, classes, size_px and head_weights, which are
+        None for the baseline.
 
     Raises:
         ValueError: If the file holds none.
@@ -128,12 +169,13 @@ def load_ensemble(path: Path) -> tuple[InvariantEnsemble, dict[str, Any]]:
     about: Any = metadata.get("ensemble")
     if about is None:
         raise ValueError(f"{path} holds no ensemble; `bench.py fit --help` makes one")
-    weights = tuple(about.get("head_weights", HEAD_WEIGHTS))
-    build = Backbone(f"timm:{about['architecture']}", heads=True, head_weights=weights)
+    weights = about.get("head_weights", HEAD_WEIGHTS)
+    build = Backbone(f"timm:{about['architecture']}")
+    if weights is not None:
+        build = replace(build, heads=True, head_weights=tuple(weights))
     network = build(len(about["classes"]), about["size_px"])
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path}: weights and architecture differ: {error}") from None
-    assert isinstance(network, InvariantEnsemble)
     return network.eval(), about

@@ -58,6 +58,7 @@ class Pretrained:
         weights_sha256: Hash of its weights.
         preprocessing: How images were resized and cropped for it.
         n_classes: C.
+        classes: Their names, in the order of the outputs; empty if they are ImageNet's 1,000.
     """
 
     spec: str
@@ -65,6 +66,7 @@ class Pretrained:
     weights_sha256: str
     preprocessing: Preprocessing
     n_classes: int
+    classes: tuple[str, ...] = ()
 
     def normalised_by(self, mean: Sequence[float], deviation: Sequence[float]) -> Pretrained:
         """Return the same network behind another normalisation than it was trained with.
@@ -121,7 +123,7 @@ def load(spec: str) -> Pretrained:
             `timm:NAME.TAG`, `tv:NAME@WEIGHTS` or `geirhos:NAME`, which are downloaded once; or
             `file:PATH#arch=ARCH` with weights of your own, safetensors or a plain state dict, for
             an ARCH `timm:NAME` or `tv:NAME`, and `&sha256=HEX` if the file is to be a certain one;
-            `ensemble:PATH` with an ensemble that `bench.py fit` wrote.
+            `ensemble:PATH` with what `bench.py fit` wrote.
 
     Returns:
         The network, on the CPU and in evaluation mode.
@@ -356,6 +358,7 @@ def _load_ensemble(text: str) -> Pretrained:
         weights_sha256=sha256,
         preprocessing=Preprocessing(round(size_px * 256 / 224), size_px),
         n_classes=len(about["classes"]),
+        classes=tuple(about["classes"]),
     )
 
 

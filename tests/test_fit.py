@@ -16,7 +16,7 @@ from cgn.images import Factors, ImageSet
 from classifiers import fit as fitting
 from classifiers.augmentation import N_NUMBERS, flip_and_crop, flip_and_shift
 from classifiers.backbones import Backbone
-from classifiers.ensemble import EnsembleConfig, load_ensemble, save_ensemble
+from classifiers.ensemble import EnsembleConfig, among_outputs, load_ensemble, save_ensemble
 from classifiers.fit import fit
 from classifiers.networks import InvariantEnsemble, SmallCNN, join_heads, outputs
 from classifiers.pretrained import load
@@ -243,6 +243,39 @@ def test_an_ensemble_answers_the_same_after_it_was_saved_and_loaded(tmp_path: Pa
     assert isinstance(network, InvariantEnsemble)
     with pytest.raises(ValueError, match="no ensemble around a backbone of timm"):
         save_ensemble(InvariantEnsemble(3, SIZE_PX), "abc", SIZE_PX, tmp_path / "x", {})
+
+
+def test_the_baseline_has_one_head_and_answers_the_same_after_it_was_saved_and_loaded(
+    tmp_path: Path,
+) -> None:
+    config = EnsembleConfig(backbone="timm:resnet10t", epochs=0, steps=1, batch_size=4)
+    of = config.recipe(real_only=True)
+    assert of.trains_on == ("biased",)
+    network = fit(of, {"biased": SETS["biased"]}, n_classes=N_CLASSES, seed=0)
+    save_ensemble(network, "abc", SIZE_PX, tmp_path / "plain.safetensors", {})
+    loaded, about = load_ensemble(tmp_path / "plain.safetensors")
+    images = noise(4, 3).images()
+    with torch.no_grad():
+        assert list(outputs(loaded, images)) == [""]
+        assert torch.allclose(loaded(images), network.eval()(images), atol=1e-5)
+    assert about["head_weights"] is None
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_a_network_of_few_classes_answers_among_many_as_it_did_and_never_with_others(
+    heads: bool,
+) -> None:
+    few = Backbone("timm:resnet10t", heads=heads)(N_CLASSES, SIZE_PX).eval()
+    places = [7, 2, 5][:N_CLASSES]
+    many = among_outputs(few, places, 9)
+    images = noise(6, 4).images()
+    with torch.no_grad():
+        for name, logits in outputs(many, images).items():
+            probabilities = logits.softmax(dim=1)
+            expected = outputs(few, images)[name].softmax(dim=1)
+            assert torch.allclose(probabilities[:, places], expected, atol=1e-5)
+            assert probabilities.sum(dim=1) == pytest.approx(1.0)
+            assert logits.isfinite().all()
 
 
 def test_the_weights_of_the_heads_decide_the_deployed_answer() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import bench
+from benchmarks import OFFICIAL_SUITES
+from benchmarks.official import decide_in9
 from cgn.files import AS_IT_IS, Preprocessing, image_folder
 from cgn.hub import hub_images
 from cgn.images import Factors, ImageSet
-from classifiers.pretrained import load
+from classifiers.networks import InvariantEnsemble
+from classifiers.pretrained import Pretrained, load
 
 SMALL = Preprocessing(32, 32)
 
@@ -88,13 +93,39 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     assert bench.main([*command, *given]) == 0, capsys.readouterr().err
     assert load(f"ensemble:{out}").weights_sha256 != first.weights_sha256
 
+    assert bench.main([*command, "--real-only"]) == 0, capsys.readouterr().err
+    assert not isinstance(load(f"ensemble:{out}").module, InvariantEnsemble)
+
+
+def test_a_network_that_knows_only_classes_of_in9_is_scored_on_it() -> None:
+    torch.manual_seed(0)
+    known = Pretrained(
+        spec="ensemble:mine",
+        module=nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2)),
+        weights_sha256="w",
+        preprocessing=SMALL,
+        n_classes=2,
+        classes=("08_fish", "01_bird"),
+    )
+    images = torch.rand(50, 3, 4, 4)
+    suite = OFFICIAL_SUITES["in9"]
+    with torch.no_grad():
+        decided = decide_in9(bench.of_suite(known, suite).module(images)).argmax(dim=1)
+        expected = torch.tensor([8, 1])[known.module(images).argmax(dim=1)]
+    assert torch.equal(decided, expected)
+    assert len(decided.unique()) == 2
+    with pytest.raises(ValueError, match="knows classes that in9-official does not, such as cat"):
+        bench.of_suite(replace(known, classes=("cat", "01_bird")), suite)
+    with pytest.raises(ValueError, match="cue-conflict-official does not, such as 08_fish"):
+        bench.of_suite(known, OFFICIAL_SUITES["cue-conflict"])
+
 
 def test_fit_says_what_is_wrong_with_its_input(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["fit", "--images", str(folder / "images"), "--out", str(tmp_path / "x")]
     for extra, message in (
-        ([], "one of the arguments --counterfactuals --masks is required"),
+        ([], "one of the arguments --counterfactuals --real-only --masks is required"),
         (["--masks", str(tmp_path)], "has no mask"),
         (["--masks", str(tmp_path), "--schedule", "linear"], "schedule must be one of"),
     ):
