@@ -274,7 +274,6 @@ def test_a_network_of_few_classes_answers_among_many_as_it_did_and_never_with_ot
             probabilities = logits.softmax(dim=1)
             expected = outputs(few, images)[name].softmax(dim=1)
             assert torch.allclose(probabilities[:, places], expected, atol=1e-5)
-            assert probabilities.sum(dim=1) == pytest.approx(1.0)
             assert logits.isfinite().all()
 
 
