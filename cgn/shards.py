@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cgn.counterfactuals import choose_classes
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, read_ahead
+from cgn.files import DECODERS, ImageFiles, decode, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.model import weights_sha256
@@ -213,11 +213,7 @@ class ImageShards(ImageSet):
         """Decode the chosen images, (B, 3, H, W) uint8."""
         files = self.table[self.rows[index].tolist()][IMAGE]  # type: ignore[attr-defined]
         with ThreadPoolExecutor(DECODERS) as pool:
-            return torch.stack(list(pool.map(lambda file: _decode(file["bytes"]), files)))
-
-    def _read_each(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Read one batch after the other, each next one while the last one is used."""
-        return read_ahead(self.read, indices)
+            return stacked(list(pool.map(lambda file: decode(file["bytes"]), files)))
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""
@@ -234,15 +230,6 @@ class ImageShards(ImageSet):
         for labels in self.factors:
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
-
-
-def _decode(file: bytes) -> Tensor:
-    """Read one image, (3, H, W) uint8."""
-    from torchvision.transforms.functional import pil_to_tensor  # seconds to import
-
-    with Image.open(io.BytesIO(file)) as image:
-        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
-    return pixels
 
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
