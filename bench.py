@@ -740,6 +740,7 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
         with bar(bars, "weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
             cgn = initial(real, load_u2net(options.u2net))
+            real = real.folded(config.dtype)
             features = VGGFeatures(None if options.vgg == "random" else options.vgg)
         if options.dry_run:
             run = ImageNetTraining(cgn, real, features, config, device, of)

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 from benchmarks.scores import (
     CONFIDENCE,
@@ -88,6 +87,8 @@ def compare(
         ValueError: If a model has no runs, the runs are not on the same images, or the score is
             not `comparable`.
     """
+    from scipy.stats import norm  # seconds to import
+
     if not score.comparable:
         raise ValueError(f"{score.key} cannot be resampled, so no two models are compared by it")
     if not first or not second:
@@ -186,6 +187,8 @@ def _other_seeds(
 
 def _mcnemar(hits: NDArray[np.int64]) -> float:
     """Exact two-sided test, given hits of two models on the same images, (images, 2)."""
+    from scipy.stats import binomtest  # seconds to import
+
     only_first = int((hits[:, 0] > hits[:, 1]).sum())
     only_second = int((hits[:, 1] > hits[:, 0]).sum())
     if only_first + only_second == 0:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from benchmarks.comparison import Difference, compare, holm
 from benchmarks.evaluate import score_suite
@@ -195,6 +194,8 @@ def worse_p_value(hits: NDArray[np.bool_]) -> float:
         >>> worse_p_value(np.array(only_first)), worse_p_value(~np.array(only_first))
         (0.03125, 1.0)
     """
+    from scipy.stats import binomtest  # seconds to import
+
     only_first, only_second = (hits & ~hits[:, ::-1]).sum(axis=0).tolist()
     if only_first + only_second == 0:
         return 1.0

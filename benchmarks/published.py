@@ -10,7 +10,6 @@ from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import binomtest
 
 from benchmarks.scores import CONFIDENCE
 from benchmarks.suite import Suite
@@ -150,6 +149,8 @@ def _unpublished(suite: Suite, model: str) -> dict[Hashable, object]:
 
 def _interval(value: float, n: int) -> tuple[float, float]:
     """Wilson's interval of a share of images; NaN without any."""
+    from scipy.stats import binomtest  # seconds to import
+
     if n == 0:
         return NAN, NAN
     interval = binomtest(round(value * n), n).proportion_ci(CONFIDENCE, method="wilson")

@@ -27,8 +27,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import beta, binomtest
-from scipy.stats import t as student_t
 
 Counts = NDArray[np.int64] | NDArray[np.float64]
 
@@ -388,6 +386,8 @@ def worst(groups: NDArray[np.int64]) -> Estimate:
         >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
         (0.4, 0.3, 0.52, 100)
     """
+    from scipy.stats import beta  # seconds to import
+
     hits, images = groups[:, 0], groups[:, 1]
     # A beta distribution of parameter 0 has no quantiles: there the limits are 0 and 1.
     lower = np.where(hits == 0, 0.0, beta.ppf(TAILS[0], hits, images - hits + 1))
@@ -414,6 +414,8 @@ def proportion(hits: NDArray[np.bool_]) -> Estimate:
         >>> round(proportion(np.array([True] * 100)).low, 4)  # 0.025 ** (1 / 100)
         0.9638
     """
+    from scipy.stats import binomtest  # seconds to import
+
     n, n_hits = len(hits), int(hits.sum())
     if n == 0:
         return Estimate(np.nan, np.nan, np.nan, 0)
@@ -441,6 +443,8 @@ def mean(values: NDArray[np.float64]) -> Estimate:
         >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
         (0.5, 0.45, 0.55, 100)
     """
+    from scipy.stats import t as student_t  # seconds to import
+
     n = len(values)
     if n < 2:
         return Estimate(np.nan, np.nan, np.nan, n)

@@ -130,13 +130,15 @@ class SpectralLayer(nn.Module):
         self, inputs: Tensor, n_outputs: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Apply W alone; return the outputs, and 1 / s and biases for whoever needs both."""
-        weight, scale = self.weight_orig[:n_outputs], 1 / self._largest()
+        weight, bias, scale = self.weight_orig, self.bias, 1 / self._largest()
+        if n_outputs is not None:  # else its gradient would be written a second time
+            weight, bias = weight[:n_outputs], None if bias is None else bias[:n_outputs]
         if weight.ndim == 2:
             outputs = linear(inputs, weight)
         else:
             # Last, for a checkpoint computes again no more than what is kept for the gradient.
             outputs = conv2d(inputs, weight, padding=self.padding)
-        return outputs, scale, None if self.bias is None else self.bias[:n_outputs]
+        return outputs, scale, bias
 
     def _largest(self) -> Tensor:
         """Return s, with a gradient."""
@@ -189,6 +191,13 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "meta":
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def map_dtype(device: torch.device) -> torch.dtype:
+    """Name what convolutions give: what autocast uses, where it is on."""
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return torch.get_default_dtype()
 
 
 def hold_norms(module: nn.Module) -> None:
@@ -341,7 +350,7 @@ class Block(nn.Module):
         inner: Undivided = maps, None, None
         for i in range(4):
             inner = sparing(self._convolved, i, condition, truncation, *inner)
-        return divided(*inner) + around
+        return divided(*inner).add_(around)
 
     def _convolved(
         self, i: int, condition: Tensor, truncation: float, *inner: *Undivided
@@ -407,8 +416,10 @@ class Generator(nn.Module):
 
     def forward(self, condition: Tensor, truncation: float) -> Tensor:
         """Draw images, (B, 3, H, W) in [-1, 1], from u and class together, (B, 2 Z)."""
-        maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
-        maps = maps if self.dtype is None else maps.to(self.dtype)
+        device = condition.device
+        with full_precision(device):  # of a few images it costs less than rounding all its weights
+            maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
+        maps = maps.to(self.dtype or map_dtype(device))
         for layer in self.layers:
             maps = layer(maps, condition, truncation)
         colours = divided(*sparing(self._colours, maps, condition, truncation))
@@ -456,7 +467,12 @@ class BigGAN(nn.Module):
         Args:
             dtype: Of the convolutions' weights and of the maps; all that depends on noise and
                 class alone stays in full precision.
+
+        Returns:
+            A network of its own, unless this one already is what is wanted.
         """
+        if self.generator.dtype == dtype:
+            return self
         frozen = copy.deepcopy(self).requires_grad_(False).eval()
         for module in list(frozen.modules()):
             for name, child in list(module.named_children()):

@@ -27,6 +27,7 @@ from cgn.distributed import Team
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors
 from cgn.loop import Progress, Weights, advance_all, resume, seeded, write_checkpoint
+from cgn.memory import give_back, on_disk, peak_bytes
 from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
 
@@ -80,6 +81,11 @@ class ImageNetTrainConfig:
             )
         if not 0 < self.truncation <= 1:
             raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the maps."""
+        return torch.bfloat16 if self.bfloat16 else torch.float32
 
 
 # The schedule of "paper" is that of the authors' config file, with which others reproduced it;
@@ -162,11 +168,9 @@ class ImageNetTraining:
                 "start fewer or set --images-per-step"
             )
         self.config, self.team, self.device = config, team, torch.device(device)
-        dtype = torch.bfloat16 if config.bfloat16 else torch.float32
-        self._saliency = cgn.saliency  # kept for the result, as small as it is kept on disk
+        dtype = config.dtype
+        self._saliency = on_disk(cgn.saliency)  # for the result; until then only the other is used
         cgn.saliency = cgn.saliency.folded(dtype)
-        for weight in self._saliency.parameters():
-            weight.data = weight.data.half()
         self.cgn = _placed(cgn, self.device).train()
         self.real = _placed(real.folded(dtype), self.device)
         self.features = _placed(features.to(dtype), self.device)
@@ -235,8 +239,10 @@ class ImageNetTraining:
         for name, term in self.terms(batch, Parts(mask, foreground, background, mask)):
             (part * getattr(self.config.weights, name) * term).backward()
             found[name] = term.detach()
-        for leaf in leaves:
+        for i, leaf in enumerate(leaves):
             each = drawn.pop(0)  # nothing else holds what its mechanism kept for the gradient
+            if i == 1:  # maps are being freed, and most gradients of weights are still to come
+                give_back(self.device)
             if leaf.grad is not None:
                 each.backward(leaf.grad)
         return found
@@ -329,7 +335,7 @@ class ImageNetTraining:
         for layer in spectral_layers(self.cgn):
             for _ in range(5):  # u and v are those of the current weights
                 layer.iterate()
-        self.cgn.saliency = self._saliency.float()
+        self.cgn.saliency = self._saliency
         cgn: ImageNetCGN = self.cgn.cpu().eval()
         return cgn
 
@@ -395,7 +401,8 @@ def train_imagenet(
 
     Args:
         cgn: What learns, usually `cgn.pretrained.initial`; it is changed.
-        real: Draws what is taken apart.
+        real: Draws what is taken apart; best folded into `config.dtype` by then, so that nobody
+            keeps more of it.
         features: Those that textures are compared in.
         config: Everything else that fixes the run.
         device: Where this process runs.
@@ -479,12 +486,3 @@ def plan(run: ImageNetTraining, generator: torch.Generator, n_passes: int = 3) -
         update,
         (config.steps - run.step + n_passes) * (passes * a_pass + update),
     )
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Return the most memory that this process, or its GPU, has held so far."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource  # not on every system, and only a plan asks
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

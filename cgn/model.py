@@ -216,5 +216,6 @@ def weights_sha256(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+        tensor = tensor.detach().cpu().contiguous().flatten()
+        digest.update(tensor.view(torch.uint8).numpy().data)  # NumPy has no bfloat16
     return digest.hexdigest()

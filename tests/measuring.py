@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import time
@@ -15,6 +14,8 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
+
+from cgn.memory import give_back
 
 # Full sizes and what is only worth measuring then; as an ordinary test each case runs once, small.
 FULL = "--benchmark-only" in sys.argv
@@ -78,8 +79,8 @@ def forget_peak(device: str) -> None:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
-    with suppress(OSError, AttributeError):  # Linux with glibc only
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back(torch.device(device))
+    with suppress(OSError):  # Linux only
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
