@@ -470,9 +470,14 @@ class BigGAN(nn.Module):
 
         Returns:
             A network of its own, unless this one already is what is wanted.
+
+        Raises:
+            ValueError: If this one was folded into another type.
         """
         if self.generator.dtype == dtype:
             return self
+        if self.generator.dtype is not None:
+            raise ValueError(f"it is folded into {self.generator.dtype} already")
         frozen = copy.deepcopy(self).requires_grad_(False).eval()
         for module in list(frozen.modules()):
             for name, child in list(module.named_children()):

@@ -132,6 +132,13 @@ def test_a_folded_network_draws_the_same_from_plain_layers() -> None:
     assert spectral_layers(network)
 
 
+def test_what_is_folded_is_neither_copied_nor_folded_into_another_type() -> None:
+    folded = tiny_biggan().folded(torch.bfloat16)
+    assert folded.folded(torch.bfloat16) is folded
+    with pytest.raises(ValueError, match=r"folded into torch\.bfloat16 already"):
+        folded.folded(torch.float32)
+
+
 def test_shares_of_one_class_are_its_label_and_of_two_lie_between() -> None:
     network = tiny_biggan()
     noise, labels = inputs(TINY)
