@@ -338,11 +338,16 @@ def test_mnists_own_test_digits_cannot_be_had_without_a_folder(suite: Suite) -> 
 
 
 @every_suite
-def test_a_twin_shares_the_world_and_the_scores_but_not_the_images(name: str) -> None:
-    twin, folder = T10K[f"{name}-t10k"], SHARED / "mnist"
+def test_a_twin_shares_the_world_and_the_scores_but_not_the_protocol(name: str) -> None:
+    twin = T10K[f"{name}-t10k"]
     assert twin.world is SUITES[name].world
     assert twin.protocol == f"{name}-t10k@v1"
     assert [s.key for s in twin.scores] == [s.key for s in SUITES[name].scores]
+
+
+@every_suite
+def test_the_images_of_a_twin_are_of_mnists_own_test_files(name: str) -> None:
+    twin, folder = T10K[f"{name}-t10k"], SHARED / "mnist"
     if not folder.is_dir():
         pytest.skip("MNIST's files are not in ../shared")
     test_digits = digits(DataSource(folder=folder), "t10k")
