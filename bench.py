@@ -149,8 +149,6 @@ from classifiers.shipped import (
 
 N_JUDGED = 2_000  # training images whose counterfactuals are measured
 
-# Rows of the sheet: the authors' choice.
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.

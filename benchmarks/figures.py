@@ -222,6 +222,7 @@ def _sweep_panel(
                 y,
                 yerr=[y - low, high - y],
                 color=f"C{place % 10}",
+                linestyle="-" if place < 10 else "--",  # the eleventh has the first's colour
                 marker=MARKERS[place % len(MARKERS)],
                 markersize=4,
                 capsize=2,
