@@ -570,9 +570,10 @@ def report(options: argparse.Namespace) -> None:
     runs = read_runs(options.results)
     models = dict.fromkeys(name for suite in suites for name in swept(runs, suite)["plain"])
     if models:
-        figure = out.with_name("correlation.svg")
-        figure.write_text(correlation_sweep(runs, suites, list(models)).light, encoding="utf-8")
-        print(f"wrote {figure}")
+        for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
+            figure = out.with_name(f"correlation-{page}.svg")
+            figure.write_text(drawn, encoding="utf-8")
+            print(f"wrote {figure}")
 
 
 def show_lists(options: argparse.Namespace) -> None:

@@ -168,14 +168,19 @@ def swept(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     Returns:
         Ranked rows of the leaderboard, in the order of the correlation, with columns plain, the
         model's plain name, and correlation; of those models, data sources and test images that
-        have a row below 1. Empty if there are none.
+        have a row below 1. Where some models have three correlations or more, those with two are
+        left out: a table says as much. Empty if there are none.
     """
     board = leaderboard(runs, suite)
     board = board[board["rank"].notna()]
     names = [unmarked(name) for name in board["model"]]
     board = board.assign(plain=[n for n, _ in names], correlation=[rho for _, rho in names])
-    lowest = board.groupby(["source", "data_sha256", "plain"])["correlation"].transform("min")
-    return board[lowest < 1].sort_values(["correlation", "plain"], ascending=[False, True])
+    images = ["source", "data_sha256"]
+    line = board.groupby([*images, "plain"])["correlation"]
+    board = board.assign(points=line.transform("nunique"), lowest=line.transform("min"))
+    enough = board.groupby(images)["points"].transform("max").clip(upper=3)
+    board = board[(board["lowest"] < 1) & (board["points"] >= enough)]
+    return board.sort_values(["correlation", "plain"], ascending=[False, True])
 
 
 def correlation_sweep(runs: pd.DataFrame, suites: Sequence[Suite], models: Sequence[str]) -> Svg:
@@ -222,7 +227,7 @@ def _sweep_panel(
                 y,
                 yerr=[y - low, high - y],
                 color=f"C{place % 10}",
-                linestyle="-" if place < 10 else "--",  # the eleventh has the first's colour
+                linestyle="-" if place < 10 else "--",  # the eleventh has the first one's colour
                 marker=MARKERS[place % len(MARKERS)],
                 markersize=4,
                 capsize=2,

@@ -746,7 +746,7 @@ def test_report_writes_one_page_beside_the_results(
     page = (results / "report.html").read_text()
     assert 'data-model="oracle"' in page
     assert "Samples of the CGN of tiny-world" in page
-    assert not (results / "correlation.svg").exists()
+    assert not list(results.glob("correlation*.svg"))
 
 
 def test_report_draws_the_correlations_if_there_are_several(
@@ -758,7 +758,9 @@ def test_report_draws_the_correlations_if_there_are_several(
     for correlation in (1, 0.99, 0.9):
         assert command(results, f"--suite tiny --model erm --correlation {correlation}") == 0
     assert bench.main(["report", "--results", str(results)]) == 0
-    assert ">tiny, embedded</text>" in (results / "correlation.svg").read_text()
+    for page in ("light", "dark"):  # that the figure lies on
+        drawn = (results / f"correlation-{page}.svg").read_text()
+        assert ">tiny, embedded</text>" in drawn
 
 
 def test_reproduce_prints_nothing_published_for_suites_nobody_else_ran(

@@ -59,6 +59,15 @@ def test_models_are_found_with_all_their_correlations_in_order(tmp_path: Path) -
     assert rows["hard_accuracy"].tolist() == pytest.approx([0.4, 0.42, 0.6])
 
 
+def test_two_points_are_a_sweep_only_where_no_model_has_three(tmp_path: Path) -> None:
+    two = [row(marked("cgn", rho), 0.9) for rho in SWEEP[:2]]
+    append(two, tmp_path)
+    assert set(swept(read_runs(tmp_path), SUITE)["plain"]) == {"cgn"}
+    assert set(swept(made_up(tmp_path), SUITE)["plain"]) == {"erm"}
+    append([row("cgn", 0.9, source="official"), row("cgn@0.9", 0.9, source="official")], tmp_path)
+    assert set(swept(read_runs(tmp_path), SUITE)["plain"]) == {"erm", "cgn"}
+
+
 def test_nothing_is_swept_without_a_row_below_one(tmp_path: Path) -> None:
     append([row("erm", 0.4), row("cgn", 0.9)], tmp_path)
     assert swept(read_runs(tmp_path), SUITE).empty
