@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgn.memory import give_back
@@ -56,6 +57,14 @@ def measure(
         info["share_of_matrix_product_peak"] = (
             counted.get_total_flops() / seconds / matrix_product_peak(device)
         )
+
+
+def of_rounds(calls: list[float], rounds: int) -> Tensor:
+    """Keep of what each call under `measure` noted that of its rounds, (rounds,).
+
+    Not of the call that warms up, nor of that in which operations are counted.
+    """
+    return torch.tensor(calls[1 : 1 + rounds] if FULL else calls)
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from measuring import every_device, measure
+from measuring import FULL, every_device, measure, of_rounds
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
@@ -90,9 +90,9 @@ def test_an_evaluation_pass(benchmark: BenchmarkFixture, device: str, name: str)
 
 
 @pytest.fixture
-def photographs(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+def photographs(tmp_path: Path) -> Path:
     """Files about as large as ImageNet's, in one folder; few unless times are asked for."""
-    n = 120 if request.config.getoption("benchmark_only") else 8
+    n = 120 if FULL else 8
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (n, 3, 32, 40), generator=generator, dtype=torch.uint8)
     folder = tmp_path / "photographs" / "n01440764"
@@ -140,10 +140,7 @@ def as_validate_py(network: nn.Module, folder: Path, batch_size: int) -> Callabl
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 def test_evaluation_beside_the_forward_pass_and_timm(
-    benchmark: BenchmarkFixture,
-    photographs: Path,
-    request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    benchmark: BenchmarkFixture, photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In each round all three in turn, so that what else the machine does slows all alike.
 
@@ -184,13 +181,14 @@ def test_evaluation_beside_the_forward_pass_and_timm(
             seconds[name].append(time.perf_counter() - started)
         order.rotate()
 
-    timed = request.config.getoption("benchmark_only")
-    measure(benchmark, each_in_turn, 3 * len(paths), "cpu", rounds=6 if timed else 1)
-    speeds = {name: len(paths) / min(each) for name, each in seconds.items()}
-    ours = torch.tensor(seconds["evaluation of files"])
-    ratios = {name: (torch.tensor(each) / ours).median().item() for name, each in seconds.items()}
+    rounds = 6 if FULL else 1
+    measure(benchmark, each_in_turn, 3 * len(paths), "cpu", rounds=rounds)
+    taken = {name: of_rounds(each, rounds) for name, each in seconds.items()}
+    speeds = {name: len(paths) / each.min().item() for name, each in taken.items()}
+    ours = taken["evaluation of files"]
+    ratios = {name: (each / ours).median().item() for name, each in taken.items()}
     benchmark.extra_info |= {"images_per_second": speeds, "evaluation_times_as_fast_as": ratios}
-    if timed:
+    if FULL:
         with capsys.disabled():
             for name, speed in speeds.items():
                 said = f"evaluation is {ratios[name]:.2f} times as fast, median of paired rounds"

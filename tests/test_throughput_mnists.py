@@ -2,7 +2,7 @@
 
     python -m pytest tests/test_throughput_mnists.py --benchmark-only
 
-prints a table a world. Steps of the original and ours are taken in turn, so that what else the
+prints a line a world. Steps of the original and ours are taken in turn, so that what else the
 machine does slows both alike; the digits are the embedded ones, and count as full MNIST's 50,000.
 """
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from measuring import FULL, measure
+from measuring import FULL, measure, of_rounds
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu, mse_loss
@@ -241,7 +241,7 @@ def test_a_world_from_images_to_classifier_beside_the_original_schedule(
             seconds[part].append((time.perf_counter() - started) * n_pieces)
 
     measure(benchmark, each_in_turn, BATCH_SIZE, "cpu", rounds=ROUNDS)
-    whole = torch.tensor([taken[-ROUNDS:] for taken in seconds.values()])  # without warming up
+    whole = torch.stack([of_rounds(taken, ROUNDS) for taken in seconds.values()])
     parts = dict(zip(seconds, whole.median(dim=1).values.tolist(), strict=True))
     ratio = (whole[0] / whole[1:].sum(dim=0)).median().item()
     benchmark.extra_info |= {"seconds": parts, "times_as_fast_as_the_original": ratio}
