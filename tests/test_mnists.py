@@ -345,11 +345,18 @@ def test_a_twin_shares_the_world_and_the_scores_but_not_the_protocol(name: str) 
     assert [s.key for s in twin.scores] == [s.key for s in SUITES[name].scores]
 
 
-@every_suite
-def test_the_images_of_a_twin_are_of_mnists_own_test_files(name: str) -> None:
-    twin, folder = T10K[f"{name}-t10k"], SHARED / "mnist"
+@pytest.fixture
+def folder() -> Path:
+    """The real MNIST."""
+    folder = SHARED / "mnist"
     if not folder.is_dir():
         pytest.skip("MNIST's files are not in ../shared")
+    return folder
+
+
+@every_suite
+def test_the_images_of_a_twin_are_of_mnists_own_test_files(name: str, folder: Path) -> None:
+    twin = T10K[f"{name}-t10k"]
     test_digits = digits(DataSource(folder=folder), "t10k")
     biased, unbiased = twin.variants(DataSource(folder=folder)).values()
     assert len(biased) == len(unbiased) == 10_000
@@ -429,11 +436,8 @@ def test_a_texture_that_is_no_picture_is_an_error_that_names_its_folder(
 @pytest.mark.parametrize("split", ["train", "test"])
 @every_suite
 def test_painting_official_digits_uses_places_in_the_official_files(
-    name: str, split: mnists.Split
+    name: str, split: mnists.Split, folder: Path
 ) -> None:
-    folder = SHARED / "mnist"
-    if not folder.is_dir():
-        pytest.skip("MNIST's files are not in ../shared")
     every = digits(DataSource(folder=folder), split)
     assert len(every.labels) == {"train": 50_000, "test": 10_000}[split]
     few = chosen(every, np.arange(20))
