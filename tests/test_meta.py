@@ -209,6 +209,7 @@ def test_a_training_step_runs_on_any_device(style_features: str) -> None:
         meta_factors(4).shape,
         on_meta(4, 1, 32, 32),
         on_meta(4, 1, 32, 32),
+        on_meta(4, 1, 32, 32),
         on_meta(4, 3),
     )
     terms = run.advance(batch, torch.Generator().manual_seed(0))

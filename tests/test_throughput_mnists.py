@@ -26,6 +26,7 @@ from benchmarks import SUITES
 from benchmarks.mnists import N_OFFICIAL_TRAIN
 from benchmarks.suite import EMBEDDED, World
 from cgn import losses
+from cgn.abduction import find_objects
 from cgn.critic import VGGFeatures
 from cgn.images import to_images
 from cgn.interventions import abduct
@@ -196,8 +197,9 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
     config, schedule = PRESETS[world.name], SCHEDULES[world.name]
     with seeded(0) as generator:
         run = Training(N_CLASSES, SIZE_PX, config, "cpu")
-        found = prepare(images, run.cgn.config.canvas_px)
-        abducted = abduct(run.cgn, images, found.masks, N_IMAGES, seed=0)
+        find = partial(prepare, images, run.cgn.config.canvas_px, soft_edges=config.soft_edges)
+        found, masks = find(), find_objects(images.pixels, labels)
+        abducted = abduct(run.cgn, images, masks, N_IMAGES, seed=0)
         first = slice(None, None, N_IMAGES // BATCH_SIZE)
         real = 2 * to_images(images.pixels[first][:BATCH_SIZE]) - 1
         original = original_step(schedule, real, labels[first][:BATCH_SIZE])
@@ -215,11 +217,8 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
     return {
         "original": (partial(repeat, original), schedule.steps / STEPS),
         "CGN": (partial(repeat, step), config.steps / STEPS),
-        "finding objects": (partial(prepare, images, run.cgn.config.canvas_px), share),
-        "counterfactuals": (
-            partial(abduct, run.cgn, images, found.masks, N_IMAGES, seed=0),
-            share,
-        ),
+        "finding objects": (find, share),
+        "counterfactuals": (partial(abduct, run.cgn, images, masks, N_IMAGES, seed=0), share),
         "classifier": (
             partial(fit, short, {"abducted": abducted}, n_classes=N_CLASSES, seed=0),
             fit_steps / short.steps,

@@ -207,6 +207,27 @@ def squares(sizes_px: list[int]) -> ImageSet:
     return ImageSet(pixels, Factors.tied(labels), labels)
 
 
+@pytest.mark.parametrize("soft_edges", [False, True])
+def test_no_pixel_of_a_soft_edge_is_object_or_background(soft_edges: bool) -> None:
+    images = squares([8, 14])
+    found = prepare(images, 16, soft_edges=soft_edges)
+    # One pixel on either side of the edge belongs to its rim.
+    for of_image, size in zip(found.objects, (8, 14), strict=True):
+        assert of_image.sum() == (size - 2 * soft_edges) ** 2
+    for of_image, size in zip(found.backgrounds, (8, 14), strict=True):
+        assert of_image.sum() == 32**2 - (size + 2 * soft_edges) ** 2
+    assert (found.images.bool().any(dim=1, keepdim=True) == found.objects).all()
+    assert found.outlines.equal(prepare(images, 16).outlines)
+
+
+def test_an_object_that_is_all_rim_keeps_it() -> None:
+    images = squares([14, 14])
+    images.pixels[0] = 0
+    images.pixels[0, :, 12:14, 10:22] = 255
+    found = prepare(images, 16, soft_edges=True)
+    assert found.objects.sum(dim=(1, 2, 3)).tolist() == [24, 144]
+
+
 def test_shapes_are_drawn_at_the_poses_of_training_images_of_their_own_class() -> None:
     sizes = [8, 14, 20]
     cgn = train(squares(sizes), N_CLASSES, CONFIG)
