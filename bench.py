@@ -132,12 +132,13 @@ from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality
 from cgn.shards import SetConfig, generate
 from cgn.train import train
+from cgn.verification import Classify, known_factors, lessons
 from classifiers import MODELS
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
-from classifiers.recipes import FACTOR_CLASSIFIER, Recipe
+from classifiers.recipes import CHECK, FACTOR_CLASSIFIER, Recipe
 from classifiers.shipped import FOLDER as CLASSIFIERS
 from classifiers.shipped import (
     PREFIX,
@@ -147,7 +148,8 @@ from classifiers.shipped import (
     shipped_path,
 )
 
-N_JUDGED = 2_000  # training images whose counterfactuals are measured
+HELD_OUT = 10  # each so-many-th image is set apart to measure counterfactuals, for sets are sorted
+N_LESSONS = 45_000  # images that the check of counterfactuals is fitted to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -872,31 +874,42 @@ def measured(
 ) -> dict[str, float]:
     """Measure a CGN's samples, and its counterfactuals of the world's training images."""
     unbiased = training_cached(world, "unbiased", source, images_folder())
-    # Every tenth image is held out, for the embedded digits are sorted by class.
-    held_out = torch.arange(len(unbiased)) % 10 == 9
-    with bar(bars, f"{world.name}: judge of the counterfactuals") as update:
-        judge, _ = fit_cached(
-            FACTOR_CLASSIFIER,
-            {"unbiased": unbiased.select(~held_out)},
+    # Digits have the same places in both sets: nobody who judges has seen those that are measured.
+    true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
+    with bar(bars, f"{world.name}: objects"):
+        masks = find_objects_cached(images, cache_folder() / "counterfactuals")
+    with bar(bars, f"{world.name}: images for the check"):
+        learned = lessons(cgn, images.select(~real), masks[~real], N_LESSONS, seed=seed)
+    judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
+    check = factor_classifier(CHECK, learned, world, device, bars)
+    with bar(bars, f"{world.name}: quality"):
+        seen = accuracy(unbiased.select(true), judge)
+        sampled = quality(cgn, judge, check, factors=known_factors(images), seed=seed)
+        if images.masks is None:
+            return seen | sampled
+        # The true counterfactuals are those of images that all follow their class.
+        known = world.exact(source) if source.correlation == 1 else {}
+        exact = {action: truth.select(real) for action, truth in known.items()}
+        part = images.select(real), masks[real]
+        abducted = abduction_quality(cgn, judge, *part, exact, check, seed=seed)
+    return seen | sampled | {f"abducted_{name}": score for name, score in abducted.items()}
+
+
+def factor_classifier(
+    recipe: Recipe, images: ImageSet, world: World, device: torch.device, bars: Progress
+) -> Classify:
+    """Fit a network that names each factor, or take it from the cache."""
+    with bar(bars, f"{world.name}: {recipe.name} of the counterfactuals") as update:
+        network, _ = fit_cached(
+            recipe,
+            dict.fromkeys(recipe.trains_on, images),
             n_classes=len(world.classes),
             seed=0,
             device=device,
             cache=cache_folder() / "classifiers",
             progress=update,
         )
-    heads = three_heads(judge).heads
-    with bar(bars, f"{world.name}: quality"):
-        seen = accuracy(unbiased.select(held_out), heads)
-        sampled = seen | quality(cgn, heads, seed=seed)
-        if images.masks is None:
-            return sampled
-        masks = find_objects_cached(images, cache_folder() / "counterfactuals")
-        few = slice(None, None, max(1, len(images) // N_JUDGED))  # of every class
-        # The true counterfactuals are those of images that all follow their class.
-        known = world.exact(source) if source.correlation == 1 else {}
-        exact = {action: truth.select(few) for action, truth in known.items()}
-        abducted = abduction_quality(cgn, heads, images.select(few), masks[few], exact, seed=seed)
-    return sampled | {f"abducted_{name}": score for name, score in abducted.items()}
+    return three_heads(network).heads
 
 
 def show_quality(scores: Mapping[str, float]) -> None:

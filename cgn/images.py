@@ -295,6 +295,33 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
+def draw_of_classes(classes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw for each label an image of that class, with replacement.
+
+    Args:
+        classes: Classes of all images, (N,) int64.
+        labels: Wanted classes, (B,) int64.
+        generator: Decides which.
+
+    Returns:
+        Indices, (B,) int64.
+
+    Raises:
+        ValueError: If no image is of a wanted class.
+
+    Example:
+        >>> classes = torch.tensor([1, 0, 1, 0])
+        >>> drawn = draw_of_classes(classes, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+        >>> classes[drawn]
+        tensor([0, 1])
+    """
+    sizes = classes.bincount(minlength=int(labels.max()) + 1)
+    if (without := labels[sizes[labels] == 0]).numel():
+        raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
+    place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
+    return classes.argsort(stable=True)[(sizes.cumsum(0) - sizes)[labels] + place]
+
+
 def concatenate(sets: list[ImageSet]) -> ImageSet:
     """Join sets of equal image size, in order; masks are dropped."""
     factors = Factors(

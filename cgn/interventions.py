@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,8 +20,44 @@ from torch import Tensor
 from cgn.abduction import find_objects
 from cgn.cache import cache_key, open_or_make
 from cgn.counterfactuals import BATCH_SIZE
-from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_bytes
-from cgn.model import CGN, compose, weights_sha256
+from cgn.images import (
+    Factors,
+    ImageSet,
+    draw_of_classes,
+    load_tensors,
+    save_tensors,
+    to_bytes,
+)
+from cgn.model import CGN, Parts, compose, weights_sha256
+
+
+@dataclass(frozen=True, eq=False)
+class Lenders:
+    """Real images whose own surfaces and backgrounds go into counterfactuals of others.
+
+    Attributes:
+        images: The images.
+        masks: Where their objects are, (M, 1, H, W) bool.
+        texture: For each counterfactual the image that lends its surface, (N,) int64; -1 for none.
+        background: The same of backgrounds.
+    """
+
+    images: ImageSet
+    masks: Tensor
+    texture: Tensor
+    background: Tensor
+
+    def over(self, drawn: Parts, span: slice) -> Parts:
+        """Lay what they show over what the mechanisms drew for some of the counterfactuals."""
+        parts = []
+        for index, below, shown in (
+            (self.texture[span], drawn.foreground, self.masks),
+            (self.background[span], drawn.background, ~self.masks),
+        ):
+            lends = shown[index] & (index >= 0)[:, None, None, None]
+            real = self.images.images(index).to(below.device)
+            parts.append(torch.where(lends.to(below.device), real, below))
+        return drawn._replace(foreground=parts[0], background=parts[1])
 
 
 @torch.inference_mode()
@@ -32,6 +68,7 @@ def act(
     factors: Factors,
     *,
     generator: torch.Generator,
+    lenders: Lenders | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -46,6 +83,7 @@ def act(
         masks: Where their objects are, (N, 1, H, W) bool, from `cgn.abduction.find_objects`.
         factors: What to make of them, each (N,) int64; the shape's must be that of the images.
         generator: On the CPU, decides the noise of what is new.
+        lenders: Who shows some of what is new; the mechanisms draw the rest.
         device: Where the mechanisms run.
         progress: Called with images done and images in all.
 
@@ -71,6 +109,8 @@ def act(
         )
         real, mask = images.images(span).to(device), masks[span].to(device).float()
         drawn = cgn(new, generator, mask)
+        if lenders is not None:
+            drawn = lenders.over(drawn, span)
         foreground, background = (
             torch.where((label == before)[:, None, None, None], real, part)
             for label, before, part in (
@@ -91,10 +131,15 @@ def abduct(
     n: int,
     *,
     seed: int,
+    lent: float = 0.0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
     """Make counterfactuals of real images: their shapes, with any surface and any background.
+
+    What is new is drawn by the mechanisms, or abducted too: the surface of another real image, and
+    the background of a third, as far as their own objects let them be seen; beyond, the mechanisms
+    go on.
 
     Args:
         cgn: Its mechanisms draw what is new.
@@ -103,11 +148,16 @@ def abduct(
         masks: Where their objects are, (N, 1, H, W) bool.
         n: Number of counterfactuals; each image is used about as often as any other.
         seed: Fixes images, labels and noise.
+        lent: Share of the counterfactuals whose new surface and background are those of other
+            images.
         device: Where the mechanisms run.
         progress: Called with images done and images in all.
 
     Returns:
         The counterfactuals; texture and background labels are uniform and independent.
+
+    Raises:
+        ValueError: If a class of the CGN has no image that could lend.
     """
     generator = torch.Generator().manual_seed(seed)
     turns = -(-n // len(images))
@@ -121,9 +171,22 @@ def abduct(
         masks[index],
         free._replace(shape=labels),
         generator=generator,
+        lenders=_lenders(images, masks, free, lent, generator) if lent else None,
         device=device,
         progress=progress,
     )
+
+
+def _lenders(
+    images: ImageSet, masks: Tensor, factors: Factors, share: float, generator: torch.Generator
+) -> Lenders:
+    """Draw who lends to a share of counterfactuals, among images of the classes these will have."""
+    borrows = torch.rand(len(factors.texture), generator=generator) < share
+    texture, background = (
+        torch.where(borrows, draw_of_classes(images.factors.shape, labels, generator), -1)
+        for labels in (factors.texture, factors.background)
+    )
+    return Lenders(images, masks, texture, background)
 
 
 def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
@@ -155,6 +218,7 @@ def abduct_cached(
     *,
     seed: int,
     cache: Path,
+    lent: float = 0.0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -166,6 +230,7 @@ def abduct_cached(
         n: Number of counterfactuals.
         seed: Fixes them.
         cache: Folder for masks and counterfactuals.
+        lent: As for `abduct`.
         device: Where the mechanisms run, if they have to.
         progress: Called with images done and images in all.
 
@@ -178,13 +243,14 @@ def abduct_cached(
         "train_sha256": images.sha256(),
         "n": n,
         "seed": seed,
+        "lent": lent,
     }
     names = ("abduction.py", "interventions.py", "mechanisms.py", "model.py")
     key = cache_key(parts, [Path(__file__).parent / name for name in names])
 
     def make(path: Path) -> None:
         masks = find_objects_cached(images, cache)
-        made = abduct(cgn, images, masks, n, seed=seed, device=device, progress=progress)
+        made = abduct(cgn, images, masks, n, seed=seed, lent=lent, device=device, progress=progress)
         made.save(path, parts)
 
     return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)

@@ -9,7 +9,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -20,18 +20,28 @@ from cgn.counterfactuals import BATCH_SIZE, sample
 from cgn.images import Factors, ImageSet, to_images
 from cgn.interventions import abduct, act
 from cgn.model import CGN
-
-Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+from cgn.verification import Classify, confirmed, known_factors
 
 
 @torch.inference_mode()
-def quality(cgn: CGN, classify: Classify, *, n: int = 2_000, seed: int = 0) -> dict[str, float]:
+def quality(
+    cgn: CGN,
+    classify: Classify,
+    check: Classify | None = None,
+    *,
+    factors: tuple[str, ...] = Factors._fields,
+    n: int = 2_000,
+    seed: int = 0,
+) -> dict[str, float]:
     """Measure counterfactuals with independent factor classifiers.
 
     Args:
         cgn: What draws them.
         classify: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background,
             each (B, C), of classifiers fitted on true images with independent factors.
+        check: As for `cgn.verification.confirmed`; it and `classify` must know nothing of each
+            other. Without one nothing is verified.
+        factors: Names of the factors that it must confirm: those that true images have.
         n: Number of counterfactuals.
         seed: Fixes them.
 
@@ -40,13 +50,14 @@ def quality(cgn: CGN, classify: Classify, *, n: int = 2_000, seed: int = 0) -> d
         `<factor>_effectiveness`, how often that factor's classifier finds the label that its
         mechanism was given, in [0, 1], 1 being best; and `<factor>_leakage`, how much more
         often than by chance it finds the label of another mechanism, mean over the two, 0 being
-        best.
+        best. With a check also `verified_share`, how many it confirms, and `verified_<name>`, the
+        last two of those that it does, if there are any.
     """
     images = sample(cgn, n, seed=seed)
     assert images.masks is not None  # `sample` keeps them
     area = to_images(images.masks).mean(dim=(1, 2, 3))
     scores = {"mask_area": area.mean().item(), "mask_area_sd": area.std().item()}
-    return _rounded(scores | _answers(images, classify, cgn.config.n_classes))
+    return _rounded(scores | _judged(images, classify, check, factors, cgn.config.n_classes))
 
 
 @torch.inference_mode()
@@ -61,10 +72,9 @@ def accuracy(images: ImageSet, classify: Classify) -> dict[str, float]:
         `<factor>_judge`: how often the factor's label is found, in [0, 1]; a factor that these
         images don't have is left out.
     """
-    found = _found(images, classify)._asdict()
-    known = {name: v for name, v in images.factors._asdict().items() if (v >= 0).all()}
-    hits = {f"{name}_judge": (found[name] == v).float().mean().item() for name, v in known.items()}
-    return _rounded(hits)
+    found, true = _found(images, classify), images.factors
+    hits = {name: getattr(found, name) == getattr(true, name) for name in known_factors(images)}
+    return _rounded({f"{name}_judge": hit.float().mean().item() for name, hit in hits.items()})
 
 
 def _found(images: ImageSet, classify: Classify) -> Factors:
@@ -72,6 +82,23 @@ def _found(images: ImageSet, classify: Classify) -> Factors:
     batches = images.pixels.split(BATCH_SIZE)
     logits = zip(*(classify(to_images(batch)) for batch in batches), strict=True)
     return Factors(*(torch.cat(each).argmax(dim=1) for each in logits))
+
+
+def _judged(
+    images: ImageSet,
+    classify: Classify,
+    check: Classify | None,
+    factors: tuple[str, ...],
+    n_classes: int,
+) -> dict[str, float]:
+    """Compute effectiveness and leakage of all counterfactuals, and of those that are confirmed."""
+    scores = _answers(images, classify, n_classes)
+    if check is None:
+        return scores
+    kept = confirmed(images, check, factors)
+    scores["verified_share"] = kept.float().mean().item()
+    of_kept = _answers(images.select(kept), classify, n_classes) if kept.any() else {}
+    return scores | {f"verified_{name}": score for name, score in of_kept.items()}
 
 
 def _answers(images: ImageSet, classify: Classify, n_classes: int) -> dict[str, float]:
@@ -97,7 +124,9 @@ def abduction_quality(
     images: ImageSet,
     masks: Tensor,
     exact: Mapping[str, ImageSet],
+    check: Classify | None = None,
     *,
+    n: int = 2_000,
     seed: int = 0,
 ) -> dict[str, float]:
     """Measure counterfactuals of real images, also against the true ones.
@@ -110,6 +139,8 @@ def abduction_quality(
         exact: True counterfactuals of the same images under `do_texture`, `do_background` or
             both: the factor has another class's label, the same for all images of a class, and
             all else is as it was.
+        check: As for `quality`; it must not have been fitted to these images.
+        n: Number of counterfactuals with independent labels, at least as many as images.
         seed: Fixes labels and noise.
 
     Returns:
@@ -119,7 +150,7 @@ def abduction_quality(
         counterfactual `<action>_error`, mean absolute difference to it, `<action>_untouched`,
         that of the image itself, for scale, and `<action>_reversibility`, to the image after the
         action and its reverse, with the object found anew in between; and effectiveness and
-        leakage as from `quality`, of counterfactuals with independent labels.
+        leakage as from `quality`, of counterfactuals with independent labels, verified ones too.
 
     Raises:
         ValueError: If the true masks are not known.
@@ -127,7 +158,7 @@ def abduction_quality(
     if images.masks is None:
         raise ValueError("the true masks of these images are not known")
     generator = torch.Generator().manual_seed(seed)
-    labels = images.factors.shape
+    labels, factors = images.factors.shape, known_factors(images)
     overlap = _overlap(masks, images.masks > 0)
     of_class = [overlap[labels == label].mean() for label in labels.unique()]
     tied = Factors.tied(labels)
@@ -147,8 +178,8 @@ def abduction_quality(
         scores[f"{action}_error"] = _difference(made, truth)
         scores[f"{action}_untouched"] = _difference(images, truth)
         scores[f"{action}_reversibility"] = _difference(back, images)
-    free = abduct(cgn, images, masks, len(images), seed=seed)
-    return _rounded(scores | _answers(free, classify, cgn.config.n_classes))
+    free = abduct(cgn, images, masks, max(n, len(images)), seed=seed)
+    return _rounded(scores | _judged(free, classify, check, factors, cgn.config.n_classes))
 
 
 def _overlap(found: Tensor, true: Tensor) -> Tensor:

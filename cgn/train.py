@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cgn import losses
 from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, EfficientNetFeatures
-from cgn.images import Factors, ImageSet, to_images
+from cgn.images import Factors, ImageSet, draw_of_classes, to_images
 from cgn.loop import Progress, Weights, advance_all, descend, resume, seeded, write_checkpoint
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, CGNConfig, compose
@@ -366,12 +366,8 @@ def draw_pairs(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
         >>> drawn[:3].equal(drawn[3:])
         True
     """
-    by_class = labels.argsort(stable=True)
-    sizes = labels.bincount()
     first = torch.randint(len(labels), (n // 2,), generator=generator)
-    place = (torch.rand(n // 2, generator=generator) * sizes[labels[first]]).long()
-    begins = sizes.cumsum(0) - sizes
-    return torch.cat([first, by_class[begins[labels[first]] + place]])
+    return torch.cat([first, draw_of_classes(labels, labels[first], generator)])
 
 
 def _adam(modules: list[nn.Module], learning_rate: float) -> torch.optim.Adam:

@@ -254,3 +254,13 @@ FACTOR_CLASSIFIER = Recipe(
     objective=every_factor,
     epochs=3,
 )
+
+# Confirms counterfactuals; it stands in no leaderboard either.
+CHECK = replace(
+    FACTOR_CLASSIFIER,
+    name="check",
+    about="a head a factor, trained on counterfactuals of a CGN and parts of real images",
+    source="Razavi et al., NeurIPS 2019, https://arxiv.org/abs/1906.00446",
+    given="",
+    trains_on=("counterfactual",),
+)

@@ -470,36 +470,58 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
     assert float(lines["abducted_do_texture_untouched"]) == 0
     assert float(lines["abducted_do_texture_error"]) > 0
     wanted = {"shape_judge", "mask_area", "abducted_mask_iou", "abducted_shape_effectiveness"}
-    assert wanted <= set(lines)
+    assert wanted | {"verified_share", "abducted_verified_share"} <= set(lines)
 
 
-def test_the_judge_is_fitted_and_tried_on_all_classes_of_images_that_are_sorted_by_class(
+def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_class(
     suites: dict[str, Suite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = torch.arange(3).repeat_interleave(20)
+    labels = torch.arange(3).repeat_interleave(20)  # sorted by class, as the embedded digits are
     pixels = torch.zeros(60, 3, 32, 32, dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(labels), torch.arange(60))
+    images = ImageSet(pixels, Factors.tied(labels), torch.arange(60), pixels[:, :1])
     seen: dict[str, ImageSet] = {}
 
-    def fitted(recipe: object, sets: dict[str, ImageSet], **_: object) -> tuple[nn.Module, str]:
-        seen["fitted"] = sets["unbiased"]
+    def fitted(recipe: Recipe, sets: dict[str, ImageSet], **_: object) -> tuple[nn.Module, str]:
+        seen.setdefault(recipe.name, *sets.values())
         return InvariantEnsemble(3, 32), ""
 
+    def taught(cgn: object, real: ImageSet, *_: object, **__: object) -> ImageSet:
+        return real
+
     def tried(held_out: ImageSet, classify: object) -> dict[str, float]:
-        seen["held out"] = held_out
+        seen["tried"] = held_out
+        return {}
+
+    def measured(
+        cgn: object, classify: object, real: ImageSet, *_: object, **__: object
+    ) -> dict[str, float]:
+        seen["measured"] = real
         return {}
 
     monkeypatch.setattr(bench, "fit_cached", fitted)
+    monkeypatch.setattr(bench, "lessons", taught)
     monkeypatch.setattr(bench, "accuracy", tried)
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {})
-    world = replace(suites["tiny"].world, train=lambda _: images, unbiased=lambda _: images)
+    monkeypatch.setattr(bench, "abduction_quality", measured)
+    world = replace(
+        suites["tiny"].world,
+        train=lambda _: images,
+        unbiased=lambda _: images,
+        exact=lambda _: {},
+    )
     suites["tiny"] = replace(suites["tiny"], world=world)
+    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
     weights = tmp_path / "my.safetensors"
     CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
     assert bench.main(f"quality --suite tiny --device cpu --weights {weights}".split()) == 0
+    assert set(seen) == {"factor-classifier", "check", "tried", "measured"}
     for part in seen.values():
         assert set(part.factors.shape.tolist()) == {0, 1, 2}
-    assert torch.cat([part.ids for part in seen.values()]).sort().values.tolist() == list(range(60))
+    everything = list(range(60))
+    for learned, unseen in (("factor-classifier", "tried"), ("check", "measured")):
+        both = torch.cat([seen[learned].ids, seen[unseen].ids])
+        assert both.sort().values.tolist() == everything
+    assert not set(seen["measured"].ids.tolist()) & set(seen["factor-classifier"].ids.tolist())
 
 
 def test_train_writes_weights_with_their_origin_and_a_sheet(
@@ -516,6 +538,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
     monkeypatch.setattr(bench, "accuracy", lambda *_: {"shape_judge": 0.75})
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {"mask_area": 0.25})
+    monkeypatch.setattr(bench, "lessons", lambda cgn, images, *_, **__: images)
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
     assert bench.main(text.split()) == 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from cgn import interventions
 from cgn.abduction import find_objects
 from cgn.images import Factors, ImageSet
-from cgn.interventions import abduct, abduct_cached, act, find_objects_cached
+from cgn.interventions import Lenders, abduct, abduct_cached, act, find_objects_cached
 from cgn.model import CGN, CGNConfig
 
 CONFIG = CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, n_exemplars=2)
@@ -127,6 +127,62 @@ def test_one_seed_gives_the_same_counterfactuals_and_another_seed_others(
 ) -> None:
     hashes = [abduct(cgn, images, masks, 12, seed=seed).sha256() for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_lent_surfaces_and_backgrounds_are_pixels_of_other_images_of_the_class_they_are_to_have(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    made = abduct(cgn, images, masks, 60, seed=0, lent=1.0)
+    # All objects are alike in shape here, so that lenders show all there is.
+    for pixels, texture, background in zip(made.pixels, *made.factors[1:], strict=True):
+        surfaces = images.pixels[images.factors.shape == texture]
+        behind = images.pixels[images.factors.shape == background]
+        inside = (pixels == surfaces) | ~masks[0]
+        outside = (pixels == behind) | masks[0]
+        assert inside.all(dim=(1, 2, 3)).any()
+        assert outside.all(dim=(1, 2, 3)).any()
+
+
+def test_where_a_lender_shows_nothing_the_mechanisms_draw(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    nothing = torch.zeros_like(masks)
+    everything = torch.ones_like(masks)
+    labels = images.factors.shape
+    new = images.factors._replace(texture=(labels + 1) % 3, background=(labels + 2) % 3)
+    index = torch.arange(len(images))
+    made = [
+        act(
+            cgn,
+            images,
+            masks,
+            new,
+            generator=torch.Generator().manual_seed(0),
+            lenders=None if shown is None else Lenders(images, shown, index, index),
+        ).pixels
+        for shown in (None, nothing, everything)
+    ]
+    drawn, hidden_surfaces, hidden_backgrounds = made
+    assert torch.where(masks, hidden_surfaces, drawn).equal(drawn)
+    assert torch.where(masks, images.pixels, hidden_surfaces).equal(images.pixels)
+    assert torch.where(masks, drawn, hidden_backgrounds).equal(drawn)
+    assert torch.where(masks, hidden_backgrounds, images.pixels).equal(images.pixels)
+
+
+def test_a_share_of_counterfactuals_borrows_and_the_others_are_drawn(
+    cgn: CGN, images: ImageSet, masks: Tensor
+) -> None:
+    made = abduct(cgn, images, masks, 300, seed=0, lent=0.5)
+    new = made.factors.texture != made.factors.shape
+    pure = images.pixels[..., 14, 14]
+    borrowed = (made.pixels[new][:, None, :, 14, 14] == pure).all(dim=2).any(dim=1)
+    assert 0.4 < borrowed.float().mean() < 0.6
+
+
+def test_a_class_without_an_image_cannot_be_lent(cgn: CGN, images: ImageSet, masks: Tensor) -> None:
+    two = images.factors.shape < 2
+    with pytest.raises(ValueError, match="no image is of class 2; every class needs one"):
+        abduct(cgn, images.select(two), masks[two], 60, seed=0, lent=1.0)
 
 
 def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_another(

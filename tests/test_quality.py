@@ -65,6 +65,12 @@ def read(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return shape, texture, background
 
 
+def sure(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the labels as `read` does, without a doubt."""
+    shape, texture, background = read(images)
+    return 20 * shape, 20 * texture, 20 * background
+
+
 @pytest.fixture
 def images() -> ImageSet:
     return painted(Factors.tied(torch.arange(40) % N_CLASSES))
@@ -114,6 +120,48 @@ def test_the_judges_own_accuracy_counts_what_it_finds_of_the_factors_that_are_kn
         ("shape_judge", "texture_judge", "background_judge"), 1.0
     )
     assert accuracy(wrong, read) == {"shape_judge": 1.0, "texture_judge": 0.8}
+
+
+def test_what_a_check_confirms_is_measured_apart() -> None:
+    class Careless(Plain):
+        """Draws every fifth surface of another class."""
+
+        def forward(
+            self,
+            factors: Factors,
+            generator: torch.Generator | None = None,
+            probability: Tensor | None = None,
+        ) -> Parts:
+            wrong = torch.arange(len(factors.texture)) % 5 == 0
+            texture = torch.where(wrong, (factors.texture + 1) % N_CLASSES, factors.texture)
+            return super().forward(factors._replace(texture=texture), generator, probability)
+
+    scores = quality(Careless(CONFIG), read, sure)
+    assert scores["texture_effectiveness"] == pytest.approx(0.8)
+    assert scores["verified_share"] == pytest.approx(0.8)
+    assert scores["verified_texture_effectiveness"] == 1
+    assert "verified_share" not in quality(Careless(CONFIG), read)
+
+
+def test_a_check_is_asked_only_about_factors_that_the_images_have() -> None:
+    def blind(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape, texture, background = sure(images)
+        return shape, texture, torch.zeros_like(background)
+
+    there = ("shape", "texture")
+    assert quality(Plain(CONFIG), read, blind)["verified_share"] == 0
+    assert quality(Plain(CONFIG), read, blind, factors=there)["verified_share"] == 1
+
+
+def test_a_check_that_confirms_nothing_leaves_nothing_to_measure() -> None:
+    scores = quality(Plain(CONFIG), read, read)  # its logits are 0 and 1: it is never sure
+    assert scores["verified_share"] == 0
+    assert not [name for name in scores if name.startswith("verified_shape")]
+
+
+def test_counterfactuals_of_real_images_are_verified_too(images: ImageSet, masks: Tensor) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, {}, sure, n=200)
+    assert scores["verified_share"] == scores["verified_background_effectiveness"] == 1
 
 
 def test_perfect_abduction_has_no_error_at_all(images: ImageSet, masks: Tensor) -> None:

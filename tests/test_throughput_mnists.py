@@ -25,6 +25,7 @@ from torch.nn.functional import l1_loss, leaky_relu, mse_loss
 from benchmarks import SUITES
 from benchmarks.mnists import N_OFFICIAL_TRAIN
 from benchmarks.suite import EMBEDDED, World
+from benchmarks.training_sets import LENT
 from cgn import losses
 from cgn.abduction import find_objects
 from cgn.critic import VGGFeatures
@@ -199,7 +200,7 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
         run = Training(N_CLASSES, SIZE_PX, config, "cpu")
         find = partial(prepare, images, run.cgn.config.canvas_px, soft_edges=config.soft_edges)
         found, masks = find(), find_objects(images.pixels, labels)
-        abducted = abduct(run.cgn, images, masks, N_IMAGES, seed=0)
+        abducted = abduct(run.cgn, images, masks, N_IMAGES, seed=0, lent=LENT)
         first = slice(None, None, N_IMAGES // BATCH_SIZE)
         real = 2 * to_images(images.pixels[first][:BATCH_SIZE]) - 1
         original = original_step(schedule, real, labels[first][:BATCH_SIZE])
@@ -218,7 +219,10 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
         "original": (partial(repeat, original), schedule.steps / STEPS),
         "CGN": (partial(repeat, step), config.steps / STEPS),
         "finding objects": (find, share),
-        "counterfactuals": (partial(abduct, run.cgn, images, masks, N_IMAGES, seed=0), share),
+        "counterfactuals": (
+            partial(abduct, run.cgn, images, masks, N_IMAGES, seed=0, lent=LENT),
+            share,
+        ),
         "classifier": (
             partial(fit, short, {"abducted": abducted}, n_classes=N_CLASSES, seed=0),
             fit_steps / short.steps,

@@ -1,0 +1,97 @@
+"""Counterfactuals that an independent check confirms; those it does not are left out.
+
+A mechanism now and then draws what nobody would call by the label it was given: an ambiguous digit,
+a surface that could be another class's. A network that names all three labels with confidence
+tells such images from the rest. It is fitted without one image whose true factors are free; how a
+network is fitted is not here: see `classifiers.fit`.
+
+Source:
+    Razavi, van den Oord and Vinyals, Generating Diverse High-Fidelity Images with VQ-VAE-2, NeurIPS
+    2019 (classifier-based rejection sampling). https://arxiv.org/abs/1906.00446
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cgn.counterfactuals import BATCH_SIZE, sample
+from cgn.images import Factors, ImageSet, concatenate
+from cgn.interventions import abduct
+from cgn.model import CGN
+
+Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+CONFIDENCE = 0.99  # that the check must have in every label
+
+
+def lessons(cgn: CGN, images: ImageSet, masks: Tensor, n: int, *, seed: int) -> ImageSet:
+    """Make images to fit a check to: true surfaces and backgrounds, real and drawn shapes.
+
+    Args:
+        cgn: Its mechanisms draw what no image shows.
+        images: Real images; none of those whose counterfactuals will be checked.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        n: How many; a third are samples.
+        seed: Fixes them.
+
+    Returns:
+        The images. Factors that the real ones don't have, with label -1, have none here either.
+
+    Raises:
+        ValueError: If a class of the CGN has no image.
+    """
+    joined = abduct(cgn, images, masks, n - n // 3, seed=seed, lent=1.0)
+    made = concatenate([joined, sample(cgn, n // 3, seed=seed)])
+    unknown = {
+        name: torch.full_like(labels, -1)
+        for name, labels in made.factors._asdict().items()
+        if name not in known_factors(images)
+    }
+    return replace(made, factors=made.factors._replace(**unknown))
+
+
+def known_factors(images: ImageSet) -> tuple[str, ...]:
+    """Return the names of the factors that all images have a label of.
+
+    Example:
+        >>> labels = torch.tensor([0, 1])
+        >>> pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+        >>> images = ImageSet(pixels, Factors(labels, labels, labels - 1), labels)
+        >>> known_factors(images)
+        ('shape', 'texture')
+    """
+    return tuple(name for name, each in images.factors._asdict().items() if (each >= 0).all())
+
+
+@torch.inference_mode()
+def confirmed(
+    images: ImageSet,
+    check: Classify,
+    factors: tuple[str, ...] = Factors._fields,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Tensor:
+    """Tell which counterfactuals a check gives all labels that they were made with.
+
+    Args:
+        images: The counterfactuals.
+        check: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background, each
+            (B, C), of classifiers that were fitted to `lessons`.
+        factors: Names of the factors that it must confirm.
+        confidence: The least probability that it must give to each label.
+
+    Returns:
+        (N,) bool.
+    """
+    found = []
+    for index in torch.arange(len(images)).split(BATCH_SIZE):
+        logits = dict(zip(Factors._fields, check(images.images(index)), strict=True))
+        sure = [
+            logits[name].softmax(dim=1).gather(1, getattr(images.factors, name)[index, None])
+            for name in factors
+        ]
+        found.append((torch.cat(sure, dim=1) >= confidence).all(dim=1))
+    return torch.cat(found)
