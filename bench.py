@@ -123,20 +123,20 @@ from cgn.imagenet_training import (
     without,
 )
 from cgn.images import ImageSet
-from cgn.interventions import find_objects_cached
+from cgn.interventions import abduct, find_objects_cached
 from cgn.log import LossLog, told
 from cgn.loop import seeded
 from cgn.model import CGN
 from cgn.pictures import draw_picture, sheets
 from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
-from cgn.quality import abduction_quality, accuracy, quality
+from cgn.quality import abduction_quality, accuracy, quality, variety
 from cgn.shards import SetConfig, generate
 from cgn.train import train
-from cgn.verification import Classify, known_factors, lessons
+from cgn.verification import known_factors, lessons
 from classifiers import MODELS
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
-from classifiers.networks import outputs, three_heads
+from classifiers.networks import InvariantEnsemble, outputs, three_heads
 from classifiers.pretrained import Pretrained, is_spec, load
 from classifiers.recipes import CHECK, FACTOR_CLASSIFIER, Recipe
 from classifiers.shipped import FOLDER as CLASSIFIERS
@@ -882,22 +882,27 @@ def measured(
         learned = lessons(cgn, images.select(~real), masks[~real], N_LESSONS, seed=seed)
     judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
     check = factor_classifier(CHECK, learned, world, device, bars)
+    judges = judge.heads, check.heads
     with bar(bars, f"{world.name}: quality"):
-        seen = accuracy(unbiased.select(true), judge)
-        sampled = quality(cgn, judge, check, factors=known_factors(images), seed=seed)
+        truth = unbiased.select(true)
+        scores = accuracy(truth, judge.heads)
+        scores |= quality(cgn, *judges, factors=known_factors(images), seed=seed)
+        scores |= variety(sample(cgn, len(truth), seed=seed), truth, judge.backbone)
         if images.masks is None:
-            return seen | sampled
+            return scores
         # The true counterfactuals are those of images that all follow their class.
         known = world.exact(source) if source.correlation == 1 else {}
         exact = {action: truth.select(real) for action, truth in known.items()}
         part = images.select(real), masks[real]
-        abducted = abduction_quality(cgn, judge, *part, exact, check, seed=seed)
-    return seen | sampled | {f"abducted_{name}": score for name, score in abducted.items()}
+        abducted = abduction_quality(cgn, judge.heads, *part, exact, check.heads, seed=seed)
+        made = abduct(cgn, *part, len(truth), seed=seed)
+        abducted |= variety(made, truth, judge.backbone)
+    return scores | {f"abducted_{name}": score for name, score in abducted.items()}
 
 
 def factor_classifier(
     recipe: Recipe, images: ImageSet, world: World, device: torch.device, bars: Progress
-) -> Classify:
+) -> InvariantEnsemble:
     """Fit a network that names each factor, or take it from the cache."""
     with bar(bars, f"{world.name}: {recipe.name} of the counterfactuals") as update:
         network, _ = fit_cached(
@@ -909,7 +914,7 @@ def factor_classifier(
             cache=cache_folder() / "classifiers",
             progress=update,
         )
-    return three_heads(network).heads
+    return three_heads(network)
 
 
 def show_quality(scores: Mapping[str, float]) -> None:

@@ -9,7 +9,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,8 @@ from cgn.images import Factors, ImageSet, to_images
 from cgn.interventions import abduct, act
 from cgn.model import CGN
 from cgn.verification import Classify, confirmed, known_factors
+
+NEIGHBOURS = 5  # the authors' choice for coverage
 
 
 @torch.inference_mode()
@@ -75,6 +77,51 @@ def accuracy(images: ImageSet, classify: Classify) -> dict[str, float]:
     found, true = _found(images, classify), images.factors
     hits = {name: getattr(found, name) == getattr(true, name) for name in known_factors(images)}
     return _rounded({f"{name}_judge": hit.float().mean().item() for name, hit in hits.items()})
+
+
+@torch.inference_mode()
+def variety(
+    drawn: ImageSet, real: ImageSet, features: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
+    """Measure whether counterfactuals reach as far as true images, and lie as far apart.
+
+    Args:
+        drawn: Counterfactuals with independent labels.
+        real: True images with independent labels; as many as are drawn, for both measures compare
+            crowds.
+        features: From images (B, 3, H, W) in [0, 1] to features (B, K) of a network that was fitted
+            to neither.
+
+    Returns:
+        `coverage`: share of the true images that have a drawn one nearer than their fifth true
+        neighbour, in [0, 1]; of true images drawn anew it would be 0.97. `diversity`: mean
+        distance of two drawn images of one shape, relative to that of true ones, 1 being as
+        diverse.
+
+    Raises:
+        ValueError: If there are not more than five true images.
+
+    Source:
+        Naeem et al., Reliable Fidelity and Diversity Metrics for Generative Models, ICML 2020
+        (coverage). https://arxiv.org/abs/2002.09797
+    """
+    if len(real) <= NEIGHBOURS:
+        raise ValueError(f"coverage needs more than {NEIGHBOURS} true images, got {len(real)}")
+    ours, theirs = (
+        torch.cat([features(to_images(batch)) for batch in each.pixels.split(BATCH_SIZE)])
+        for each in (drawn, real)
+    )
+    # Each image is its own nearest neighbour.
+    reach = torch.cdist(theirs, theirs).kthvalue(NEIGHBOURS + 1, dim=1).values
+    covered = torch.cdist(theirs, ours).min(dim=1).values < reach
+    spread = _spread(ours, drawn.factors.shape) / _spread(theirs, real.factors.shape)
+    return _rounded({"coverage": covered.float().mean().item(), "diversity": spread})
+
+
+def _spread(features: Tensor, labels: Tensor) -> float:
+    """Mean distance of two images of a class, the mean over classes."""
+    means = [torch.pdist(features[labels == label]).mean() for label in labels.unique()]
+    return torch.stack(means).mean().item()
 
 
 def _found(images: ImageSet, classify: Classify) -> Factors:

@@ -446,6 +446,7 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
 ) -> None:
     def train(source: DataSource) -> ImageSet:
         images = tiny_images(3)
+        images = images.select(torch.arange(120) % len(images))
         large = images.pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
         return replace(images, pixels=large, masks=255 * (large[:, :1] > 127).to(torch.uint8))
 
@@ -470,7 +471,8 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
     assert float(lines["abducted_do_texture_untouched"]) == 0
     assert float(lines["abducted_do_texture_error"]) > 0
     wanted = {"shape_judge", "mask_area", "abducted_mask_iou", "abducted_shape_effectiveness"}
-    assert wanted | {"verified_share", "abducted_verified_share"} <= set(lines)
+    wanted |= {"verified_share", "abducted_verified_share", "coverage", "abducted_diversity"}
+    assert wanted <= set(lines)
 
 
 def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_class(
@@ -503,6 +505,7 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
     monkeypatch.setattr(bench, "accuracy", tried)
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {})
     monkeypatch.setattr(bench, "abduction_quality", measured)
+    monkeypatch.setattr(bench, "variety", lambda *_: {})
     world = replace(
         suites["tiny"].world,
         train=lambda _: images,
@@ -539,6 +542,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     monkeypatch.setattr(bench, "accuracy", lambda *_: {"shape_judge": 0.75})
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {"mask_area": 0.25})
     monkeypatch.setattr(bench, "lessons", lambda cgn, images, *_, **__: images)
+    monkeypatch.setattr(bench, "variety", lambda *_: {"coverage": 0.5})
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
     assert bench.main(text.split()) == 0
@@ -546,7 +550,7 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     _, metadata = CGN.load(out)
     assert metadata["command"] == f"python bench.py {text}"
     assert metadata["train_sha256"] == tiny_images(3).sha256()
-    assert metadata["quality"] == {"shape_judge": 0.75, "mask_area": 0.25}
+    assert metadata["quality"] == {"shape_judge": 0.75, "mask_area": 0.25, "coverage": 0.5}
     assert metadata["correlation"] == 1.0
     assert sorted(path.name for path in out.parent.iterdir()) == ["my.png", "my.safetensors"]
     assert str(out) in capsys.readouterr().out

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig, Parts
-from cgn.quality import abduction_quality, accuracy, quality
+from cgn.quality import abduction_quality, accuracy, quality, variety
 
 CONFIG = CGNConfig(n_classes=5, image_size_px=16, width=8, noise_size=4, tile_px=16)
 N_CLASSES = CONFIG.n_classes
@@ -162,6 +162,49 @@ def test_a_check_that_confirms_nothing_leaves_nothing_to_measure() -> None:
 def test_counterfactuals_of_real_images_are_verified_too(images: ImageSet, masks: Tensor) -> None:
     scores = abduction_quality(Plain(CONFIG), read, images, masks, {}, sure, n=200)
     assert scores["verified_share"] == scores["verified_background_effectiveness"] == 1
+
+
+def points(n: int, seed: int, scale: float = 1.0) -> ImageSet:
+    """Images whose features, their first row of pixels, are normally distributed."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = 128 + 20 * scale * torch.randn(n, 3, 1, 8, generator=generator)
+    labels = torch.arange(n) % N_CLASSES
+    return ImageSet(pixels.clamp(0, 255).to(torch.uint8), Factors.tied(labels), torch.arange(n))
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+def test_images_drawn_from_the_truth_cover_what_chance_allows_and_are_as_diverse() -> None:
+    scores = variety(points(400, 0), points(400, 1), flat)
+    assert scores["coverage"] == pytest.approx(1 - 0.5**5, abs=0.02)
+    assert scores["diversity"] == pytest.approx(1, abs=0.02)
+
+
+def test_images_that_are_all_alike_cover_little_and_are_not_diverse() -> None:
+    one = points(400, 0).select(torch.zeros(400, dtype=torch.int64))
+    alike = replace(one, factors=points(400, 0).factors)
+    scores = variety(alike, points(400, 1), flat)
+    assert scores["coverage"] < 0.1
+    assert scores["diversity"] == 0
+
+
+def test_images_twice_as_far_apart_are_twice_as_diverse() -> None:
+    scores = variety(points(400, 0, scale=1.0), points(400, 1, scale=0.5), flat)
+    assert scores["diversity"] == pytest.approx(2, rel=0.03)
+
+
+def test_coverage_of_a_handful_of_true_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 5 true images, got 4"):
+        variety(points(400, 0), points(4, 1), flat)
+
+
+def test_diversity_does_not_count_distances_between_classes() -> None:
+    drawn = points(400, 0)
+    apart = (drawn.pixels + 60 * (drawn.factors.shape[:, None, None, None] == 0)).to(torch.uint8)
+    scores = variety(replace(drawn, pixels=apart), drawn, flat)
+    assert scores["diversity"] == pytest.approx(1, rel=0.02)
 
 
 def test_perfect_abduction_has_no_error_at_all(images: ImageSet, masks: Tensor) -> None:
