@@ -25,6 +25,7 @@ from cgn.masks import masks_from_files, paths_of_masks
 from cgn.recombination import recombine_cached
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
+TURNS = 3  # counterfactuals of each real image in a training set, where there are many images
 LENT = 0.5  # share of counterfactuals of real images that borrow the surfaces of other real images
 N_RECOMBINED = 20_000  # images in a set of recombined photographs
 OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
@@ -164,8 +165,7 @@ def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Pl
         return abduct_cached(
             weights,
             biased,
-            # No real shape is left out.
-            max(N_COUNTERFACTUALS, len(biased)),
+            TURNS * max(N_COUNTERFACTUALS, len(biased)),
             seed=seed,
             lent=LENT,
             device=place.device,

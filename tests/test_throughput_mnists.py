@@ -25,7 +25,7 @@ from torch.nn.functional import l1_loss, leaky_relu, mse_loss
 from benchmarks import SUITES
 from benchmarks.mnists import N_OFFICIAL_TRAIN
 from benchmarks.suite import EMBEDDED, World
-from benchmarks.training_sets import LENT
+from benchmarks.training_sets import LENT, TURNS
 from cgn import losses
 from cgn.abduction import find_objects
 from cgn.critic import VGGFeatures
@@ -213,7 +213,7 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
             step()
 
     share = N_OFFICIAL_TRAIN / N_IMAGES
-    fit_steps = RECIPE.steps_for({"abducted": N_OFFICIAL_TRAIN})
+    fit_steps = RECIPE.steps_for({"abducted": TURNS * N_OFFICIAL_TRAIN})
     short = replace(RECIPE, steps=4 * STEPS, epochs=0)
     return {
         "original": (partial(repeat, original), schedule.steps / STEPS),
@@ -221,7 +221,7 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
         "finding objects": (find, share),
         "counterfactuals": (
             partial(abduct, run.cgn, images, masks, N_IMAGES, seed=0, lent=LENT),
-            share,
+            TURNS * share,
         ),
         "classifier": (
             partial(fit, short, {"abducted": abducted}, n_classes=N_CLASSES, seed=0),
