@@ -878,8 +878,9 @@ def measured(
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bar(bars, f"{world.name}: objects"):
         masks = find_objects_cached(images, cache_folder() / "counterfactuals")
-    with bar(bars, f"{world.name}: images for the check"):
-        learned = lessons(cgn, images.select(~real), masks[~real], N_LESSONS, seed=seed)
+    others = images.select(~real), masks[~real]
+    with bar(bars, f"{world.name}: images for the check") as update:
+        learned = lessons(cgn, *others, N_LESSONS, seed=seed, device=device, progress=update)
     judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
     check = factor_classifier(CHECK, learned, world, device, bars)
     judges = judge.heads, check.heads
@@ -892,7 +893,7 @@ def measured(
             return scores
         # The true counterfactuals are those of images that all follow their class.
         known = world.exact(source) if source.correlation == 1 else {}
-        exact = {action: truth.select(real) for action, truth in known.items()}
+        exact = {action: each.select(real) for action, each in known.items()}
         part = images.select(real), masks[real]
         abducted = abduction_quality(cgn, judge.heads, *part, exact, check.heads, seed=seed)
         made = abduct(cgn, *part, len(truth), seed=seed)

@@ -27,7 +27,16 @@ Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 CONFIDENCE = 0.99  # that the check must have in every label
 
 
-def lessons(cgn: CGN, images: ImageSet, masks: Tensor, n: int, *, seed: int) -> ImageSet:
+def lessons(
+    cgn: CGN,
+    images: ImageSet,
+    masks: Tensor,
+    n: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ImageSet:
     """Make images to fit a check to: true surfaces and backgrounds, real and drawn shapes.
 
     Args:
@@ -36,6 +45,8 @@ def lessons(cgn: CGN, images: ImageSet, masks: Tensor, n: int, *, seed: int) -> 
         masks: Where their objects are, (N, 1, H, W) bool.
         n: How many; a third are samples.
         seed: Fixes them.
+        device: Where the mechanisms run.
+        progress: Called with images done and images in all.
 
     Returns:
         The images. Factors that the real ones don't have, with label -1, have none here either.
@@ -43,8 +54,25 @@ def lessons(cgn: CGN, images: ImageSet, masks: Tensor, n: int, *, seed: int) -> 
     Raises:
         ValueError: If a class of the CGN has no image.
     """
-    joined = abduct(cgn, images, masks, n - n // 3, seed=seed, lent=1.0)
-    made = concatenate([joined, sample(cgn, n // 3, seed=seed)])
+    n_joined = n - n // 3
+    joined = abduct(
+        cgn,
+        images,
+        masks,
+        n_joined,
+        seed=seed,
+        lent=1.0,
+        device=device,
+        progress=lambda done, _: progress(done, n),
+    )
+    sampled = sample(
+        cgn,
+        n // 3,
+        seed=seed,
+        device=device,
+        progress=lambda done, _: progress(n_joined + done, n),
+    )
+    made = concatenate([joined, sampled])
     unknown = {
         name: torch.full_like(labels, -1)
         for name, labels in made.factors._asdict().items()

@@ -60,8 +60,10 @@ def test_a_check_learns_from_labels_of_those_factors_alone_that_real_images_have
     masks = pixels[:, :1] > 0
     real = ImageSet(pixels, Factors(labels, labels, torch.full((30,), -1)), torch.arange(30))
     assert known_factors(real) == ("shape", "texture")
-    made = lessons(cgn, real, masks, 90, seed=0)
+    told: list[tuple[int, int]] = []
+    made = lessons(cgn, real, masks, 90, seed=0, progress=lambda *each: told.append(each))
     assert len(made) == 90
+    assert told == [(60, 90), (90, 90)]
     assert (made.factors.background == -1).all()
     pairs = N_CLASSES * made.factors.shape + made.factors.texture
     assert (pairs.bincount(minlength=N_CLASSES**2) > 0).all()
