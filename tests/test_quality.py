@@ -26,7 +26,11 @@ class Plain(CGN):
         probability: Tensor | None = None,
     ) -> Parts:
         mask = rectangles(factors.shape).float() if probability is None else probability
-        return Parts(mask, surface(factors.texture), ground(factors.background), mask)
+        return Parts(mask, surface(self.painted_as(factors)), ground(factors.background), mask)
+
+    def painted_as(self, factors: Factors) -> Tensor:
+        """Whose surface the objects get, (B,) int64."""
+        return factors.texture
 
 
 def rectangles(labels: Tensor) -> Tensor:
@@ -99,13 +103,8 @@ def test_a_generator_that_draws_what_it_is_told_is_fully_effective_and_leaks_not
 
 def test_a_generator_that_draws_the_surface_of_its_shape_leaks() -> None:
     class Leaky(Plain):
-        def forward(
-            self,
-            factors: Factors,
-            generator: torch.Generator | None = None,
-            probability: Tensor | None = None,
-        ) -> Parts:
-            return super().forward(factors._replace(texture=factors.shape), generator, probability)
+        def painted_as(self, factors: Factors) -> Tensor:
+            return factors.shape
 
     scores = quality(Leaky(CONFIG), read, n=2_000)
     assert scores["texture_effectiveness"] == pytest.approx(1 / N_CLASSES, abs=0.03)
@@ -126,15 +125,9 @@ def test_what_a_check_confirms_is_measured_apart() -> None:
     class Careless(Plain):
         """Draws every fifth surface of another class."""
 
-        def forward(
-            self,
-            factors: Factors,
-            generator: torch.Generator | None = None,
-            probability: Tensor | None = None,
-        ) -> Parts:
+        def painted_as(self, factors: Factors) -> Tensor:
             wrong = torch.arange(len(factors.texture)) % 5 == 0
-            texture = torch.where(wrong, (factors.texture + 1) % N_CLASSES, factors.texture)
-            return super().forward(factors._replace(texture=texture), generator, probability)
+            return torch.where(wrong, (factors.texture + 1) % N_CLASSES, factors.texture)
 
     scores = quality(Careless(CONFIG), read, sure)
     assert scores["texture_effectiveness"] == pytest.approx(0.8)
