@@ -233,20 +233,23 @@ def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
     assert found == {f"{m}{head}": {seed} for m, seed in wanted.items() for head in ("", "/shape")}
 
 
-def test_counterfactuals_of_real_images_are_made_for_each_seed_from_the_biased_ones(
+def test_each_seed_gets_three_counterfactuals_of_each_biased_image_half_of_them_borrowing(
     results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[str, int]] = []
+    made: list[tuple[str, int, float, int]] = []
 
     def abduct_cached(
-        weights: Path, images: ImageSet, n: int, *, seed: int, **_: object
+        weights: Path, images: ImageSet, n: int, *, seed: int, lent: float, **_: object
     ) -> ImageSet:
-        made.append((images.sha256(), seed))
+        made.append((images.sha256(), n, lent, seed))
         return tiny_images(seed, n=6)
+
+    n_images = len(tiny_images(3))
+    monkeypatch.setattr(training_sets, "N_COUNTERFACTUALS", n_images)
 
     monkeypatch.setattr(training_sets, "abduct_cached", abduct_cached)
     assert command(results, "--suite tiny --model cgn-abduct --seeds 2") == 0
-    assert made == [(tiny_images(3).sha256(), seed) for seed in (0, 1)]
+    assert made == [(tiny_images(3).sha256(), 3 * n_images, 0.5, seed) for seed in (0, 1)]
     assert fits == [("cgn-abduct", seed, ["abducted"]) for seed in (0, 1)]
 
 
