@@ -50,11 +50,11 @@ class Lenders:
     def over(self, drawn: Parts, span: slice) -> Parts:
         """Lay what they show over what the mechanisms drew for some of the counterfactuals."""
         parts = []
-        for index, below, shown in (
-            (self.texture[span], drawn.foreground, self.masks),
-            (self.background[span], drawn.background, ~self.masks),
+        for index, below, is_object in (
+            (self.texture[span], drawn.foreground, True),
+            (self.background[span], drawn.background, False),
         ):
-            lends = shown[index] & (index >= 0)[:, None, None, None]
+            lends = (self.masks[index] == is_object) & (index >= 0)[:, None, None, None]
             real = self.images.images(index).to(below.device)
             parts.append(torch.where(lends.to(below.device), real, below))
         return drawn._replace(foreground=parts[0], background=parts[1])
