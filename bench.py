@@ -132,7 +132,7 @@ from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality, variety
 from cgn.shards import SetConfig, generate
 from cgn.train import train
-from cgn.verification import known_factors, lessons
+from cgn.verification import lessons
 from classifiers import MODELS
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
@@ -887,7 +887,7 @@ def measured(
     with bar(bars, f"{world.name}: quality"):
         truth = unbiased.select(true)
         scores = accuracy(truth, judge.heads)
-        scores |= quality(cgn, *judges, factors=known_factors(images), seed=seed)
+        scores |= quality(cgn, *judges, factors=images.factors.known, seed=seed)
         scores |= variety(sample(cgn, len(truth), seed=seed), truth, judge.backbone)
         if images.masks is None:
             return scores

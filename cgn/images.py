@@ -57,6 +57,17 @@ class Factors(NamedTuple):
         """Apply `function` to each of the three label tensors."""
         return Factors(*(function(labels) for labels in self))
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of the factors that all images have a label of.
+
+        Example:
+            >>> labels = torch.tensor([0, 1])
+            >>> Factors(labels, labels, labels - 1).known
+            ('shape', 'texture')
+        """
+        return tuple(name for name, labels in self._asdict().items() if (labels >= 0).all())
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:

@@ -20,7 +20,7 @@ from cgn.counterfactuals import BATCH_SIZE, sample
 from cgn.images import Factors, ImageSet, to_images
 from cgn.interventions import abduct, act
 from cgn.model import CGN
-from cgn.verification import Classify, confirmed, known_factors
+from cgn.verification import Classify, confirmed
 
 NEIGHBOURS = 5  # the authors' choice for coverage
 
@@ -75,7 +75,7 @@ def accuracy(images: ImageSet, classify: Classify) -> dict[str, float]:
         images don't have is left out.
     """
     found, true = _found(images, classify), images.factors
-    hits = {name: getattr(found, name) == getattr(true, name) for name in known_factors(images)}
+    hits = {name: getattr(found, name) == getattr(true, name) for name in true.known}
     return _rounded({f"{name}_judge": hit.float().mean().item() for name, hit in hits.items()})
 
 
@@ -205,7 +205,7 @@ def abduction_quality(
     if images.masks is None:
         raise ValueError("the true masks of these images are not known")
     generator = torch.Generator().manual_seed(seed)
-    labels, factors = images.factors.shape, known_factors(images)
+    labels, factors = images.factors.shape, images.factors.known
     overlap = _overlap(masks, images.masks > 0)
     of_class = [overlap[labels == label].mean() for label in labels.unique()]
     tied = Factors.tied(labels)

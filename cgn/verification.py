@@ -76,22 +76,9 @@ def lessons(
     unknown = {
         name: torch.full_like(labels, -1)
         for name, labels in made.factors._asdict().items()
-        if name not in known_factors(images)
+        if name not in images.factors.known
     }
     return replace(made, factors=made.factors._replace(**unknown))
-
-
-def known_factors(images: ImageSet) -> tuple[str, ...]:
-    """Return the names of the factors that all images have a label of.
-
-    Example:
-        >>> labels = torch.tensor([0, 1])
-        >>> pixels = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-        >>> images = ImageSet(pixels, Factors(labels, labels, labels - 1), labels)
-        >>> known_factors(images)
-        ('shape', 'texture')
-    """
-    return tuple(name for name, each in images.factors._asdict().items() if (each >= 0).all())
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig
-from cgn.verification import confirmed, known_factors, lessons
+from cgn.verification import confirmed, lessons
 
 N_CLASSES = 3
 
@@ -59,7 +59,7 @@ def test_a_check_learns_from_labels_of_those_factors_alone_that_real_images_have
     pixels[:, :, 5:9, 5:9] = 200
     masks = pixels[:, :1] > 0
     real = ImageSet(pixels, Factors(labels, labels, torch.full((30,), -1)), torch.arange(30))
-    assert known_factors(real) == ("shape", "texture")
+    assert real.factors.known == ("shape", "texture")
     told: list[tuple[int, int]] = []
     made = lessons(cgn, real, masks, 90, seed=0, progress=lambda *each: told.append(each))
     assert len(made) == 90
