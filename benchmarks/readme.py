@@ -79,9 +79,8 @@ def cgns(weights: Path, worlds: Iterable[str]) -> str:
     for world in worlds:
         about: Mapping[str, Any] = load_tensors(weights / f"{world}.safetensors")[1]
         quality = about["quality"]
-        cells = [f"{100 * quality[f'{factor}_effectiveness']:.1f}" for factor in Factors._fields]
-        if world == "colored-mnist":
-            cells[-1] = NONE  # its background is always black
+        scores = [quality.get(f"{factor}_effectiveness") for factor in Factors._fields]
+        cells = [NONE if score is None else f"{100 * score:.1f}" for score in scores]
         lines.append([world, f"{about['config']['steps']:,}", f"{about['seconds']:,.0f}", *cells])
     return _table(["world", "steps", "seconds", *Factors._fields], lines)
 

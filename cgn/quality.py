@@ -43,7 +43,7 @@ def quality(
             each (B, C), of classifiers fitted on true images with independent factors.
         check: As for `cgn.verification.confirmed`; it and `classify` must know nothing of each
             other. Without one nothing is verified.
-        factors: Names of the factors that it must confirm: those that true images have.
+        factors: Names of the factors that true images have: nobody is asked about others.
         n: Number of counterfactuals.
         seed: Fixes them.
 
@@ -51,7 +51,7 @@ def quality(
         By name: `mask_area`, its mean as a share of the image; `mask_area_sd` over images;
         `<factor>_effectiveness`, how often that factor's classifier finds the label that its
         mechanism was given, in [0, 1], 1 being best; and `<factor>_leakage`, how much more
-        often than by chance it finds the label of another mechanism, mean over the two, 0 being
+        often than by chance it finds the label of another mechanism, mean over the others, 0 being
         best. With a check also `verified_share`, how many it confirms, and `verified_<name>`, the
         last two of those that it does, if there are any.
     """
@@ -139,20 +139,25 @@ def _judged(
     n_classes: int,
 ) -> dict[str, float]:
     """Compute effectiveness and leakage of all counterfactuals, and of those that are confirmed."""
-    scores = _answers(images, classify, n_classes)
+    scores = _answers(images, classify, factors, n_classes)
     if check is None:
         return scores
     kept = confirmed(images, check, factors)
     scores["verified_share"] = kept.float().mean().item()
-    of_kept = _answers(images.select(kept), classify, n_classes) if kept.any() else {}
+    if not kept.any():
+        return scores
+    of_kept = _answers(images.select(kept), classify, factors, n_classes)
     return scores | {f"verified_{name}": score for name, score in of_kept.items()}
 
 
-def _answers(images: ImageSet, classify: Classify, n_classes: int) -> dict[str, float]:
+def _answers(
+    images: ImageSet, classify: Classify, factors: tuple[str, ...], n_classes: int
+) -> dict[str, float]:
     """Compute effectiveness and leakage of each factor."""
-    scores = {}
-    for name, answer in _found(images, classify)._asdict().items():
-        hits = {k: (answer == v).float().mean().item() for k, v in images.factors._asdict().items()}
+    found, scores = _found(images, classify), {}
+    for name in factors:
+        answer = getattr(found, name)
+        hits = {k: (answer == getattr(images.factors, k)).float().mean().item() for k in factors}
         scores[f"{name}_effectiveness"] = hits.pop(name)
         leaked = [hit - 1 / n_classes for hit in hits.values()]
         scores[f"{name}_leakage"] = sum(leaked) / len(leaked)

@@ -136,6 +136,16 @@ def test_what_a_check_confirms_is_measured_apart() -> None:
     assert "verified_share" not in quality(Careless(CONFIG), read)
 
 
+def test_only_factors_that_the_images_have_are_judged_and_leak_into_each_other() -> None:
+    class Leaky(Plain):
+        def painted_as(self, factors: Factors) -> Tensor:
+            return factors.shape
+
+    scores = quality(Leaky(CONFIG), read, factors=("shape", "texture"), n=2_000)
+    assert not [name for name in scores if name.startswith("background")]
+    assert scores["texture_leakage"] == pytest.approx(1 - 1 / N_CLASSES, abs=0.03)
+
+
 def test_a_check_is_asked_only_about_factors_that_the_images_have() -> None:
     def blind(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape, texture, background = sure(images)
