@@ -60,6 +60,8 @@ def browser_page(report: Path) -> Iterator[tuple[Page, list[str]]]:
         try:
             browser = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
         except Error:
+            if system:
+                raise
             pytest.skip("no browser: install chromium, or run `playwright install chromium`")
         page = browser.new_page()
         page.on("console", lambda message: complaints.append(message.text))
