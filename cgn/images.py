@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 AHEAD = 2  # batches that are read before they are asked for
 TOGETHER = 8  # batches that are read at once on a CPU, so that they keep all its cores busy
@@ -306,31 +307,41 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
-def draw_of_classes(classes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw for each label an image of that class, with replacement.
+class ByClass:
+    """Images in the order of their classes, to draw from.
 
-    Args:
-        classes: Classes of all images, (N,) int64.
-        labels: Wanted classes, (B,) int64.
-        generator: Decides which.
-
-    Returns:
-        Indices, (B,) int64.
-
-    Raises:
-        ValueError: If no image is of a wanted class.
+    Attributes:
+        classes: Their classes, (N,) int64, on the CPU.
 
     Example:
-        >>> classes = torch.tensor([1, 0, 1, 0])
-        >>> drawn = draw_of_classes(classes, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
-        >>> classes[drawn]
+        >>> images = ByClass(torch.tensor([1, 0, 1, 0]))
+        >>> drawn = images.draw(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+        >>> images.classes[drawn]
         tensor([0, 1])
     """
-    sizes = classes.bincount(minlength=int(labels.max()) + 1)
-    if (without := labels[sizes[labels] == 0]).numel():
-        raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
-    place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
-    return classes.argsort(stable=True)[(sizes.cumsum(0) - sizes)[labels] + place]
+
+    def __init__(self, classes: Tensor) -> None:
+        self.classes = classes
+        self._order, self._sizes = classes.argsort(stable=True), classes.bincount()
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for each label an image of that class, with replacement.
+
+        Args:
+            labels: Wanted classes, (B,) int64.
+            generator: Decides which.
+
+        Returns:
+            Indices, (B,) int64.
+
+        Raises:
+            ValueError: If no image is of a wanted class.
+        """
+        sizes = pad(self._sizes, (0, max(0, int(labels.max()) + 1 - len(self._sizes))))
+        if (without := labels[sizes[labels] == 0]).numel():
+            raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
+        place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
+        return self._order[(sizes.cumsum(0) - sizes)[labels] + place]
 
 
 def concatenate(sets: list[ImageSet]) -> ImageSet:
