@@ -17,9 +17,8 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
 from cgn.files import IMAGENET, Preprocessing
+from classifiers.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Normalised,
     Pretrained,
     load,
