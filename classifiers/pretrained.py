@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgn.efficientnet import efficientnet_lite
@@ -91,6 +92,21 @@ class Pretrained:
             )
         return replace(self, module=Normalised(self.module.network, mean, deviation).eval())
 
+    def for_images_of(self, size_px: int) -> Pretrained:
+        """Return the network for images of a size that is not its own, if it has to be helped.
+
+        Many networks take images of any size; others, transformers above all, only their own. To
+        these images are resized within, and their spec says so.
+
+        Args:
+            size_px: Height and width of the images.
+        """
+        own_px = self.preprocessing.crop_px
+        if own_px in (None, size_px) or _n_classes(self.module, size_px) == self.n_classes:
+            return self
+        module = Resized(self.module, own_px, self.preprocessing.interpolation).eval()
+        return replace(self, spec=f"{self.spec}+resized{own_px}", module=module)
+
 
 class Normalised(nn.Module):
     """A network behind a layer that subtracts a mean and divides by a deviation, by channel."""
@@ -109,6 +125,20 @@ class Normalised(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, 3, H, W) in [0, 1]."""
         return self.network((images - self.mean) / self.deviation)  # type: ignore[no-any-return]
+
+
+class Resized(nn.Module):
+    """A network that takes images of one size, behind a layer that resizes them to it."""
+
+    def __init__(self, network: nn.Module, size_px: int, interpolation: str) -> None:
+        super().__init__()
+        self.network, self.size_px, self.interpolation = network, size_px, interpolation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, C) of images (B, 3, H, W) in [0, 1]."""
+        size = (self.size_px, self.size_px)
+        resized = F.interpolate(images, size, mode=self.interpolation, antialias=True)
+        return self.network(resized.clamp(0, 1))  # type: ignore[no-any-return]
 
 
 def is_spec(text: str) -> bool:
@@ -284,13 +314,10 @@ def _fetched(spec: str, fetch: Callable[[], Any]) -> Any:
 def _prepared(spec: str, network: nn.Module, front: Front, note: str = "") -> Pretrained:
     """Put a network behind its normalisation."""
     module = Normalised(network, front.mean, front.deviation).eval()
-    side = front.preprocessing.crop_px or 224
-    try:
-        with torch.inference_mode():
-            n_classes = module(torch.zeros(1, 3, side, side)).shape[1]
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{spec} takes no images of {side} pixels: {reason}") from None
+    size_px = front.preprocessing.crop_px or IMAGENET.crop_px or 0
+    n_classes = _n_classes(module, size_px)
+    if n_classes is None:
+        raise ValueError(f"{spec} takes no images of {size_px} pixels; write another &crop=")
     return Pretrained(
         spec=spec,
         module=module,
@@ -299,6 +326,16 @@ def _prepared(spec: str, network: nn.Module, front: Front, note: str = "") -> Pr
         n_classes=n_classes,
         note=note,
     )
+
+
+@torch.inference_mode()
+def _n_classes(module: nn.Module, size_px: int) -> int | None:
+    """How many logits a module in evaluation mode gives; None if it takes none of that size."""
+    try:
+        logits: Tensor = module(torch.zeros(1, 3, size_px, size_px))
+    except (RuntimeError, AssertionError, ValueError, IndexError):  # as each network has it
+        return None
+    return logits.shape[1]
 
 
 def _load_ensemble(text: str) -> Pretrained:
