@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cgn.io.weights import read_checkpoint, restoring
+
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -88,7 +90,9 @@ def resume(run: Run, generator: torch.Generator, sha256: str, checkpoint: Path |
         ValueError: If the checkpoint belongs to another config or other images.
     """
     if checkpoint is not None and checkpoint.is_file():
-        run.restore(torch.load(checkpoint, weights_only=True), generator, sha256)
+        state = read_checkpoint(checkpoint, ("config", "step", "generator", "torch"))
+        with restoring(checkpoint):
+            run.restore(state, generator, sha256)
 
 
 def advance_all(

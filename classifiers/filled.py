@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cgn.io.schema import shown
-from cgn.io.weight_sets import COUNTER, choose_set
-from cgn.io.weights import read_stored
+from cgn.io.weight_sets import choose_set
+from cgn.io.weights import misfit, read_stored
 from classifiers.architectures import Architecture, architectures
 
 
@@ -41,7 +40,7 @@ def fill(arch: str, path: Path, set_name: str | None = None) -> Filled:
     Raises:
         ValueError: If there is no such network, the file cannot be read, or its weights do not fit.
     """
-    known, stored, misfit = architectures(arch), read_stored(path), ""
+    known, stored, problems = architectures(arch), read_stored(path), []
     for architecture in known:
         network = architecture.build()
         found = choose_set(stored, network.state_dict(), path, arch, set_name)
@@ -51,11 +50,11 @@ def fill(arch: str, path: Path, set_name: str | None = None) -> Filled:
             if not name.startswith(architecture.unused)
         }
         network = _with_classes_of(tensors, network, architecture)
-        misfit = misfit or _misfit(network, tensors)
-        if not _misfit(network, tensors):
+        if not (problem := misfit(network, tensors)):
             network.load_state_dict(tensors)
             return Filled(network, architecture, found.name, found.others)
-    raise ValueError(f"{path} does not fit {arch}: {misfit}")
+        problems.append(problem)
+    raise ValueError(f"{path} does not fit {arch}: {problems[0]}")
 
 
 def _with_classes_of(
@@ -69,19 +68,3 @@ def _with_classes_of(
     if theirs is None or theirs.shape[1:] != own.shape[1:] or len(theirs) in (0, len(own)):
         return network
     return architecture.build(num_classes=len(theirs))
-
-
-def _misfit(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
-    """Say how weights do not fit a network; empty if they do."""
-    own = network.state_dict()
-    missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
-    unknown = [name for name in tensors if name not in own]
-    for what, names in (("lacks", missing), ("has, beyond the network's,", unknown)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            return f"it {what} {shown(names[0])[1:-1]}{more}"
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            sizes = tuple(tensor.shape), tuple(own[name].shape)
-            return f"{name} is of {sizes[0]} there, and of {sizes[1]} in the network"
-    return ""

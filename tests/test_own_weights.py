@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import bench
+from benchmarks.examination import Place
 from benchmarks.leaderboard import read_runs
 from benchmarks.official import OFFICIAL_SUITES, outputs
+from benchmarks.progress import progress_bars
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import Preprocessing
 from classifiers.architectures import architectures
@@ -240,9 +242,9 @@ def test_of_several_sets_of_weights_one_has_to_be_named(
 ) -> None:
     other = dict(small(1).state_dict())
     spec = stored(tmp_path, checkpoint(state, other))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="2 sets of weights") as error:
         load(spec)
-    assert f"2 sets of weights: {names[0]}, {names[1]}; say which by &set=" in str(error.value)
+    assert f"weights: {names[0]}, {names[1]}; say which by &set=" in str(error.value)
     for name, tensors in zip(names, (state, other), strict=True):
         found = load(f"{spec}&set={name}")
         assert torch.equal(parameter(f"{spec}&set={name}"), next(iter(tensors.values())))
@@ -255,14 +257,10 @@ def test_of_several_sets_of_weights_one_has_to_be_named(
 def test_the_screen_says_what_was_taken(
     state: dict[str, Tensor],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
-    seen: list[str] = []
-    monkeypatch.setattr(bench, "examine", lambda exam, fit, *_: seen.append(fit.name))
-    place: Any = bench.Place(torch.device("cpu"), tmp_path, bench.progress_bars())
-    with place.bars as bars:
-        bench.run_pretrained(spec, [], bench.replace(place, bars=bars))
+    with progress_bars() as bars:
+        bench.run_pretrained(spec, [], Place(torch.device("cpu"), tmp_path, bars))
     said = " ".join(capsys.readouterr().err.split())
     assert "mine.pth: the weights b, not a; images prepared as timm:test_resnet.r160_in1k" in said

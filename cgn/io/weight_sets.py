@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cgn.io.schema import shown
+from cgn.io.weights import COUNTER
 
 DEEPEST = 4  # mappings within each other
 MOST = 1_000  # mappings that are looked at
 TOP = "."  # the set that is not within anything
-COUNTER = "num_batches_tracked"  # old checkpoints lack it, and nothing is computed from it
 
 
 class WeightSet(NamedTuple):

@@ -10,24 +10,28 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgn.io.schema import parsed, shown
 
+Network = TypeVar("Network", bound=nn.Module)
+COUNTER = "num_batches_tracked"  # old checkpoints lack it, and nothing is computed from it
 HEAD_BYTES = 1_024  # that tell what a file is
 MOST = 1_000_000  # values of a checkpoint that are looked at
 SAVE_WEIGHTS = (
     "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 )
 AGAIN = "copy or download it again"
+CUT_SHORT = "is cut short"
 # How other files begin, in lower case: what such a file is, and the cure.
 BEGINNINGS = {
     b"version https://git-lfs": (
@@ -76,15 +80,15 @@ def read_stored(path: Path, device: torch.device | str = "cpu") -> Any:
     except ValueError:
         raise
     except Exception as error:  # the unpickler raises whatever it stumbles over
-        raise ValueError(f"{path} {_fault(error)}") from None
+        raise ValueError(f"{path} {'; '.join(_fault(error))}") from None
     for name, tensor in islice(_tensors(stored), MOST):
         if fault := _odd(tensor):
-            raise ValueError(f"{shown(name)} of {path} {fault}; {SAVE_WEIGHTS}")
+            raise ValueError(f"{path}: {shown(name)[1:-1]} {fault}; {SAVE_WEIGHTS}")
     return stored
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, from names to tensors.
+    """Read a state dict, from names to tensors; `module.` before the names is taken off.
 
     Raises:
         ValueError: If the file cannot be read, or holds something else.
@@ -96,7 +100,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in stored.items())
     ):
         raise ValueError(f"{path} holds no plain state dict, from names to tensors; {SAVE_WEIGHTS}")
-    return dict(stored)
+    return {name.removeprefix("module."): tensor for name, tensor in stored.items()}
 
 
 def read_checkpoint(
@@ -123,6 +127,20 @@ def read_checkpoint(
     return dict(stored)
 
 
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turn what a damaged checkpoint raises while it is taken up into one sentence."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except (KeyError, RuntimeError, TypeError, AttributeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} does not fit this training ({reason}); delete it to start anew"
+        ) from None
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors, memory-mapped, and the header that is kept beside them as JSON.
 
@@ -137,12 +155,62 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except Exception as error:  # the library has errors of its own, and Python's
-        fault = _kind(_head(path)) or _fault(error)
-        raise ValueError(f"{path} is not a whole safetensors file: it {fault}; {anew}") from None
+        head = _head(path)
+        what, cure = (_kind(head) if head else None) or (_fault(error)[0], anew)
+        raise ValueError(f"{path} is not a whole safetensors file (it {what}); {cure}") from None
     header = parsed(text, f"the header of {path}")
     if not isinstance(header, dict):
         raise ValueError(f"the header of {path} is no mapping of names to values; {anew}")
     return tensors, header
+
+
+def fill_described(
+    build: Callable[[], Network], tensors: Mapping[str, Tensor], what: object
+) -> Network:
+    """Build a network as its file's header describes it, and give it the file's weights.
+
+    It is built without memory first: a header may describe a network of any size.
+
+    Args:
+        build: Makes the network.
+        tensors: Its weights.
+        what: The file, for messages.
+
+    Raises:
+        ValueError: If description and weights differ.
+    """
+    differ = f"{what}: weights and config differ"
+    try:
+        with torch.device("meta"):
+            problem = misfit(build(), tensors)
+        if problem:
+            raise ValueError(f"{differ}: {problem}")
+        network = build()
+        network.load_state_dict(dict(tensors))
+    except (RuntimeError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
+        raise ValueError(f"{differ}: {' '.join(str(error).split())[:200]}") from None
+    return network
+
+
+def misfit(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """Say how weights do not fit a network; empty if they do.
+
+    Example:
+        >>> misfit(nn.Linear(2, 1), {"weight": torch.ones(1, 3), "bias": torch.ones(1)})
+        'weight is of (1, 3) there, and of (1, 2) in the network'
+    """
+    own = network.state_dict()
+    missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
+    unknown = [name for name in tensors if name not in own]
+    for what, names in (("lacks", missing), ("has, beyond the network's,", unknown)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"it {what} {shown(names[0])[1:-1]}{more}"
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            there, here = tuple(tensor.shape), tuple(own[name].shape)
+            return f"{name} is of {there} there, and of {here} in the network"
+    return ""
 
 
 def _head(path: Path) -> bytes:
@@ -162,8 +230,10 @@ def _is_safetensors(head: bytes) -> bool:
 def _require_weights(path: Path, head: bytes) -> None:
     """Refuse what is told from its first bytes, and archives that unpack to more than they hold."""
     if fault := _kind(head):
-        raise ValueError(f"{path} {fault}")
+        raise ValueError(f"{path} {'; '.join(fault)}")
     if not zipfile.is_zipfile(path):
+        if head.startswith(b"PK"):
+            raise ValueError(f"{path} {CUT_SHORT}; {AGAIN}")
         return
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -175,40 +245,35 @@ def _require_weights(path: Path, head: bytes) -> None:
         )
 
 
-def _kind(head: bytes) -> str:
-    """Say what a file is that begins so, with the cure; empty if it may hold weights."""
+def _kind(head: bytes) -> tuple[str, str] | None:
+    """Say what a file is that begins so, and the cure; None if it may hold weights."""
     if not head:
-        return f"is empty; {AGAIN}"
+        return "is empty", AGAIN
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for beginning, (what, cure) in BEGINNINGS.items():
-        if start.startswith(beginning):
-            return f"{what}; {cure}"
-    return ""
+    return next((said for begin, said in BEGINNINGS.items() if start.startswith(begin)), None)
 
 
-def _fault(error: Exception) -> str:
-    """Say what is wrong with a file by what reading it raised, with the cure.
+def _fault(error: Exception) -> tuple[str, str]:
+    """Say what is wrong with a file by what reading it raised, and the cure.
 
     Libraries' own words are not passed on: they are long, and advise to run what the file holds.
     """
     text = str(error)
     if found := re.search(r"GLOBAL ([\w.]+)", text):
-        return (
-            f"holds more than weights ({shown(found[1])[1:-1]}), which would have to be run to be "
-            f"read; {SAVE_WEIGHTS}"
-        )
+        what = f"holds more than weights ({found[1]}), which would have to be run to be read"
+        return what, SAVE_WEIGHTS
     if "TorchScript" in text:
-        return f"is a TorchScript program, no weights alone; {SAVE_WEIGHTS}"
+        return "is a TorchScript program, no weights alone", SAVE_WEIGHTS
     if "legacy .tar" in text:
-        return f"is in a format from before PyTorch 0.1.10; {SAVE_WEIGHTS}"
+        return "is in a format from before PyTorch 0.1.10", SAVE_WEIGHTS
     short = ("central directory", "unexpected EOF", "truncated", "not fully covered", "Incomplete")
     if isinstance(error, (EOFError, struct.error)) or any(each in text for each in short):
-        return f"is cut short; {AGAIN}"
+        return CUT_SHORT, AGAIN
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return "asks for more memory than there is; try a machine with more"
+        return "asks for more memory than there is", "it may be damaged"
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot be read: {error.strerror}"
-    return f"is no file of weights, or a damaged one; {AGAIN}, or {SAVE_WEIGHTS}"
+        return f"cannot be read ({error.strerror})", AGAIN
+    return "is no file of weights, or a damaged one", f"{AGAIN}, or {SAVE_WEIGHTS}"
 
 
 def _tensors(stored: Any, name: str = "", depth: int = 8) -> Iterator[tuple[str, Any]]:
