@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from cgn.counterfactuals import BATCH_SIZE
 from cgn.critic import Critic, packed
 from cgn.graphs import Captured, sent
 from cgn.images import ByClass, Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
+from cgn.io.weights import fill_described
 from cgn.loop import adam_of_gans, descend, falling_rate, seeded, set_rate
 from cgn.mechanisms import Mechanism
 from cgn.train import TrainConfig, draw_pairs
@@ -215,9 +217,10 @@ def generated_cached(
     }
 
     def open_gan(path: Path) -> GAN:
-        gan = GAN(n_classes, images.pixels.shape[-1], width=config.width)
-        gan.load_state_dict(load_tensors(path)[0])
-        return gan.eval()
+        size_px = images.pixels.shape[-1]
+        tensors, _ = load_tensors(path)
+        build = partial(GAN, n_classes, size_px, width=config.width)
+        return fill_described(build, tensors, path).eval()
 
     def make_gan(path: Path) -> None:
         gan = train_gan(images, n_classes, config, device=device, progress=progress)

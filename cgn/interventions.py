@@ -208,7 +208,9 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
         save_tensors(path, {"masks": masks}, parts)
 
     return open_or_make(
-        cache / f"masks-{key}.safetensors", lambda path: load_tensors(path)[0]["masks"], make
+        cache / f"masks-{key}.safetensors",
+        lambda path: load_tensors(path, "masks")[0]["masks"],
+        make,
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cgn.io.weights import read_checkpoint, restoring
+
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -101,9 +103,9 @@ def resume(run: Run, generator: torch.Generator, sha256: str, checkpoint: Path |
         ValueError: If the checkpoint belongs to another config or other images.
     """
     if checkpoint is not None and checkpoint.is_file():
-        # On the CPU first: the device it was written on need not be here, nor be this process's.
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        run.restore(state, generator, sha256)
+        state = read_checkpoint(checkpoint, ("config", "step", "generator", "torch"))
+        with restoring(checkpoint):
+            run.restore(state, generator, sha256)
 
 
 def advance_all(

@@ -162,7 +162,7 @@ def masks_from_boxes_cached(
         save_tensors(path, {"masks": masks}, {"images_sha256": parts["images_sha256"]})
 
     path = cache / f"masks-{cache_key(parts, [Path(__file__)])}.safetensors"
-    return open_or_make(path, lambda path: load_tensors(path)[0]["masks"], make)
+    return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)
 
 
 def masks_from_files(
