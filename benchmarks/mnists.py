@@ -27,7 +27,9 @@ from PIL import Image
 from benchmarks.scores import accuracy, worst_group
 from benchmarks.suite import DataSource, Suite, World
 from benchmarks.textures import coats, landscapes
+from cgn.decoding import read_image
 from cgn.images import Factors, ImageSet, to_bytes
+from cgn.listing import list_images, say_left_out
 from cgn.model import compose
 
 Split = Literal["train", "test", "t10k"]
@@ -364,19 +366,16 @@ def _wildlife_textures(folder: Path | None) -> tuple[Bytes, Bytes]:
 
 def _read_textures(folder: Path) -> Bytes:
     """Read ten pictures, file i for class i, resized to 150 x 150."""
-    paths = sorted(folder.glob("*.jpg"))
+    paths, others = list_images(folder)
     if len(paths) != len(DIGITS):
         raise ValueError(
-            f"{folder} holds {len(paths)} .jpg files, expected 10, one a class; --textures names "
+            f"{folder} holds {len(paths)} images, expected 10, one a class; --textures names "
             "a folder with the folders object and background"
         )
-    try:
-        pictures = [
-            Image.open(p).convert("RGB").resize((150, 150), Image.Resampling.NEAREST) for p in paths
-        ]
-    except OSError as error:
-        raise ValueError(f"a texture in {folder} cannot be read: {error}") from None
-    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
+    say_left_out(folder, others)
+    pictures = [Image.fromarray(read_image(path).movedim(0, -1).numpy()) for path in paths]
+    nearest = [each.resize((150, 150), Image.Resampling.NEAREST) for each in pictures]
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in nearest])
 
 
 Painter = Callable[..., ImageSet]
