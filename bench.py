@@ -96,6 +96,7 @@ from benchmarks.tables import (
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
+    own_masks,
     real_images,
     require_cgn,
     trained_cgn,
@@ -707,10 +708,14 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     with team(device), progress_bars() as bars:
         images, classes = real_images(options)
         sets = {"biased": images}
+        masks = own_masks(options, images, len(classes)) if options.masks else None
+        if masks is not None and here().leads:
+            empty = int((~masks.flatten(1).any(dim=1)).sum())
+            bars.console.print(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
             with bar(bars, "counterfactuals") as update, here().leader_first():
                 sets["recombined"] = counterfactuals_of(
-                    options, images, len(classes), config.seed, update
+                    options, images, masks, len(classes), config.seed, update
                 )
         with bar(bars, f"{config.backbone}: fit") as update:
             network = fit(
