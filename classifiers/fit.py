@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
-from cgn.loop import seeded
+from cgn.loop import seeded, write_checkpoint
 from cgn.model import weights_sha256
 from cgn.precision import bfloat16_pays
 from classifiers.augmentation import N_NUMBERS
@@ -178,11 +176,7 @@ class Fitting:
         """Write all that is needed to go on, atomically; `origin` says what is being fitted."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"step": self.step, "origin": origin, "torch": torch.get_rng_state()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        write_checkpoint(state, path)
 
     def restore(self, path: Path, origin: str) -> None:
         """Take up what `save` wrote.
