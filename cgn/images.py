@@ -190,6 +190,10 @@ class ImageSet:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name all that decides what `read` gives, and the labels; it may move with versions."""
+        return self.sha256()
+
     def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
         """Write the set to one safetensors file, atomically.
 

@@ -55,7 +55,9 @@ def existing(path: Path) -> Path:
 
 def _errno(error: BaseException, path: Path) -> int | None:
     """The system's number of what went wrong with a disk; None if that is not what went wrong."""
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return None
+    if isinstance(error, OSError):
         return error.errno
     if found := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE):
         return int(found[1])  # of libraries that are written in Rust or C++
