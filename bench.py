@@ -71,7 +71,6 @@ from benchmarks.leaderboard import (
     read_runs,
     with_few_seeds,
     write_leaderboards,
-    write_whole,
 )
 from benchmarks.official import N_OUTPUTS, places_of
 from benchmarks.predictions import Run, load_runs
@@ -124,6 +123,7 @@ from cgn.imagenet_training import (
 )
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
+from cgn.io.writing import write_text
 from cgn.log import LossLog, told
 from cgn.loop import seeded
 from cgn.model import CGN
@@ -434,7 +434,7 @@ def check_results(options: argparse.Namespace) -> int:
         print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
-        options.summary.write_text(summary(problems, table), encoding="utf-8")
+        write_text(options.summary, summary(problems, table))
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 
@@ -581,7 +581,7 @@ def report(options: argparse.Namespace) -> None:
     if models:
         for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
             figure = out.with_name(f"correlation-{page}.svg")
-            figure.write_text(drawn, encoding="utf-8")
+            write_text(figure, drawn)
             print(f"wrote {figure}")
 
 
@@ -590,7 +590,7 @@ def show_lists(options: argparse.Namespace) -> None:
     if options.readme:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
         text = options.readme.read_text(encoding="utf-8")
-        write_whole(options.readme, rewritten(text, blocks))
+        write_text(options.readme, rewritten(text, blocks))
         print(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")

@@ -200,7 +200,7 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
-    parts: dict[str, object] = {"train_sha256": images.sha256()}
+    parts: dict[str, object] = {"train": images.fingerprint()}
     key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
 
     def make(path: Path) -> None:
@@ -243,7 +243,7 @@ def abduct_cached(
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
-        "train_sha256": images.sha256(),
+        "train": images.fingerprint(),
         "n": n,
         "seed": seed,
         "lent": lent,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cgn.io.weights import read_checkpoint, restoring
+from cgn.io.writing import written
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -194,8 +195,6 @@ def descend(adam: torch.optim.Optimizer, loss: Tensor, *, keep_graph: bool = Fal
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a state atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Write a state as a whole or not at all."""
+    with written(path) as place:
+        torch.save(state, place)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, empty, prepared
+from cgn.io.downloads import download
 from cgn.io.weights import read_state
 from cgn.u2net import U2Net
 
@@ -77,9 +78,8 @@ def _from_url(source: str, folder: Path | None) -> Path:
     folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(urlsplit(source).path).name
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(source, str(path), progress=False)
+            download(source, path)
         except OSError as error:
             raise ValueError(
                 f"cannot fetch {source} ({error}); fetch it by other means and give its path"

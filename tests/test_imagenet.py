@@ -132,7 +132,7 @@ def test_a_file_without_a_cgn_and_one_of_another_size_are_refused(tmp_path: Path
     cgn = tiny_cgn()[0]
     cgn.save(tmp_path / "cgn.safetensors", {})
     tensors, about = load_tensors(tmp_path / "cgn.safetensors")
-    about["imagenet_cgn"]["width"] = 8  # type: ignore[index]
+    about["imagenet_cgn"]["width"] = 8
     save_tensors(tmp_path / "cgn.safetensors", tensors, about)
     with pytest.raises(ValueError, match="weights and config differ"):
         ImageNetCGN.load(tmp_path / "cgn.safetensors")
