@@ -451,7 +451,7 @@ def found_problems(
         )
     except ValueError as error:  # weights that have rows are gone, or fit no network any more
         problems.append(str(error))
-    if options.against:
+    if options.against is not None:
         with earlier(results, options.against) as before, bar(bars, "history") as update:
             problems += check_history(before, results)
             problems += check_regression(before, results, known_suites(), update)

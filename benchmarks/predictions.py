@@ -172,6 +172,9 @@ def predictions_path(
 ) -> Path:
     """Return where the predictions of a model with one seed lie; those of a `View` have its name.
 
+    Raises:
+        ValueError: If a name would lead out of the folder of results.
+
     Example:
         >>> predictions_path(Path("results"), "in9", "embedded", "shipped:cgn/shape", 0).as_posix()
         'results/predictions/in9/embedded/shipped--cgn__shape/seed0.parquet'
@@ -187,6 +190,13 @@ def _further(name: str) -> pa.Field | None:
 
 
 def _folder(results: Path, suite: str, source: str, model: str) -> Path:
-    """Where the predictions of a model lie, under a name that every system takes for a folder."""
-    name = model.replace("/", "__").replace(":", "--")
-    return results / "predictions" / suite / source / name
+    """Where the predictions of a model lie, under a name that every system takes for a folder.
+
+    Raises:
+        ValueError: If a name would lead out of the folder of results.
+    """
+    folders = suite, source, model.replace("/", "__").replace(":", "--")
+    for name in folders:
+        if name in ("", ".", "..") or {"/", "\\"} & set(name):
+            raise ValueError(f"{name!r} is no name of a suite, a source or a model")
+    return results.joinpath("predictions", *folders)
