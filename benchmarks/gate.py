@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.cells import csv_text
 from benchmarks.comparison import Difference, compare, holm
 from benchmarks.evaluate import score_suite
 from benchmarks.leaderboard import leaderboard, read_runs
@@ -309,7 +310,7 @@ def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:
 
 def _differs(path: Path, table: pd.DataFrame) -> Iterator[str]:
     """The first line of a file that is not what a table of the rows says."""
-    expected = table.to_csv(index=False, lineterminator="\n").splitlines()
+    expected = csv_text(table).splitlines()
     there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if not there and len(expected) == 1:
         return

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.suite import Suite
+from benchmarks.terminal import printable
 
 # Narrow types, for the files lie in git.
 SCHEMA = pa.schema(
@@ -195,7 +196,8 @@ def _folder(results: Path, suite: str, source: str, model: str) -> Path:
     Raises:
         ValueError: If a name would lead out of the folder of results.
     """
-    folders = suite, source, model.replace("/", "__").replace(":", "--")
+    plain = printable(model).replace("/", "__").replace(":", "--").replace("\\", "--")
+    folders = suite, source, plain
     for name in folders:
         if name in ("", ".", "..") or {"/", "\\"} & set(name):
             raise ValueError(f"{name!r} is no name of a suite, a source or a model")

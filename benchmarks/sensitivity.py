@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.cells import csv_text
 from benchmarks.leaderboard import read_runs, write_whole
 from benchmarks.suite import Suite
 
@@ -59,4 +60,4 @@ def write_sensitivity(results: Path, suites: Iterable[Suite]) -> None:
     """
     table = sensitivity(read_runs(results), suites)
     if len(table):
-        write_whole(results / FILE, table.to_csv(index=False, lineterminator="\n"))
+        write_whole(results / FILE, csv_text(table))

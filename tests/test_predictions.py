@@ -247,3 +247,5 @@ def test_no_name_leads_out_of_the_folder_of_results(name: str) -> None:
             predictions_path(Path("results"), *names, "erm", 0)
     model = predictions_path(Path("results"), "in9", "embedded", "../../../erm", 0)
     assert ".." not in model.parts
+    with pytest.raises(ValueError, match="is no name"):
+        predictions_path(Path("results"), "in9", "embedded", "..", 0)
