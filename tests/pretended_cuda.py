@@ -80,9 +80,7 @@ class Functions(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "backward" and is_pretended(args[0]):
-            kwargs["grad_tensors"] = kwargs.pop("gradient", None)
-            with self:  # what was thrown away is computed again, by the product's own functions
-                return torch.autograd.backward(*args, **kwargs)
+            return run_backward(self, *args, **kwargs)
         if name in MOVES:
             return MOVES[name](func, *args, **kwargs)
         if func == Tensor.data.__set__ and is_pretended(args[0]):  # type: ignore[attr-defined]
@@ -104,6 +102,23 @@ def call(func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     finally:
         STATE.inside = before
+
+
+def run_backward(
+    mode: Functions,
+    tensor: Tensor,
+    gradient: Tensor | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = (),
+) -> None:
+    """Do what `Tensor.backward` does, under the mode: functions may have to be computed again."""
+    gradients = torch.autograd._make_grads((tensor,), (gradient,), is_grads_batched=False)
+    retain = create_graph if retain_graph is None else retain_graph
+    how = {"allow_unreachable": True, "accumulate_grad": True}
+    run = torch.autograd.graph._engine_run_backward
+    with mode:
+        run((tensor,), gradients, retain, create_graph, tuple(inputs or ()), **how)
 
 
 def make(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
