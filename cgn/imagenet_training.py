@@ -414,9 +414,9 @@ def _placed(module: nn.Module, device: torch.device) -> Any:
     return module.to(device).to(memory_format=torch.channels_last)
 
 
-def start_sha256(cgn: ImageNetCGN, real: BigGAN) -> str:
-    """Hash the weights that a run starts from."""
-    return weights_sha256(cgn) + weights_sha256(real)
+def start_sha256(cgn: ImageNetCGN, real: BigGAN, features: VGGFeatures) -> str:
+    """Hash the weights that a run starts from, and those of what it is compared in."""
+    return "".join(weights_sha256(network) for network in (cgn, real, features))
 
 
 def train_imagenet(
@@ -454,13 +454,13 @@ def train_imagenet(
     Raises:
         ValueError: If the checkpoint belongs to another config or other weights.
     """
-    sha256 = start_sha256(cgn, real)
+    sha256 = start_sha256(cgn, real, features)
     with seeded(config.seed) as generator:
         run = ImageNetTraining(cgn, real, features, config, device, team)
         resume(run, generator, sha256, checkpoint)
         kept = Checkpoints(checkpoint if team.leads else None, config.checkpoint_minutes)
 
-        def advance() -> dict[str, Tensor]:
+        def advance(_: int) -> dict[str, Tensor]:
             before = generator.get_state()
             try:
                 return run.advance(run.draw(generator))
