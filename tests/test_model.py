@@ -224,8 +224,8 @@ def test_an_origin_rolls_the_texture_and_changes_no_number(cgn: CGN) -> None:
 
 
 def test_a_full_turn_is_no_roll() -> None:
-    image = torch.rand(2, 3, 4, 6, generator=seed(0))
-    assert torch.equal(roll(image, torch.tensor([[4, 6], [8, 0]])), image)
+    image = torch.rand(2, 3, 4, 4, generator=seed(0))
+    assert torch.equal(roll(image, torch.tensor([[4, 8], [8, 0]])), image)
 
 
 def test_a_texture_can_be_one_plain_colour_white_included() -> None:
@@ -248,7 +248,7 @@ def test_a_tile_has_no_seams(cgn: CGN) -> None:
 
     def tile(first: Tensor) -> Tensor:
         for block in mechanism.blocks:
-            first = block(first, condition)
+            first = block(first, block.modulate(condition))
         drawn: Tensor = mechanism.last(first)
         return drawn
 
