@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cgn.images import Factors, save_tensors
-from cgn.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, roll
+from cgn.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, UpBlock, roll
 from cgn.model import CGN, CGNConfig, Parts, binarise, compose, load_released, weights_sha256
 
 RELEASED = Path(__file__).parents[2] / "shared/data/released-weights/cgn_colored_mnist.pth"
@@ -248,6 +248,7 @@ def test_a_tile_has_no_seams(cgn: CGN) -> None:
 
     def tile(first: Tensor) -> Tensor:
         for block in mechanism.blocks:
+            assert isinstance(block, UpBlock)
             first = block(first, block.modulate(condition))
         drawn: Tensor = mechanism.last(first)
         return drawn
