@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from benchmarks.store import DATA_SETS
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
     ImageNetLossWeights,

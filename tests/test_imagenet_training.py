@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from imagenet_networks import TINY, tiny_cgn
+from pretended_cuda import pretended_cuda
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
@@ -20,17 +21,15 @@ from cgn.biggan import BigGAN
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team, own_device, team
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
-    Draw,
     ImageNetLossWeights,
     ImageNetTrainConfig,
-    ImageNetTraining,
-    plan,
-    train_imagenet,
     without,
 )
+from cgn.imagenet_plan import plan
+from cgn.imagenet_training import Draw, ImageNetTraining, train_imagenet
 from cgn.log import LossLog
 from cgn.model import weights_sha256
 from cgn.patches import GRID, N_BEST, PATCH_PX, draw_patches, patch_grid
@@ -183,6 +182,24 @@ def test_keeping_normalised_maps_changes_no_gradient() -> None:
         found.append(torch.cat([p.grad.flatten() for p in run.learning if p.grad is not None]))
         run.adam.zero_grad(set_to_none=False)
     torch.testing.assert_close(*found)
+
+
+def test_a_graph_of_a_pass_adds_up_the_same_gradient() -> None:
+    """On a pretended device: the first three passes are called, the fourth is recorded."""
+    config = replace(CONFIG, images_per_step=11, batch_size=2)
+    expected = gradient(replace(config, graph=False))
+    with pretended_cuda() as ledger:
+        run = ImageNetTraining(*tiny_cgn(), features(), config, "cuda")
+        draw = run.draw(generator())
+        run.norms.hold()
+        run._accumulate(draw)
+        ledger.reset()
+        run.adam.zero_grad(set_to_none=False)
+        run._accumulate(draw)  # now five replays, and the smaller last batch
+        run.norms.release()
+        found = torch.cat([p.grad.cpu().flatten() for p in run.learning if p.grad is not None])
+        assert ledger.counts().waits == len(run.learning)
+    torch.testing.assert_close(found, expected)
 
 
 def test_memory_that_does_not_suffice_is_said_with_the_remedy(
