@@ -26,6 +26,7 @@ class HubImages(ImageSet):
         preprocessing: How they become squares of pixels.
     """
 
+    in_memory = False
     table: Any
     image: str
     preprocessing: Preprocessing

@@ -193,6 +193,7 @@ class ImageShards(ImageSet):
         rows: Which rows of the table, in the order of the images, (N,) int64.
     """
 
+    in_memory = False
     rows: Tensor
 
     def __init__(self, table: Any, factors: Factors, ids: Tensor, rows: Tensor) -> None:
