@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from benchmarks import NATURAL, OFFICIAL_SUITES, SUITES
 from benchmarks.arguments import command_line
@@ -96,6 +95,7 @@ from benchmarks.tables import (
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
+    own_masks,
     real_images,
     require_cgn,
     trained_cgn,
@@ -213,7 +213,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
         exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
-        specs = [run_pretrained(spec, exams, place) for spec in specs]
+        specs = [name for spec in specs for name in run_pretrained(spec, exams, place)]
         for spec in shipped:
             run_shipped(spec, exams, place)
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
@@ -224,17 +224,21 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     return [*specs, *shipped, *fitted_here], exams
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
-    """Let a pretrained network take all exams; its name in the results."""
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
+    """Let a pretrained network take all exams; its names in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
+    if network.note and here().leads:
+        place.bars.console.print(network.note, markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
+    names = []
     for exam in exams:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
-        seen, module = shown_to(asked[exam.suite.name], exam)
-        examine(seen, Fit(network.spec, module, network.weights_sha256, 0, ""), outputs, place)
-    return place.named(network.spec)
+        seen, shown = shown_to(asked[exam.suite.name], exam)
+        examine(seen, Fit(shown.spec, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        names.append(place.named(shown.spec))
+    return names
 
 
 def run_shipped(
@@ -269,20 +273,23 @@ def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
     return replace(network, module=among_outputs(network.module, outputs_of_classes, N_OUTPUTS))
 
 
-def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
+def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, Pretrained]:
     """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
     view = exam.shown.view
     own = network.preprocessing if exam.suite.own_preprocessing else None
     preprocessing = view.preprocessing if view and view.preprocessing else own
     if view and view.normalisation:
         network = network.normalised_by(*view.normalisation)
-    if preprocessing is None:
-        return exam, network.module
-    prepared = {
-        name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
-        for name, images in exam.variants.items()
-    }
-    return replace(exam, variants=prepared), network.module
+    if preprocessing is not None:
+        prepared = {
+            name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
+            for name, images in exam.variants.items()
+        }
+        exam = replace(exam, variants=prepared)
+    first = next(iter(exam.variants.values()), None)
+    if isinstance(first, ImageFiles):
+        network = network.for_images_of(first.size_px)
+    return exam, network
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -697,10 +704,14 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     with team(device), progress_bars() as bars:
         images, classes = real_images(options)
         sets = {"biased": images}
+        masks = own_masks(options, images, len(classes)) if options.masks else None
+        if masks is not None and here().leads:
+            empty = int((~masks.flatten(1).any(dim=1)).sum())
+            bars.console.print(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
             with bar(bars, "counterfactuals") as update, here().leader_first():
                 sets["recombined"] = counterfactuals_of(
-                    options, images, len(classes), config.seed, update
+                    options, images, masks, len(classes), config.seed, update
                 )
         with bar(bars, f"{config.backbone}: fit") as update:
             network = fit(

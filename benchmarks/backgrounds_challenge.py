@@ -34,7 +34,7 @@ from benchmarks.scores import Score, accuracy, bootstrap
 from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
-from cgn.masks import masks_from_files
+from cgn.mask_files import masks_from_files
 from cgn.model import compose
 from cgn.precision import evaluating
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
-import shutil
-import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from benchmarks.archives import require_room, unpack
 from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
 
@@ -220,7 +217,7 @@ def fetch(
         fresh.mkdir()
         try:
             for file in files:
-                _unpack(file, fresh)
+                unpack(file, fresh)
             _require_whole(data, fresh)
         except ValueError:
             for each, file in zip(data.downloads, files, strict=True):
@@ -322,7 +319,7 @@ def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress
             done = 0  # the server knows no ranges
         length = response.headers["Content-Length"]
         total = done + int(length) if length else 0
-        _require_room(part.parent, total - done)
+        require_room(part.parent, total - done)
         with part.open("ab" if done else "wb") as file:
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
@@ -330,16 +327,6 @@ def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress
                 progress(done, total)
     if total and done < total:
         raise http.client.IncompleteRead(b"", total - done)
-
-
-def _require_room(folder: Path, n_bytes: int) -> None:
-    """Refuse what the disk cannot hold."""
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise ValueError(
-            f"{folder} has room for {free / 1e9:.1f} GB, and {n_bytes / 1e9:.1f} are needed; make "
-            "room or name another folder with --folder"
-        )
 
 
 def _differs(path: Path, download: Download) -> str:
@@ -378,39 +365,3 @@ def _pin(download: Download, path: Path, root: Path) -> None:
     temporary = root / f"{PINS}.part"
     temporary.write_text(json.dumps(pins, indent=2) + "\n")
     temporary.replace(root / PINS)
-
-
-def _unpack(file: Path, folder: Path) -> None:
-    """Unpack an archive, or put a file that is none, into a folder.
-
-    Raises:
-        ValueError: If it is cut short, would write elsewhere, or the disk cannot hold it.
-    """
-    try:
-        if tarfile.is_tarfile(file):
-            with tarfile.open(file) as tar:
-                _require_room(folder, sum(member.size for member in tar))
-                tar.extractall(folder, filter="data")
-        elif zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                _require_inside(archive.namelist(), file)
-                _require_room(folder, sum(member.file_size for member in archive.infolist()))
-                archive.extractall(folder)
-        elif file.name.endswith((".tar", ".tar.gz", ".zip")):
-            raise ValueError(f"{file} is no archive; delete it and run this again")
-        else:
-            os.link(file, folder / file.name)
-    except tarfile.FilterError as error:
-        raise ValueError(f"{file} would write outside of its folder: {error}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{file} is cut short or damaged: {error}; delete it, run again") from None
-    except OSError as error:
-        raise ValueError(f"cannot unpack {file}: {error.strerror or error}") from None
-
-
-def _require_inside(names: Sequence[str], file: Path) -> None:
-    """Refuse a zip archive that names places outside of the folder it is unpacked to."""
-    for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise ValueError(f"{file} would write outside of its folder: {name!r}")

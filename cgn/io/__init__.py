@@ -1,0 +1,1 @@
+"""Files that come from elsewhere, read without trust: weights, and what headers say."""
