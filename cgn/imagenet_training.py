@@ -25,7 +25,7 @@ from cgn.biggan import BigGAN, held_norms
 from cgn.checkpoints import Checkpoints
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team
-from cgn.graphs import WARM_UP, Captured, sent
+from cgn.graphs import WARM_UP, Captured
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.imagenet_memory import at_once, free_bytes
 from cgn.images import Factors
@@ -35,6 +35,7 @@ from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
 from cgn.spectral import iterate, spectral_layers
 from cgn.stopwatch import Stopwatch
+from cgn.transfer import sent
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
 # What the parts of the loss are called in the paper, for ablations.

@@ -25,12 +25,13 @@ from cgn.counterfactuals import choose_classes
 from cgn.decoding import decode
 from cgn.distributed import Team
 from cgn.files import DECODERS, ImageFiles, stacked
-from cgn.graphs import Captured, sent
+from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
+from cgn.transfer import sent
 
 MANIFEST = "set.json"
 IMAGE = "image"
@@ -213,6 +214,7 @@ class ImageShards(ImageSet):
         rows: Which rows of the table, in the order of the images, (N,) int64.
     """
 
+    in_memory = False
     rows: Tensor
 
     def __init__(self, table: Any, factors: Factors, ids: Tensor, rows: Tensor) -> None:
