@@ -30,6 +30,7 @@ from cgn.loop import Progress, Weights, advance_all, resume, seeded, write_check
 from cgn.memory import give_back, on_disk, peak_bytes
 from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
+from cgn.ranges import require_in_range
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
 # What the parts of the loss are called in the paper, for ablations.
@@ -74,13 +75,7 @@ class ImageNetTrainConfig:
     weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
 
     def __post_init__(self) -> None:
-        counts = self.steps, self.images_per_step, self.batch_size, self.checkpoint_steps
-        if min(counts) < 1:
-            raise ValueError(
-                "steps, images_per_step, batch_size and checkpoint_steps must be positive"
-            )
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self)
 
     @property
     def dtype(self) -> torch.dtype:

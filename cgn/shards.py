@@ -27,6 +27,7 @@ from cgn.files import DECODERS, ImageFiles, decode, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.model import weights_sha256
+from cgn.ranges import require_in_range
 
 MANIFEST = "set.json"
 IMAGE = "image"
@@ -49,10 +50,7 @@ class SetConfig:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        if min(self.n, self.shard_size) < 1:
-            raise ValueError(f"n and shard_size must be positive, got {self.n}, {self.shard_size}")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self)
         if self.image_format not in ("jpeg", "png"):
             raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
 

@@ -22,6 +22,7 @@ from cgn.loop import Progress, Weights, advance_all, descend, resume, seeded, wr
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, CGNConfig, compose
 from cgn.poses import measure, normalise
+from cgn.ranges import require_in_range
 
 LEAST_PX = 4  # an object that has less without its rim keeps the rim: a deviation needs some pixels
 
@@ -61,8 +62,7 @@ class TrainConfig:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.width, self.checkpoint_steps) < 1:
-            raise ValueError("steps, batch_size, width and checkpoint_steps must be positive")
+        require_in_range(self)
         if self.batch_size % 2:
             raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
         if self.style_features not in ("critic", "efficientnet-lite0"):
