@@ -38,8 +38,10 @@ from benchmarks.choices import (
     chosen_suites,
     edition,
     known_suites,
+    model_names,
     require_embedded,
     require_fitting,
+    require_place_of,
     require_pretrained,
     suites_with_rows,
 )
@@ -139,6 +141,7 @@ from cgn.shards import SetConfig, generate
 from cgn.train import train
 from cgn.verification import lessons
 from classifiers import MODELS
+from classifiers.backbones import Backbone
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import InvariantEnsemble, outputs, three_heads
@@ -216,8 +219,9 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
     # On ImageNet's own images a name that is no recipe's is meant for a pretrained network.
     foreign = any(suite.decide is not None for suite in suites)
-    shipped = [name for name in options.model.split(",") if is_shipped(name)]
-    named = [name for name in options.model.split(",") if name not in shipped]
+    asked = model_names(options.model, lambda n: n in MODELS or is_spec(n) or is_shipped(n))
+    shipped = [name for name in asked if is_shipped(name)]
+    named = [name for name in asked if name not in shipped]
     specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
     names = ",".join(name for name in named if name not in specs)
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
@@ -575,6 +579,8 @@ def report(options: argparse.Namespace) -> None:
     """Write all results as one HTML page."""
     suites = suites_with_rows(options.results)
     out: Path = options.out or options.results / "report.html"
+    if not suites:
+        raise ValueError(f"{options.results} holds no rows to report; run a model first")
     check_writable(out.parent, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
@@ -723,6 +729,7 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     out: Path = options.out
     check_writable(out.parent, "--out")
     device = chosen_device(options.device)
+    Backbone(config.backbone).require_size(options.size)
     with team(device), progress_bars() as bars:
         images, classes = real_images(options)
         sets = {"biased": images}
@@ -831,6 +838,7 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
 def draw_counterfactuals(options: argparse.Namespace) -> None:
     """Draw a set of counterfactuals from the ImageNet CGN, or a picture of some."""
     device = own_device(chosen_device(options.device))
+    require_place_of(options)
     cgn = load_imagenet_cgn(options.weights)
     dtype = torch.bfloat16 if options.bfloat16 else torch.float32
     names = {field.name for field in fields(SetConfig)}
@@ -842,8 +850,6 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
         draw_picture(fast, config, options.out, combine=options.combine, **way)
         say(f"wrote {options.out}")
         return
-    if "n" not in given:
-        raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
     config = SetConfig(**given)
     batch_size = options.batch_size or (32 if device.type == "cuda" else 1)
     with team(device) as of, progress_bars() as bars, bar(bars, "shards") as update:

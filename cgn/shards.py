@@ -31,6 +31,7 @@ from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
+from cgn.ranges import require_in_range
 from cgn.transfer import sent
 
 MANIFEST = "set.json"
@@ -55,10 +56,7 @@ class SetConfig:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        if min(self.n, self.shard_size) < 1:
-            raise ValueError(f"n and shard_size must be positive, got {self.n}, {self.shard_size}")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self)
         if self.image_format not in ("jpeg", "png"):
             raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
 
