@@ -6,6 +6,7 @@ How the weights come about is not here: see `cgn.train`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from torch.nn.functional import one_hot
 from cgn.cache import cache_key, open_or_make
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
+from cgn.io.schema import checked
 from cgn.model import CGN, compose, weights_sha256
 
 BATCH_SIZE = 100  # images drawn at once: on a CPU 1.5 times as fast as 500, which leave its caches
@@ -116,6 +118,13 @@ class Weights(NamedTuple):
     seed: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What is asked of the settings that a file's CGN was trained with."""
+
+    seed: int = 0
+
+
 def find_weights(
     world: str,
     train_sha256: str,
@@ -166,7 +175,8 @@ def find_weights(
 
 def _seed(about: Mapping[str, Any]) -> int:
     """Seed of a CGN's training, from the header of its file; 0 if it does not say."""
-    return int(about.get("config", {}).get("seed", 0))
+    config = about.get("config", {})
+    return checked(Trained, config, "the header of a CGN's weights: config", open_=True).seed
 
 
 def best_classes() -> Factors:

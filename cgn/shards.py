@@ -21,11 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
 from cgn.distributed import Team
 from cgn.files import DECODERS, ImageFiles, decode, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
+from cgn.io.schema import checked, read_json
 from cgn.model import weights_sha256
 
 MANIFEST = "set.json"
@@ -64,6 +66,19 @@ class SetConfig:
     def shard_name(self, shard: int) -> str:
         """Name of one file."""
         return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(SetConfig):
+    """What the folder of a set says of it.
+
+    Attributes:
+        weights_sha256: Hash of the weights that drew it.
+        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+    """
+
+    weights_sha256: str
+    drawn_by: str = ""
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -105,7 +120,8 @@ def generate(
     Raises:
         ValueError: If the folder holds another set.
     """
-    about = asdict(config) | {"weights_sha256": weights_sha256(cgn)}
+    drawn_by = cache_key(asdict(cgn.config), [])
+    about = asdict(config) | {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by}
     if team.leads:
         _claim(folder, about)
     team.wait()
@@ -124,8 +140,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Note in the folder what it holds, or find that it already does."""
     manifest = folder / MANIFEST
     if manifest.is_file():
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := sorted(name for name in about if about[name] != there.get(name)):
+        there = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := sorted(name for name in about if about[name] != there[name]):
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
@@ -247,9 +263,7 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
-    about = json.loads(manifest.read_text(encoding="utf-8"))
-    about.pop("weights_sha256")
-    config = SetConfig(**about)
+    config = checked(Manifest, read_json(manifest), manifest)
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(
