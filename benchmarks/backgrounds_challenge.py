@@ -62,11 +62,8 @@ class Outcome:
     misled: int
 
     def __post_init__(self) -> None:
-        if (
-            self.broken_by < -1
-            or not 0 <= self.confidence <= 1.001
-            or min(self.tried, self.misled) < 0
-        ):
+        counts = min(self.broken_by + 1, self.tried, self.misled)
+        if counts < 0 or not 0 <= self.confidence <= 1.001:  # but for rounding
             raise ValueError(f"{self} cannot have come of a search")
 
 
