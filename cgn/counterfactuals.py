@@ -6,7 +6,7 @@ How the weights come about is not here: see `cgn.train`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from torch.nn.functional import one_hot
 from cgn.cache import cache_key, open_or_make
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
+from cgn.io.identity import sources, versions
 from cgn.io.schema import checked
 from cgn.model import CGN, compose, weights_sha256
 
@@ -97,8 +98,9 @@ def sample_cached(
     """
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {"weights_sha256": weights_sha256(cgn), "n": n, "seed": seed}
-    names = ("counterfactuals.py", "mechanisms.py", "model.py")
-    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+    parts |= {"config": asdict(cgn.config), "device": torch.device(device).type}
+    parts |= versions("torch")
+    key = cache_key(parts, sources(__name__))
 
     def make(path: Path) -> None:
         sample(cgn, n, seed=seed, device=device, progress=progress).save(path, parts)

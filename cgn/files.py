@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgn.images import Factors, ImageSet
+from cgn.io.identity import DECODED_BY, versions
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
 
@@ -175,6 +176,11 @@ class ImageFiles(ImageSet):
         for tensor in (*self.factors, *(() if self.masks is None else (self.masks,))):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def made_of(self) -> dict[str, object]:
+        """Say all that decides pixels and labels: files, how they are prepared, and by what."""
+        prepared = {"preprocessing": asdict(self.preprocessing), "size_px": self.size_px}
+        return super().made_of() | prepared | versions(*DECODED_BY)
 
     def _decode(self, path: Path) -> Tensor:
         """Read one image, (3, H, W) uint8."""

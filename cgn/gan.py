@@ -26,6 +26,7 @@ from cgn.cache import cache_key, open_or_make
 from cgn.counterfactuals import BATCH_SIZE
 from cgn.critic import Critic
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
+from cgn.io.identity import sources, versions
 from cgn.io.weights import fill_described
 from cgn.loop import descend, seeded
 from cgn.mechanisms import Mechanism
@@ -34,15 +35,6 @@ from cgn.train import TrainConfig, draw_pairs
 Progress = Callable[[int, int], None]
 
 NOISE_SIZE = 32  # numbers in u, as in each of the CGN's mechanisms
-CODE = (
-    "counterfactuals.py",
-    "critic.py",
-    "gan.py",
-    "loop.py",
-    "losses.py",
-    "mechanisms.py",
-    "train.py",
-)
 
 
 class GAN(Mechanism):
@@ -204,14 +196,14 @@ def generated_cached(
     Returns:
         As from `sample_gan`.
     """
-    code = [Path(__file__).parent / name for name in CODE]
+    code = sources(__name__)
     kind = torch.device(device).type
     parts: dict[str, object] = {
-        "train_sha256": images.sha256(),
+        "images": images.made_of(),
         "n_classes": n_classes,
         "config": asdict(config),
         "device": kind,
-    }
+    } | versions("torch")
 
     def open_gan(path: Path) -> GAN:
         size_px = images.pixels.shape[-1]

@@ -7,6 +7,7 @@ Source:
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from cgn.files import DECODERS, Preprocessing, stacked, to_pixels
 from cgn.images import Factors, ImageSet
+from cgn.io.identity import DECODED_BY, versions
 
 
 class HubImages(ImageSet):
@@ -70,6 +72,11 @@ class HubImages(ImageSet):
     def sha256(self) -> str:
         """Name the table by the fingerprint that `datasets` keeps of its rows and their order."""
         return f"{self.table._fingerprint}-{len(self)}"
+
+    def made_of(self) -> dict[str, object]:
+        """Say all that decides pixels and labels: rows, how they are prepared, and by what."""
+        prepared = {"image": self.image, "preprocessing": asdict(self.preprocessing)}
+        return super().made_of() | prepared | versions(*DECODED_BY)
 
 
 def hub_images(

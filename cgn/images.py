@@ -192,6 +192,10 @@ class ImageSet:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def made_of(self) -> dict[str, object]:
+        """Say all that decides pixels and labels, for the keys of caches."""
+        return {"sha256": self.sha256()}
+
     def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
         """Write the set to one safetensors file, atomically.
 

@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from cgn.images import (
     save_tensors,
     to_bytes,
 )
+from cgn.io.identity import sources, versions
 from cgn.model import CGN, Parts, compose, weights_sha256
 
 
@@ -199,8 +200,8 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
-    parts: dict[str, object] = {"train_sha256": images.sha256()}
-    key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
+    parts: dict[str, object] = {"images": images.made_of(), **versions("scipy", "torch")}
+    key = cache_key(parts, sources("cgn.abduction"))
 
     def make(path: Path) -> None:
         masks = find_objects(images.pixels, images.factors.shape)
@@ -242,13 +243,14 @@ def abduct_cached(
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
-        "train_sha256": images.sha256(),
+        "config": asdict(cgn.config),
+        "images": images.made_of(),
         "n": n,
         "seed": seed,
         "lent": lent,
     }
-    names = ("abduction.py", "interventions.py", "mechanisms.py", "model.py")
-    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+    parts |= {"device": torch.device(device).type} | versions("scipy", "torch")
+    key = cache_key(parts, sources(__name__))
 
     def make(path: Path) -> None:
         masks = find_objects_cached(images, cache)

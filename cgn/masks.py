@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from cgn.cache import cache_key, open_or_make
 from cgn.files import AS_IT_IS, Preprocessing, to_pixels
 from cgn.images import ImageSet, load_tensors, save_tensors
+from cgn.io.identity import sources
 
 Progress = Callable[[int, int], None]
 
@@ -154,14 +155,14 @@ def masks_from_boxes_cached(
     Returns:
         As from `masks_from_boxes`.
     """
-    parts: dict[str, object] = {"images_sha256": images.sha256(), "boxes": boxes.tolist()}
-    parts["opencv"] = opencv().__version__
+    made_of = images.made_of()
+    parts = {"images": made_of, "boxes": boxes.tolist(), "opencv": opencv().__version__}
 
     def make(path: Path) -> None:
         masks = masks_from_boxes(images, boxes, progress=progress)
-        save_tensors(path, {"masks": masks}, {"images_sha256": parts["images_sha256"]})
+        save_tensors(path, {"masks": masks}, {"images_sha256": made_of["sha256"]})
 
-    path = cache / f"masks-{cache_key(parts, [Path(__file__)])}.safetensors"
+    path = cache / f"masks-{cache_key(parts, sources(__name__))}.safetensors"
     return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)
 
 

@@ -23,7 +23,6 @@ from cgn.io.schema import checked
 from cgn.io.weights import fill_described, read_state
 from cgn.mechanisms import ShapeMechanism, TextureMechanism
 
-
 LARGEST_PX = 4_096  # side of an image; weights don't tell it, so a file might ask for any
 
 

@@ -27,6 +27,7 @@ from cgn.distributed import Team
 from cgn.files import DECODERS, ImageFiles, decode, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
+from cgn.io.identity import DECODED_BY, versions
 from cgn.io.schema import checked, read_json
 from cgn.model import weights_sha256
 
@@ -246,6 +247,10 @@ class ImageShards(ImageSet):
         for labels in self.factors:
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def made_of(self) -> dict[str, object]:
+        """Say all that decides pixels and labels: files, and what decodes them."""
+        return super().made_of() | versions(*DECODED_BY)
 
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
