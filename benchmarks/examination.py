@@ -41,8 +41,9 @@ from benchmarks.sensitivity import write_sensitivity
 from benchmarks.suite import DataSource, Suite, marked
 from cgn.cache import cache_key
 from cgn.distributed import here
+from cgn.files import DECODED_BY
 from cgn.images import ImageSet
-from cgn.io.identity import DECODED_BY, LIBRARIES, architecture, sources, versions
+from cgn.io.identity import LIBRARIES, architecture, sources, versions
 from cgn.model import weights_sha256
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -289,16 +290,17 @@ def challenged(
 
 def _challenge_key(exam: Exam, module: nn.Module, place: Place) -> str:
     """Hash all that decides the outcomes of the challenge."""
-    parts = {
+    parts: dict[str, object] = {
         "weights": weights_sha256(module),
         "architecture": architecture(module),
         "data": exam.data_sha256,
         "protocol": exam.suite.protocol,
         "device": place.device.type,
         "precision": str(place.dtype),
+        "decoders": DECODED_BY,
     }
-    made_by = versions(*LIBRARIES, *DECODED_BY)
-    return cache_key(parts | made_by, sources("benchmarks.backgrounds_challenge", __name__))
+    parts |= versions(*LIBRARIES)
+    return cache_key(parts, sources("benchmarks.backgrounds_challenge", __name__))
 
 
 def _earlier_key(exam: Exam, module: nn.Module) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cgn.io.schema import checked
 from cgn.io.weights import read_safetensors
+from cgn.io.writing import written
 
 AHEAD = 2  # batches that are read before they are asked for
 TOGETHER = 8  # batches that are read at once on a CPU, so that they keep all its cores busy
@@ -192,9 +192,9 @@ class ImageSet:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def made_of(self) -> dict[str, object]:
-        """Say all that decides pixels and labels, for the keys of caches."""
-        return {"sha256": self.sha256()}
+    def fingerprint(self) -> str:
+        """Name all that decides what `read` gives, and the labels; it may move with versions."""
+        return self.sha256()
 
     def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
         """Write the set to one safetensors file, atomically.
@@ -317,31 +317,41 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
-def draw_of_classes(classes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw for each label an image of that class, with replacement.
+class ByClass:
+    """Images in the order of their classes, to draw from.
 
-    Args:
-        classes: Classes of all images, (N,) int64.
-        labels: Wanted classes, (B,) int64.
-        generator: Decides which.
-
-    Returns:
-        Indices, (B,) int64.
-
-    Raises:
-        ValueError: If no image is of a wanted class.
+    Attributes:
+        classes: Their classes, (N,) int64, on the CPU.
 
     Example:
-        >>> classes = torch.tensor([1, 0, 1, 0])
-        >>> drawn = draw_of_classes(classes, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
-        >>> classes[drawn]
+        >>> images = ByClass(torch.tensor([1, 0, 1, 0]))
+        >>> drawn = images.draw(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+        >>> images.classes[drawn]
         tensor([0, 1])
     """
-    sizes = classes.bincount(minlength=int(labels.max()) + 1)
-    if (without := labels[sizes[labels] == 0]).numel():
-        raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
-    place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
-    return classes.argsort(stable=True)[(sizes.cumsum(0) - sizes)[labels] + place]
+
+    def __init__(self, classes: Tensor) -> None:
+        self.classes = classes
+        self._order, self._sizes = classes.argsort(stable=True), classes.bincount()
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for each label an image of that class, with replacement.
+
+        Args:
+            labels: Wanted classes, (B,) int64.
+            generator: Decides which.
+
+        Returns:
+            Indices, (B,) int64.
+
+        Raises:
+            ValueError: If no image is of a wanted class.
+        """
+        sizes = pad(self._sizes, (0, max(0, int(labels.max()) + 1 - len(self._sizes))))
+        if (without := labels[sizes[labels] == 0]).numel():
+            raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
+        place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
+        return self._order[(sizes.cumsum(0) - sizes)[labels] + place]
 
 
 def concatenate(sets: list[ImageSet]) -> ImageSet:
@@ -354,19 +364,12 @@ def concatenate(sets: list[ImageSet]) -> ImageSet:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
     """Write tensors and a JSON-able header to a safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        plain = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
-        save_file(plain, temporary, {"json": json.dumps(metadata)})
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    with written(path) as place:
+        save_file(plain, place, {"json": json.dumps(metadata)})
 
 
 def load_tensors(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -21,9 +21,9 @@ from cgn.abduction import find_objects
 from cgn.cache import cache_key, open_or_make
 from cgn.counterfactuals import BATCH_SIZE
 from cgn.images import (
+    ByClass,
     Factors,
     ImageSet,
-    draw_of_classes,
     load_tensors,
     save_tensors,
     to_bytes,
@@ -183,8 +183,9 @@ def _lenders(
 ) -> Lenders:
     """Draw who lends to a share of counterfactuals, among images of the classes these will have."""
     borrows = torch.rand(len(factors.texture), generator=generator) < share
+    by_class = ByClass(images.factors.shape)
     texture, background = (
-        torch.where(borrows, draw_of_classes(images.factors.shape, labels, generator), -1)
+        torch.where(borrows, by_class.draw(labels, generator), -1)
         for labels in (factors.texture, factors.background)
     )
     return Lenders(images, masks, texture, background)
@@ -200,7 +201,7 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
-    parts: dict[str, object] = {"images": images.made_of(), **versions("scipy", "torch")}
+    parts: dict[str, object] = {"train": images.fingerprint(), **versions("scipy", "torch")}
     key = cache_key(parts, sources("cgn.abduction"))
 
     def make(path: Path) -> None:
@@ -244,7 +245,7 @@ def abduct_cached(
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
         "config": asdict(cgn.config),
-        "images": images.made_of(),
+        "train": images.fingerprint(),
         "n": n,
         "seed": seed,
         "lent": lent,

@@ -73,6 +73,24 @@ def binarise(probability: Tensor) -> Tensor:
     return (probability > 0.5).to(probability) + (probability - probability.detach())
 
 
+class Noise(NamedTuple):
+    """What chance decides of a batch of images, but for their labels.
+
+    Attributes:
+        units: u of shape, texture and background, (3, B, Z), standard normal.
+        origins: Row and column where the tiles of texture and background begin, (2, B, 2) int64.
+        exemplars: Which code and which pose the shapes have, (B, 2) int64.
+    """
+
+    units: Tensor
+    origins: Tensor
+    exemplars: Tensor
+
+    def to(self, device: torch.device | str) -> Noise:
+        """Move to a device."""
+        return Noise(*(each.to(device) for each in self))
+
+
 class Parts(NamedTuple):
     """What the three mechanisms drew.
 
@@ -161,16 +179,26 @@ class CGN(nn.Module):
         Returns:
             The parts of B images; noise is drawn for each mechanism on its own.
         """
-        n, device = len(factors.shape), factors.shape.device
-        noise = torch.randn(3, n, self.config.noise_size, generator=generator).to(device)
-        origin = torch.randint(self.config.tile_px, (2, n, 2), generator=generator).to(device)
-        exemplars = torch.randint(self.config.n_exemplars, (n, 2), generator=generator).to(device)
+        noise = self.draw_noise(len(factors.shape), generator).to(factors.shape.device)
+        return self.draw(noise, factors, probability)
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Noise:
+        """Draw on the CPU what chance decides of `n` images."""
+        of = self.config
+        return Noise(
+            torch.randn(3, n, of.noise_size, generator=generator),
+            torch.randint(of.tile_px, (2, n, 2), generator=generator),
+            torch.randint(of.n_exemplars, (n, 2), generator=generator),
+        )
+
+    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
+        """Draw one image for each triple of labels from noise on their device."""
         if probability is None:
-            probability = self.shape(noise[0], factors.shape, exemplars)
+            probability = self.shape(noise.units[0], factors.shape, noise.exemplars)
         return Parts(
             probability if self.config.released else binarise(probability),
-            self.texture(noise[1], factors.texture, origin[0]),
-            self.background(noise[2], factors.background, origin[1]),
+            self.texture(noise.units[1], factors.texture, noise.origins[0]),
+            self.background(noise.units[2], factors.background, noise.origins[1]),
             probability,
         )
 

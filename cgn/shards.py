@@ -23,16 +23,19 @@ from torch import Tensor
 
 from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
+from cgn.decoding import decode
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, decode, stacked
+from cgn.files import DECODED_BY, DECODERS, ImageFiles, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
-from cgn.io.identity import DECODED_BY, versions
+from cgn.io.locks import locked
 from cgn.io.schema import checked, read_json
+from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
 
 MANIFEST = "set.json"
 IMAGE = "image"
+LEAST_BYTES_A_PIXEL = 0.05  # of JPEG files, so that a set that can never fit is found at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +79,12 @@ class Manifest(SetConfig):
     Attributes:
         weights_sha256: Hash of the weights that drew it.
         drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+        dtype: What the maps were computed in; empty in sets of before it.
     """
 
     weights_sha256: str
     drawn_by: str = ""
+    dtype: str = ""
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -119,19 +124,25 @@ def generate(
         progress: Called with images done or found, and images in all, of this process.
 
     Raises:
-        ValueError: If the folder holds another set.
+        ValueError: If the folder holds another set, or the disk has no room for this one.
+        WriteError: If nothing can be written there.
     """
     drawn_by = cache_key(asdict(cgn.config), [])
-    about = asdict(config) | {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by}
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
     if team.leads:
-        _claim(folder, about)
+        _claim(folder, asdict(config) | drawn_with)
+        lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
+        lacking = [name for name in lacking if not (folder / name).is_file()]
+        n_pixels = len(lacking) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
+        require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
     team.wait()
     fast = cgn.for_sampling(dtype).to(device)
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
         path = folder / config.shard_name(shard)
-        if not path.is_file():
-            _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
+        with locked(path):  # against processes of another team
+            if not path.is_file():
+                _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
         if progress is not None:
             progress(done, len(own))
     team.wait()
@@ -140,18 +151,15 @@ def generate(
 def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Note in the folder what it holds, or find that it already does."""
     manifest = folder / MANIFEST
-    if manifest.is_file():
+    with locked(manifest):
+        if not manifest.is_file():
+            write_text(manifest, json.dumps(about, indent=2) + "\n")
         there = asdict(checked(Manifest, read_json(manifest), manifest))
-        if odd := sorted(name for name in about if about[name] != there[name]):
+        if odd := [name for name in about if about[name] != there[name]]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
             )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    part = manifest.with_suffix(".part")
-    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    part.replace(manifest)
 
 
 @torch.inference_mode()
@@ -198,9 +206,8 @@ def _write(columns: dict[str, list[Any]], path: Path) -> None:
     numbers = dict.fromkeys((*Factors._fields, "id", "seed"), datasets.Value("int64"))
     features = {IMAGE: datasets.Image(), **numbers, "sha256": datasets.Value("string")}
     table = pa.table(columns, schema=datasets.Features(features).arrow_schema)
-    part = path.with_name(path.name + ".part")
-    parquet.write_table(table, part, row_group_size=100)
-    part.replace(path)
+    with written(path) as place:
+        parquet.write_table(table, place, row_group_size=100)
 
 
 class ImageShards(ImageSet):
@@ -228,9 +235,11 @@ class ImageShards(ImageSet):
 
     def read(self, index: Tensor | slice) -> Tensor:
         """Decode the chosen images, (B, 3, H, W) uint8."""
-        files = self.table[self.rows[index].tolist()][IMAGE]  # type: ignore[attr-defined]
+        rows = self.rows[index].tolist()
+        files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
+        names = [f"image {row} of the set of counterfactuals" for row in rows]
         with ThreadPoolExecutor(DECODERS) as pool:
-            return stacked(list(pool.map(lambda file: decode(file["bytes"]), files)))
+            return stacked(list(pool.map(decode, files, names)))
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""
@@ -248,9 +257,9 @@ class ImageShards(ImageSet):
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def made_of(self) -> dict[str, object]:
-        """Say all that decides pixels and labels: files, and what decodes them."""
-        return super().made_of() | versions(*DECODED_BY)
+    def fingerprint(self) -> str:
+        """Name the files, and what decodes them."""
+        return f"{self.sha256()} {DECODED_BY}"
 
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:

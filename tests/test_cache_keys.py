@@ -187,17 +187,6 @@ def test_images_prepared_otherwise_are_others_to_a_cache(photographs: Path) -> N
     assert len(set(keys)) == len(ways)
 
 
-def test_another_decoder_makes_other_images(
-    photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import cgn.files
-
-    images = prepared(photographs, 20, 16)
-    before = images.made_of()
-    monkeypatch.setattr(cgn.files, "versions", lambda *names: dict.fromkeys(names, "0.0"))
-    assert images.made_of() != before
-
-
 def test_masks_of_images_prepared_otherwise_are_found_anew(
     photographs: Path, tmp_path: Path
 ) -> None:
@@ -241,9 +230,12 @@ def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path)
         ("cgn.counterfactuals", {"images.py", "poses.py", "mechanisms.py", "model.py"}),
         ("cgn.interventions", {"abduction.py", "images.py", "poses.py", "mechanisms.py"}),
         ("cgn.gan", {"images.py", "losses.py", "train.py", "critic.py"}),
-        ("cgn.masks", {"files.py", "images.py"}),
+        ("cgn.files", {"decoding.py", "images.py"}),
         ("classifiers.fit", {"files.py", "images.py", "loop.py", "precision.py", "networks.py"}),
-        ("benchmarks.backgrounds_challenge", {"official.py", "files.py", "masks.py", "model.py"}),
+        (
+            "benchmarks.backgrounds_challenge",
+            {"official.py", "files.py", "mask_files.py", "model.py"},
+        ),
     ],
 )
 def test_the_code_that_a_key_names_is_all_that_is_run(module: str, files: set[str]) -> None:

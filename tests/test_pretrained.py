@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cgn.decoding import to_pixels
 from cgn.efficientnet import efficientnet_lite
-from cgn.files import IMAGENET, Preprocessing, to_pixels
+from cgn.files import IMAGENET, Preprocessing
 from classifiers import filled, pretrained
 from classifiers.architectures import Architecture, Front
 from classifiers.pretrained import Normalised, Pretrained, is_spec, load

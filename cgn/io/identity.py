@@ -21,7 +21,6 @@ from torch import nn
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("benchmarks", "cgn", "classifiers")
 LIBRARIES = ("timm", "torch", "torchvision")  # whose layers are known by name and version
-DECODED_BY = ("numpy", "pillow", "simplejpeg", "torchvision")  # that make pixels of files
 
 
 @cache
@@ -35,8 +34,8 @@ def sources(*modules: str) -> tuple[Path, ...]:
         The files, sorted.
 
     Example:
-        >>> [path.name for path in sources("cgn.cache")]
-        ['cache.py']
+        >>> [path.name for path in sources("cgn.distributed")]
+        ['distributed.py']
     """
     found: dict[str, Path] = {}
     waiting = list(modules)
