@@ -34,6 +34,7 @@ from benchmarks.scores import Score, accuracy, bootstrap
 from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
+from cgn.io.schema import checked, parsed
 from cgn.mask_files import masks_from_files
 from cgn.model import compose
 from cgn.precision import evaluating
@@ -60,6 +61,11 @@ class Outcome:
     confidence: float
     tried: int
     misled: int
+
+    def __post_init__(self) -> None:
+        counts = min(self.broken_by + 1, self.tried, self.misled)
+        if counts < 0 or not 0 <= self.confidence <= 1.001:  # but for rounding
+            raise ValueError(f"{self} cannot have come of a search")
 
 
 @torch.inference_mode()
@@ -152,6 +158,10 @@ class _Look:
         composites = compose(self.mask, self.image, scenes)
         with evaluating(composites.device, self.precision):
             logits = self.module(composites.contiguous(memory_format=torch.channels_last))
+        if not logits.isfinite().all():
+            raise ValueError(
+                "the module gives logits that are infinite or NaN: did training diverge?"
+            )
         confidence, found = self.decide(logits.double()).max(dim=1)
         return found.cpu(), confidence.cpu()
 
@@ -228,8 +238,8 @@ def outcomes_kept(
     known = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
-            known.append(Outcome(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
+            known.append(checked(Outcome, parsed(line, path), path))
+        except ValueError:
             break
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

@@ -41,7 +41,9 @@ from benchmarks.sensitivity import write_sensitivity
 from benchmarks.suite import DataSource, Suite, marked
 from cgn.cache import cache_key
 from cgn.distributed import here
+from cgn.files import DECODED_BY
 from cgn.images import ImageSet
+from cgn.io.identity import LIBRARIES, architecture, sources, versions
 from cgn.model import weights_sha256
 from cgn.precision import PRECISIONS
 
@@ -258,8 +260,13 @@ def challenged(
         Predictions by output, of which there is one; and composites per second.
     """
     foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
-    key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
-    key += "" if place.dtype == torch.float32 else f"+{place.precision}"
+    path = cache_folder() / "challenge" / f"{_challenge_key(exam, module, place)}.jsonl"
+    if (earlier := path.with_name(f"{_earlier_key(exam, module)}.jsonl")).is_file():
+        place.bars.console.print(
+            f"{name}: the outcomes in {earlier} don't say by which network, and how, they were "
+            "found; they are removed, and all objects of the challenge are searched anew"
+        )
+        earlier.unlink()
     started, outcomes = time.perf_counter(), []
     module.to(place.device).eval()
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
@@ -275,7 +282,7 @@ def challenged(
                 earlier=earlier,
             )
 
-        for outcome in outcomes_kept(cache_folder() / "challenge" / f"{key}.jsonl", go_on):
+        for outcome in outcomes_kept(path, go_on):
             outcomes.append(outcome)
             update(len(outcomes), len(foregrounds))
     seconds = time.perf_counter() - started
@@ -283,6 +290,26 @@ def challenged(
     every = len(foregrounds) * len(backgrounds)
     place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
     return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried / seconds
+
+
+def _challenge_key(exam: Exam, module: nn.Module, place: Place) -> str:
+    """Hash all that decides the outcomes of the challenge."""
+    parts: dict[str, object] = {
+        "weights": weights_sha256(module),
+        "architecture": architecture(module),
+        "data": exam.data_sha256,
+        "protocol": exam.suite.protocol,
+        "device": place.device.type,
+        "precision": str(place.dtype),
+        "decoders": DECODED_BY,
+    }
+    parts |= versions(*LIBRARIES)
+    return cache_key(parts, sources("benchmarks.backgrounds_challenge", __name__))
+
+
+def _earlier_key(exam: Exam, module: nn.Module) -> str:
+    """The key of versions that took all networks of the same tensors for one."""
+    return cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
 
 
 def caption(exam: Exam) -> str:

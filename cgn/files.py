@@ -12,20 +12,21 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.decoding import pixel_limit, read_image
 from cgn.images import Factors, ImageSet
+from cgn.io.identity import sources, versions
 from cgn.listing import class_folders, list_images, say_left_out, some
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
-# Other versions may give other pixels.
-DECODED_BY = " ".join(f"{name} {version(name)}" for name in ("pillow", "simplejpeg", "torchvision"))
+# Other versions, and other code, may give other pixels.
+DECODED_BY = cache_key(versions("numpy", "pillow", "simplejpeg", "torchvision"), sources(__name__))
 
 
 @dataclass(frozen=True)

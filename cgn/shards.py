@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +21,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
 from cgn.decoding import decode
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, stacked
+from cgn.files import DECODED_BY, DECODERS, ImageFiles, stacked
 from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
 from cgn.ranges import require_in_range
@@ -68,6 +70,21 @@ class SetConfig:
     def shard_name(self, shard: int) -> str:
         """Name of one file."""
         return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(SetConfig):
+    """What the folder of a set says of it.
+
+    Attributes:
+        weights_sha256: Hash of the weights that drew it.
+        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+        dtype: What the maps were computed in; empty in sets of before it.
+    """
+
+    weights_sha256: str
+    drawn_by: str = ""
+    dtype: str = ""
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -110,7 +127,8 @@ def generate(
         ValueError: If the folder holds another set, or the disk has no room for this one.
         WriteError: If nothing can be written there.
     """
-    drawn_with = {"weights_sha256": weights_sha256(cgn), "dtype": str(dtype)}
+    drawn_by = cache_key(asdict(cgn.config), [])
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
     if team.leads:
         _claim(folder, asdict(config) | drawn_with)
         lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
@@ -147,8 +165,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     with locked(manifest):
         if not manifest.is_file():
             write_text(manifest, json.dumps(about, indent=2) + "\n")
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := [name for name in about if about[name] != there.get(name)]:
+        there = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := [name for name in about if about[name] != there[name]]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
@@ -253,6 +271,10 @@ class ImageShards(ImageSet):
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name the files, and what decodes them."""
+        return f"{self.sha256()} {DECODED_BY}"
+
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     """Open a set that `generate` wrote.
@@ -269,8 +291,7 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
-    about = json.loads(manifest.read_text(encoding="utf-8"))
-    config = SetConfig(**{each.name: about[each.name] for each in fields(SetConfig)})
+    config = checked(Manifest, read_json(manifest), manifest)
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(
