@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from benchmarks import NATURAL, OFFICIAL_SUITES, SUITES
 from benchmarks.arguments import command_line
@@ -72,7 +71,6 @@ from benchmarks.leaderboard import (
     read_runs,
     with_few_seeds,
     write_leaderboards,
-    write_whole,
 )
 from benchmarks.official import N_OUTPUTS, places_of
 from benchmarks.predictions import Run, load_runs
@@ -125,6 +123,7 @@ from cgn.imagenet_training import (
 )
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
+from cgn.io.writing import write_text
 from cgn.log import LossLog, told
 from cgn.loop import seeded
 from cgn.model import CGN
@@ -215,7 +214,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
         exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
-        specs = [run_pretrained(spec, exams, place) for spec in specs]
+        specs = [name for spec in specs for name in run_pretrained(spec, exams, place)]
         for spec in shipped:
             run_shipped(spec, exams, place)
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
@@ -226,20 +225,24 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     return [*specs, *shipped, *fitted_here], exams
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
-    """Let a pretrained network take all exams; its name in the results."""
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
+    """Let a pretrained network take all exams; its names in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
+    if network.note and here().leads:
+        place.bars.console.print(network.note, markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
-    name = network.spec
-    if place.dtype not in (None, usual_precision(place.device)):
-        name = f"{name}+{place.precision}"  # so that no row is taken for one of another precision
+    names = []
     for exam in exams:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
-        seen, module = shown_to(asked[exam.suite.name], exam)
-        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), outputs, place)
-    return name
+        seen, shown = shown_to(asked[exam.suite.name], exam)
+        name = shown.spec
+        if place.dtype not in (None, usual_precision(place.device)):
+            name = f"{name}+{place.precision}"  # so that no row is taken for another precision's
+        examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        names.append(name)
+    return names
 
 
 def run_shipped(
@@ -274,20 +277,23 @@ def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
     return replace(network, module=among_outputs(network.module, outputs_of_classes, N_OUTPUTS))
 
 
-def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
+def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, Pretrained]:
     """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
     view = exam.shown.view
     own = network.preprocessing if exam.suite.own_preprocessing else None
     preprocessing = view.preprocessing if view and view.preprocessing else own
     if view and view.normalisation:
         network = network.normalised_by(*view.normalisation)
-    if preprocessing is None:
-        return exam, network.module
-    prepared = {
-        name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
-        for name, images in exam.variants.items()
-    }
-    return replace(exam, variants=prepared), network.module
+    if preprocessing is not None:
+        prepared = {
+            name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
+            for name, images in exam.variants.items()
+        }
+        exam = replace(exam, variants=prepared)
+    first = next(iter(exam.variants.values()), None)
+    if isinstance(first, ImageFiles):
+        network = network.for_images_of(first.size_px)
+    return exam, network
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -428,7 +434,7 @@ def check_results(options: argparse.Namespace) -> int:
         print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
-        options.summary.write_text(summary(problems, table), encoding="utf-8")
+        write_text(options.summary, summary(problems, table))
     print(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 
@@ -575,7 +581,7 @@ def report(options: argparse.Namespace) -> None:
     if models:
         for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
             figure = out.with_name(f"correlation-{page}.svg")
-            figure.write_text(drawn, encoding="utf-8")
+            write_text(figure, drawn)
             print(f"wrote {figure}")
 
 
@@ -584,7 +590,7 @@ def show_lists(options: argparse.Namespace) -> None:
     if options.readme:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
         text = options.readme.read_text(encoding="utf-8")
-        write_whole(options.readme, rewritten(text, blocks))
+        write_text(options.readme, rewritten(text, blocks))
         print(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")

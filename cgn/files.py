@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,8 @@ from cgn.images import Factors, ImageSet
 from cgn.listing import class_folders, list_images, say_left_out, some
 
 DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
+# Other versions may give other pixels.
+DECODED_BY = " ".join(f"{name} {version(name)}" for name in ("pillow", "simplejpeg", "torchvision"))
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,10 @@ class ImageFiles(ImageSet):
         for tensor in (*self.factors, *(() if self.masks is None else (self.masks,))):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Name the files, what decodes them, and how they are prepared."""
+        return f"{self.sha256()} {DECODED_BY} {self.preprocessing}"
 
     def _decode(self, path: Path) -> Tensor:
         """Read one image, (3, H, W) uint8."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cgn.decoding import decode
-from cgn.files import DECODERS, Preprocessing, stacked
+from cgn.files import DECODED_BY, DECODERS, Preprocessing, stacked
 from cgn.images import Factors, ImageSet
 
 
@@ -90,6 +90,10 @@ class HubImages(ImageSet):
     def sha256(self) -> str:
         """Name the table by the fingerprint that `datasets` keeps of its rows and their order."""
         return f"{self.table._fingerprint}-{len(self)}"
+
+    def fingerprint(self) -> str:
+        """Name the files, what decodes them, and how they are prepared."""
+        return f"{self.sha256()} {DECODED_BY} {self.preprocessing}"
 
 
 def hub_images(

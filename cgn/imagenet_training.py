@@ -380,9 +380,9 @@ def _placed(module: nn.Module, device: torch.device) -> Any:
     return module.to(device).to(memory_format=torch.channels_last)
 
 
-def start_sha256(cgn: ImageNetCGN, real: BigGAN) -> str:
-    """Hash the weights that a run starts from."""
-    return weights_sha256(cgn) + weights_sha256(real)
+def start_sha256(cgn: ImageNetCGN, real: BigGAN, features: VGGFeatures) -> str:
+    """Hash the weights that a run starts from, and those of what it is compared in."""
+    return "".join(weights_sha256(network) for network in (cgn, real, features))
 
 
 def train_imagenet(
@@ -419,7 +419,7 @@ def train_imagenet(
     Raises:
         ValueError: If the checkpoint belongs to another config or other weights.
     """
-    sha256 = start_sha256(cgn, real)
+    sha256 = start_sha256(cgn, real, features)
     with seeded(config.seed) as generator:
         run = ImageNetTraining(cgn, real, features, config, device, team)
         resume(run, generator, sha256, checkpoint)
@@ -432,7 +432,7 @@ def train_imagenet(
                     at_checkpoint(averaged, run.step)
             team.wait()
 
-        advance_all(run, lambda: run.advance(run.draw(generator)), keep, progress)
+        advance_all(run, lambda _: run.advance(run.draw(generator)), keep, progress)
     return run.result()
 
 

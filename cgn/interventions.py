@@ -21,9 +21,9 @@ from cgn.abduction import find_objects
 from cgn.cache import cache_key, open_or_make
 from cgn.counterfactuals import BATCH_SIZE
 from cgn.images import (
+    ByClass,
     Factors,
     ImageSet,
-    draw_of_classes,
     load_tensors,
     save_tensors,
     to_bytes,
@@ -182,8 +182,9 @@ def _lenders(
 ) -> Lenders:
     """Draw who lends to a share of counterfactuals, among images of the classes these will have."""
     borrows = torch.rand(len(factors.texture), generator=generator) < share
+    by_class = ByClass(images.factors.shape)
     texture, background = (
-        torch.where(borrows, draw_of_classes(images.factors.shape, labels, generator), -1)
+        torch.where(borrows, by_class.draw(labels, generator), -1)
         for labels in (factors.texture, factors.background)
     )
     return Lenders(images, masks, texture, background)
@@ -199,7 +200,7 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
-    parts: dict[str, object] = {"train_sha256": images.sha256()}
+    parts: dict[str, object] = {"train": images.fingerprint()}
     key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
 
     def make(path: Path) -> None:
@@ -207,7 +208,9 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
         save_tensors(path, {"masks": masks}, parts)
 
     return open_or_make(
-        cache / f"masks-{key}.safetensors", lambda path: load_tensors(path)[0]["masks"], make
+        cache / f"masks-{key}.safetensors",
+        lambda path: load_tensors(path, "masks")[0]["masks"],
+        make,
     )
 
 
@@ -240,7 +243,7 @@ def abduct_cached(
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
-        "train_sha256": images.sha256(),
+        "train": images.fingerprint(),
         "n": n,
         "seed": seed,
         "lent": lent,

@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +27,13 @@ from cgn.distributed import Team
 from cgn.files import DECODERS, ImageFiles, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
+from cgn.io.locks import locked
+from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
 
 MANIFEST = "set.json"
 IMAGE = "image"
+LEAST_BYTES_A_PIXEL = 0.05  # of JPEG files, so that a set that can never fit is found at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +107,24 @@ def generate(
         progress: Called with images done or found, and images in all, of this process.
 
     Raises:
-        ValueError: If the folder holds another set.
+        ValueError: If the folder holds another set, or the disk has no room for this one.
+        WriteError: If nothing can be written there.
     """
-    about = asdict(config) | {"weights_sha256": weights_sha256(cgn)}
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "dtype": str(dtype)}
     if team.leads:
-        _claim(folder, about)
+        _claim(folder, asdict(config) | drawn_with)
+        lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
+        lacking = [name for name in lacking if not (folder / name).is_file()]
+        n_pixels = len(lacking) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
+        require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
     team.wait()
     fast = cgn.for_sampling(dtype).to(device)
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
         path = folder / config.shard_name(shard)
-        if not path.is_file():
-            _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
+        with locked(path):  # against processes of another team
+            if not path.is_file():
+                _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
         if progress is not None:
             progress(done, len(own))
     team.wait()
@@ -124,18 +133,15 @@ def generate(
 def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Note in the folder what it holds, or find that it already does."""
     manifest = folder / MANIFEST
-    if manifest.is_file():
+    with locked(manifest):
+        if not manifest.is_file():
+            write_text(manifest, json.dumps(about, indent=2) + "\n")
         there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := sorted(name for name in about if about[name] != there.get(name)):
+        if odd := [name for name in about if about[name] != there.get(name)]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
             )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    part = manifest.with_suffix(".part")
-    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    part.replace(manifest)
 
 
 @torch.inference_mode()
@@ -182,9 +188,8 @@ def _write(columns: dict[str, list[Any]], path: Path) -> None:
     numbers = dict.fromkeys((*Factors._fields, "id", "seed"), datasets.Value("int64"))
     features = {IMAGE: datasets.Image(), **numbers, "sha256": datasets.Value("string")}
     table = pa.table(columns, schema=datasets.Features(features).arrow_schema)
-    part = path.with_name(path.name + ".part")
-    parquet.write_table(table, part, row_group_size=100)
-    part.replace(path)
+    with written(path) as place:
+        parquet.write_table(table, place, row_group_size=100)
 
 
 class ImageShards(ImageSet):
@@ -251,8 +256,7 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
     about = json.loads(manifest.read_text(encoding="utf-8"))
-    about.pop("weights_sha256")
-    config = SetConfig(**about)
+    config = SetConfig(**{each.name: about[each.name] for each in fields(SetConfig)})
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(

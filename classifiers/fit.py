@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +17,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
-from cgn.loop import seeded
+from cgn.io.weights import misfit, read_checkpoint, restoring
+from cgn.io.writing import require_room
+from cgn.loop import seeded, write_checkpoint
 from cgn.model import weights_sha256
 from cgn.precision import bfloat16_pays
 from classifiers.augmentation import N_NUMBERS
@@ -45,6 +44,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    keep: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Fit a recipe to its training images.
 
@@ -61,6 +61,7 @@ def fit(
         device: Where it runs; bytes are moved there before they become floats.
         progress: Called after each step with steps done and steps in all.
         checkpoint: File kept up to date during the fit and resumed from if it is there.
+        keep: Called in the leading process with what is returned, before the checkpoint goes.
 
     Returns:
         The network on the CPU, in evaluation mode. One seed gives the same weights on one CPU,
@@ -79,9 +80,13 @@ def fit(
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     with seeded(seed) as generator:
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
-        origin = _origin(recipe, own, n_classes, seed)
-        if checkpoint is not None and checkpoint.is_file():
-            run.restore(checkpoint, origin)
+        origin = ""
+        if checkpoint is not None:
+            key = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
+            origin = f"{key} {weights_sha256(run.network)}"
+            require_room(checkpoint.parent, _bytes_of_a_checkpoint(run.network))
+            if checkpoint.is_file():
+                run.restore(checkpoint, origin)
         draws = _draws(recipe, own, predictions, generator, torch.Generator().manual_seed(seed))
         # The order goes on from steps that an interrupted fit has done.
         left = islice(draws, run.step, steps)
@@ -92,8 +97,11 @@ def fit(
             if progress is not None:
                 progress(run.step, steps)
         network = run.result()
-    if checkpoint is not None and here().leads:
-        checkpoint.unlink(missing_ok=True)
+    if here().leads:
+        if keep is not None:
+            keep(network)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
     return network
 
 
@@ -178,11 +186,7 @@ class Fitting:
         """Write all that is needed to go on, atomically; `origin` says what is being fitted."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"step": self.step, "origin": origin, "torch": torch.get_rng_state()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        write_checkpoint(state, path)
 
     def restore(self, path: Path, origin: str) -> None:
         """Take up what `save` wrote.
@@ -190,16 +194,18 @@ class Fitting:
         Raises:
             ValueError: If it was written in another fit.
         """
-        state = torch.load(path, weights_only=True, map_location=self.device)
+        own = (*self._parts(), "step", "origin", "torch")
+        state = read_checkpoint(path, own, self.device)
         if state["origin"] != origin:
             raise ValueError(
                 f"{path} is the checkpoint of a fit with other settings or other images; delete it "
                 "to start anew, or repeat the command it was made with"
             )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.step = state["step"]
-        torch.set_rng_state(state["torch"].cpu())
+        with restoring(path):
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.step = int(state["step"])
+            torch.set_rng_state(state["torch"].cpu())
 
 
 class Loss(nn.Module):
@@ -229,13 +235,9 @@ def freeze_norms(network: nn.Module) -> None:
             module.eval()
 
 
-def _origin(recipe: Recipe, sets: Mapping[str, ImageSet], n_classes: int, seed: int) -> str:
-    """Hash what a checkpoint belongs to; of the images their labels, for they may be many."""
-    digest = hashlib.sha256()
-    for images in sets.values():
-        for labels in images.factors:
-            digest.update(labels.contiguous().numpy().data)
-    return cache_key([_described(recipe), digest.hexdigest(), n_classes, seed], [])
+def _bytes_of_a_checkpoint(network: nn.Module) -> int:
+    """How much a checkpoint takes at least: weights, and what the optimiser keeps of each."""
+    return 2 * sum(weight.nbytes for weight in network.parameters())
 
 
 def _ahead(batches: Iterator[Batches]) -> Iterator[Batches]:
@@ -366,11 +368,16 @@ def fit_cached(
     def open_(path: Path) -> nn.Module:
         tensors, _ = load_tensors(path)
         network = recipe.network(n_classes, size_px).eval()
+        if problem := misfit(network, tensors):
+            raise ValueError(f"{path} holds other weights: {problem}")
         network.load_state_dict(tensors)
         return network
 
+    def save(network: nn.Module) -> None:
+        save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
+
     def make(path: Path) -> None:
-        network = fit(
+        fit(
             recipe,
             sets,
             n_classes=n_classes,
@@ -378,8 +385,8 @@ def fit_cached(
             device=device,
             progress=progress,
             checkpoint=path.with_suffix(".checkpoint"),
+            keep=save,
         )
-        save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
 
     network = open_or_make(path, open_, make)
     return network, weights_sha256(network)
@@ -394,9 +401,9 @@ def _key(
     device: torch.device | str,
 ) -> str:
     """Hash all that decides the weights."""
-    hashes = {name: sets[name].sha256() for name in recipe.trains_on}
+    shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, bfloat16_pays(device)
-    parts = [_described(recipe), hashes, n_classes, seed, kind]
+    parts = [_described(recipe), shown, n_classes, seed, kind]
     return cache_key(parts, Path(__file__).parent.glob("*.py"))
 
 

@@ -71,7 +71,7 @@ def load_classifier(path: Path) -> Shipped:
     of_name = {recipe.name: recipe for recipe in RECIPES}
     try:
         network = of_name[str(about["recipe"])].network
-        module = network(about["n_classes"], about["image_size_px"])  # type: ignore[arg-type]
+        module = network(about["n_classes"], about["image_size_px"])
         module.load_state_dict(
             {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         )
