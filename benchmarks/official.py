@@ -343,7 +343,7 @@ def misfit(folder: Path, classes: Sequence[str]) -> str:
     if any(FLAT.fullmatch(name) for name in names_in(folder)):
         return (
             f"{folder} holds ImageNet's validation images side by side, not in one folder a class; "
-            "`bench.py data imagenet` sorts them"
+            "name it DATA/imagenet, and `bench.py data imagenet --folder DATA` sorts them"
         )
     for name in odd[:LOOKED_INTO]:
         if {*classes} <= {path.name for path in class_folders(folder / name)}:

@@ -148,10 +148,9 @@ def photographs(source: DataSource, part: Literal["train", "val"]) -> tuple[Imag
 def _boxes(place: Traversable) -> pd.DataFrame:
     """Read the table of boxes: a file and four whole numbers in each row."""
     name = f"{BOXES} of {place}"
+    content = _content(place, BOXES)
     try:
-        table = pd.read_csv(io.BytesIO(_content(place, BOXES)), dtype={"file": str})
-    except ValueError:
-        raise
+        table = pd.read_csv(io.BytesIO(content), dtype={"file": str})
     except Exception as error:  # pandas has errors of its own
         raise ValueError(f"{name} is no table: {' '.join(str(error).split())}") from None
     if lacking := {"file", *COLUMNS} - set(table.columns):

@@ -171,7 +171,7 @@ def test_a_webp_among_pngs_counts_and_what_is_not_read_is_said(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["ILSVRC2012_val_00000001.JPEG"], "`bench.py data imagenet` sorts them"),
+        (["ILSVRC2012_val_00000001.JPEG"], "`bench.py data imagenet --folder DATA` sorts them"),
         (["zoo/" + name for name in CLASSES], "holds the class folders in 'zoo'"),
         (["0/", "1/", "2/"], r"no class folder 'bird', nor any of the other 2; it holds '0', '1'"),
         (
