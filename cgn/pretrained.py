@@ -65,7 +65,7 @@ def _from_hub(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     parts = source.removeprefix("hub:").split("/", 2)
-    if len(parts) != 3:
+    if len(parts) != 3 or {"", ".", ".."} & set("/".join(parts).split("/")):
         raise ValueError(f"{source} is not of the form hub:OWNER/NAME/FILE")
     try:
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
@@ -76,7 +76,10 @@ def _from_hub(source: str) -> Path:
 def _from_url(source: str, folder: Path | None) -> Path:
     """Get a file behind a URL, in one piece or not at all."""
     folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlsplit(source).path).name
+    name = Path(urlsplit(source).path).name
+    if name in ("", ".."):
+        raise ValueError(f"{source} names no file; give the address of one")
+    path = folder / name
     if not path.is_file():
         try:
             download(source, path)

@@ -96,7 +96,7 @@ def load_shipped(spec: str, world: str, folder: Path = FOLDER) -> Shipped:
         ValueError: If there is none; the message lists those that are there.
     """
     path = shipped_path(spec.removeprefix(PREFIX), world, folder)
-    if not path.is_file():
+    if path.parent != folder or not path.is_file():
         there = ", ".join(sorted(each.stem for each in folder.glob("*.safetensors")))
         raise ValueError(f"no classifier {spec} of {world} is shipped, only: {there or 'none'}")
     return load_classifier(path)
