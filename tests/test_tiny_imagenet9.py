@@ -246,6 +246,10 @@ def test_an_archive_that_is_cut_short_nested_or_a_bomb_is_named(
         outer.writestr("tiny-in9.zip", whole)
     with pytest.raises(ValueError, match=r"holds 'tiny-in9\.zip', expected train/, val/ and boxes"):
         photographs(source, "val")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("boxes.csv", bytes(20 << 20))
+    with pytest.raises(ValueError, match=r"boxes.csv' of .* it has 20,971,520 bytes, and no more"):
+        photographs(source, "val")
     monkeypatch.setattr(archives, "SPARED_BYTES", 1 << 20)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("boxes.csv", bytes(9 << 20))
