@@ -45,7 +45,6 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
-from benchmarks.evaluate import usual_precision
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -224,7 +223,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     ours = [*(recipe.name for recipe in recipes), *shipped]
     require_fitting(ours, specs, suites)
-    require_pretrained(options, ours, suites)
+    require_pretrained(options, ours)
     require_embedded(shipped, sources)
     protocols = [options.protocol or suite.protocol for suite in suites]
     shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
@@ -259,10 +258,8 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
             continue  # each object's search builds on those before
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
-        if place.dtype not in (None, usual_precision(place.device)):
-            name = f"{name}+{place.precision}"  # so that no row is taken for another precision's
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
-        names.append(name)
+        names.append(place.named(name))
     return names
 
 
@@ -909,27 +906,32 @@ def measured(
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bar(bars, f"{world.name}: objects"):
-        masks = find_objects_cached(images, cache_folder() / "counterfactuals")
+        masks = find_objects_cached(images, cache_folder() / "counterfactuals", device=device)
     others = images.select(~real), masks[~real]
     with bar(bars, f"{world.name}: images for the check") as update:
         learned = lessons(cgn, *others, N_LESSONS, seed=seed, device=device, progress=update)
     judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
     check = factor_classifier(CHECK, learned, world, device, bars)
+    judge, check = judge.to(device), check.to(device)
     judges = judge.heads, check.heads
     with bar(bars, f"{world.name}: quality"):
         truth = unbiased.select(true)
-        scores = accuracy(truth, judge.heads)
-        scores |= quality(cgn, *judges, factors=images.factors.known, seed=seed)
-        scores |= variety(sample(cgn, len(truth), seed=seed), truth, judge.backbone)
+        scores = accuracy(truth, judge.heads, device=device)
+        known = images.factors.known
+        scores |= quality(cgn, *judges, factors=known, seed=seed, device=device)
+        drawn = sample(cgn, len(truth), seed=seed, device=device)
+        scores |= variety(drawn, truth, judge.backbone, device=device)
         if images.masks is None:
             return scores
         # The true counterfactuals are those of images that all follow their class.
-        known = world.exact(source) if source.correlation == 1 else {}
-        exact = {action: each.select(real) for action, each in known.items()}
+        ways = world.exact(source) if source.correlation == 1 else {}
+        exact = {action: each.select(real) for action, each in ways.items()}
         part = images.select(real), masks[real]
-        abducted = abduction_quality(cgn, judge.heads, *part, exact, check.heads, seed=seed)
-        made = abduct(cgn, *part, len(truth), seed=seed)
-        abducted |= variety(made, truth, judge.backbone)
+        abducted = abduction_quality(
+            cgn, judge.heads, *part, exact, check.heads, seed=seed, device=device
+        )
+        made = abduct(cgn, *part, len(truth), seed=seed, device=device)
+        abducted |= variety(made, truth, judge.backbone, device=device)
     return scores | {f"abducted_{name}": score for name, score in abducted.items()}
 
 

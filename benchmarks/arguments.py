@@ -17,6 +17,7 @@ from cgn.imagenet_training import (
     ImageNetLossWeights,
     ImageNetTrainConfig,
 )
+from cgn.precision import PRECISIONS
 from cgn.shards import SetConfig
 from cgn.train import LossWeights, TrainConfig
 
@@ -120,8 +121,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16"],
-        help="of pretrained networks, named in the row; default: bfloat16 on CUDA, else float32",
+        choices=list(PRECISIONS),
+        default="float32",
+        help="of pretrained networks, default: float32; rows of another are named NAME+bfloat16",
     )
     add_data(parser)
     add_correlation(parser)

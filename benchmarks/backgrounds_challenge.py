@@ -37,6 +37,7 @@ from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
 from cgn.mask_files import masks_from_files
 from cgn.model import compose
+from cgn.precision import evaluating
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ def attack(
     *,
     decide: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
     earlier: Sequence[Outcome] = (),
 ) -> Iterator[Outcome]:
     """Look for a background that breaks each object.
@@ -82,6 +84,7 @@ def attack(
         backgrounds: Images without any, of the same size; they are kept on the device as bytes.
         decide: From logits to how much speaks for each class, (B, K) in [0, 1].
         device: Where to run.
+        precision: What the module runs in, as for `cgn.precision.evaluating`.
         earlier: Outcomes of the first objects, if they are known: the search goes on after them.
 
     Yields:
@@ -108,7 +111,7 @@ def attack(
         order = (broke[label] * (len(labels) + 1) + broke.sum(dim=0)).argsort(
             descending=True, stable=True
         )
-        look = _Look(module, image, mask, pixels, decide, label)
+        look = _Look(module, image, mask, pixels, decide, label, precision)
         outcome = _search(look, drawn(len(backgrounds), number), order)
         _remember(broke, label, outcome)
         yield outcome
@@ -144,12 +147,14 @@ class _Look:
     backgrounds: Tensor
     decide: Callable[[Tensor], Tensor]
     label: int
+    precision: torch.dtype
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Answers before the chosen backgrounds, and what speaks for them, each (B,)."""
         scenes = to_images(self.backgrounds[chosen.to(self.backgrounds.device)])
         composites = compose(self.mask, self.image, scenes)
-        logits = self.module(composites.contiguous(memory_format=torch.channels_last))
+        with evaluating(composites.device, self.precision):
+            logits = self.module(composites.contiguous(memory_format=torch.channels_last))
         confidence, found = self.decide(logits.double()).max(dim=1)
         return found.cpu(), confidence.cpu()
 

@@ -152,26 +152,21 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
     return source
 
 
-def require_pretrained(
-    options: argparse.Namespace, ours: Sequence[str], suites: Sequence[Suite]
-) -> None:
+def require_pretrained(options: argparse.Namespace, ours: Sequence[str]) -> None:
     """Refuse what only goes with pretrained networks where others are asked for.
 
     Args:
         options: `precision`, as on the command line.
         ours: Names of models that are no pretrained networks.
-        suites: What they are run on.
 
     Raises:
-        ValueError: If a precision, or several processes, don't go with models or suites.
+        ValueError: If a precision, or several processes, don't go with the models.
     """
-    asked = {"--precision": options.precision is not None, "torchrun": here().size > 1}
+    asked = {"--precision": options.precision != "float32", "torchrun": here().size > 1}
     for name in (name for name, is_asked in asked.items() if is_asked and ours):
         raise ValueError(
             f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
         )
-    if options.precision and CHALLENGE in suites:
-        raise ValueError(f"{CHALLENGE.name} runs in float32 only; leave out --precision")
 
 
 def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:

@@ -43,8 +43,7 @@ from cgn.cache import cache_key
 from cgn.distributed import here
 from cgn.images import ImageSet
 from cgn.model import weights_sha256
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from cgn.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,22 @@ class Place:
         device: What networks run on.
         results: Folder of rows, predictions and leaderboards.
         bars: The display.
-        precision: Name of what networks run in; None leaves it to the device.
+        precision: What networks run in, one of `cgn.precision.PRECISIONS`.
     """
 
     device: torch.device
     results: Path
     bars: Progress
-    precision: str | None = None
+    precision: str = "float32"
 
     @property
-    def dtype(self) -> torch.dtype | None:
-        """What networks run in, if that is not left to the device."""
-        return PRECISIONS[self.precision] if self.precision else None
+    def dtype(self) -> torch.dtype:
+        """What networks run in."""
+        return PRECISIONS[self.precision]
+
+    def named(self, model: str) -> str:
+        """Name a model so that none of its rows is taken for one of another precision."""
+        return model if self.dtype == torch.float32 else f"{model}+{self.precision}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Fit:
     """A classifier, and where it comes from; text is as `Row` has it.
 
     Attributes:
-        name: Its name in the results, but for the correlation it was fitted at.
+        name: Its name in the results, but for the correlation it was fitted at and its precision.
         module: From images (B, 3, H, W) in [0, 1] to logits.
         weights_sha256: Hash of its weights.
         seed: The seed it was fitted with; 0 if none is known.
@@ -152,7 +155,7 @@ def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
     Raises:
         ValueError: If the module does not answer as the suite asks.
     """
-    name = marked(fit.name, exam.source.correlation)
+    name = marked(place.named(fit.name), exam.source.correlation)
     rows: list[Row] = []
     tables, speed = predicted(exam, fit.module, outputs, name, place)
     if not here().leads:
@@ -256,6 +259,7 @@ def challenged(
     """
     foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
     key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
+    key += "" if place.dtype == torch.float32 else f"+{place.precision}"
     started, outcomes = time.perf_counter(), []
     module.to(place.device).eval()
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
@@ -267,6 +271,7 @@ def challenged(
                 backgrounds,
                 decide=exam.suite.decide or probabilities,
                 device=place.device,
+                precision=place.dtype,
                 earlier=earlier,
             )
 

@@ -103,6 +103,7 @@ class ImageFiles(ImageSet):
         preprocessing: How it is.
     """
 
+    in_memory = False
     paths: Sequence[Path]
     size_px: int
     preprocessing: Preprocessing

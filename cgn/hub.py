@@ -29,6 +29,7 @@ class HubImages(ImageSet):
         preprocessing: How they become squares of pixels.
     """
 
+    in_memory = False
     table: Any
     files: Any
     image: str

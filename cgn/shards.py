@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from glob import escape
 from pathlib import Path
@@ -26,11 +26,13 @@ from cgn.counterfactuals import choose_classes
 from cgn.decoding import decode, sides
 from cgn.distributed import Team
 from cgn.files import DECODERS, ImageFiles, stacked
-from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.graphs import Captured
+from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
+from cgn.transfer import sent
 
 MANIFEST = "set.json"
 IMAGE = "image"
@@ -120,12 +122,23 @@ def generate(
         require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
     team.wait()
     fast = cgn.for_sampling(dtype).to(device)
+
+    def draw(noise: Tensor, *labels: Tensor) -> Tensor:
+        return to_bytes(fast.draw(noise, Factors(*labels), config.truncation).image())
+
+    captured = Captured(draw)
+
+    def pixels(*given: Tensor) -> Tensor:
+        # A smaller last batch of a shard does not fit the graph, and must not become one.
+        call = captured if len(given[0]) == batch_size else draw
+        return call(*(sent(each, torch.device(device)) for each in given)).cpu()
+
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
         path = folder / config.shard_name(shard)
         with locked(path):  # against processes of another team
             if not path.is_file():
-                _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
+                _write(_rows(pixels, cgn.config, config, shard, batch_size), path)
         if progress is not None:
             progress(done, len(own))
     team.wait()
@@ -147,22 +160,24 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
 
 @torch.inference_mode()
 def _rows(
-    cgn: ImageNetCGN, config: SetConfig, shard: int, device: torch.device, batch_size: int
+    draw: Callable[..., Tensor], sizes: ImageNetConfig, config: SetConfig, shard: int, at_once: int
 ) -> dict[str, list[Any]]:
-    """Draw one shard, as columns."""
+    """Draw one shard, as columns; while a batch is drawn the one before it is encoded."""
     first = shard * config.shard_size
     n = min(config.shard_size, config.n - first)
     seed = shard_seed(config.seed, shard)
     generator = torch.Generator().manual_seed(seed)
-    factors = choose_classes(config.classes, n, cgn.config.n_classes, generator)
-    noise = truncated_noise(n, cgn.config.noise_size, generator, config.truncation)
+    factors = choose_classes(config.classes, n, sizes.n_classes, generator)
+    noise = truncated_noise(n, sizes.noise_size, generator, config.truncation)
     encoded: list[bytes] = []
     with ThreadPoolExecutor(DECODERS) as pool:
-        for index in torch.arange(n).split(batch_size):
-            labels = factors.map(lambda each, i=index: each[i].to(device))  # type: ignore[misc]
-            parts = cgn.draw(noise[index].to(device), labels, config.truncation)
-            pixels = to_bytes(parts.image()).movedim(1, -1).cpu().numpy()
-            encoded += pool.map(lambda image: _encode(image, config), pixels)
+        encoding: list[Future[bytes]] = []
+        for index in torch.arange(n).split(at_once):
+            pixels = draw(noise[index], *(labels[index] for labels in factors))
+            encoded += [each.result() for each in encoding]
+            images = pixels.movedim(1, -1).numpy()
+            encoding = [pool.submit(_encode, image, config) for image in images]
+        encoded += [each.result() for each in encoding]
     return {
         IMAGE: [{"bytes": each, "path": None} for each in encoded],
         **{name: labels.tolist() for name, labels in factors._asdict().items()},
@@ -200,6 +215,7 @@ class ImageShards(ImageSet):
         rows: Which rows of the table, in the order of the images, (N,) int64.
     """
 
+    in_memory = False
     rows: Tensor
 
     def __init__(self, table: Any, factors: Factors, ids: Tensor, rows: Tensor) -> None:

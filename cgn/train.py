@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cgn import losses
 from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, packed
-from cgn.graphs import Captured, sent
+from cgn.graphs import Captured
 from cgn.images import ByClass, ImageSet, to_images
 from cgn.loop import (
     Progress,
@@ -36,6 +36,7 @@ from cgn.loop import (
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, CGNConfig
 from cgn.poses import measure, normalise
+from cgn.transfer import sent
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -43,13 +43,16 @@ from pretended_tensors import (
     is_pretended,
     on_gpu,
     operate,
+    replaced,
     require_own_generator,
+    tensors_in,
     wait_for,
 )
 from torch import Tensor
+from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 # What `torch.autocast` computes in the lower precision, in float32, and in the widest of its inputs
 LOWER = names(
@@ -64,6 +67,7 @@ FULL = names(
     "logsumexp softmax log_softmax cross_entropy cumsum cumprod prod sum interpolate"
 )
 WIDEST = names("addcdiv addcmul atan2 bilinear cross dot grid_sample cat stack tensordot")
+CAST = LOWER | FULL | WIDEST
 
 
 class Operations(TorchDispatchMode):
@@ -94,7 +98,7 @@ class Functions(TorchFunctionMode):
 
 def call(func: Any, args: Any, kwargs: Any) -> Any:
     """Call a function; if it is of pretended tensors, what it makes on its way is, too."""
-    before, inside = STATE.inside, any(is_pretended(e) for e in tree_leaves((args, kwargs)))
+    before, inside = STATE.inside, any(map(is_pretended, tensors_in(args, kwargs)))
     if inside:
         require_own_generator(kwargs.get("generator"))
     STATE.inside = inside
@@ -142,19 +146,19 @@ def make(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
 
 def cast(name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Cast what `torch.autocast` would cast."""
-    leaves = [each for each in tree_leaves((args, kwargs)) if is_pretended(each)]
-    floats = [each for each in leaves if each.is_floating_point()]
-    if not floats or name not in LOWER | FULL | WIDEST:
+    if name not in CAST:
         return args, kwargs
+    floats = [e for e in tensors_in(args, kwargs) if is_pretended(e) and e.is_floating_point()]
     wide = name in FULL or (name in WIDEST and any(e.dtype == torch.float32 for e in floats))
     dtype = torch.float32 if wide else torch.get_autocast_dtype("cuda")
 
-    def one(value: Any) -> Any:
-        if not is_pretended(value) or not value.is_floating_point():
-            return value
-        return value if value.dtype == torch.float64 else call(Tensor.to, (value, dtype), {})
+    def one(tensor: Tensor) -> Any:
+        eligible = is_pretended(tensor) and tensor.is_floating_point()
+        if not eligible or tensor.dtype in (dtype, torch.float64):
+            return tensor
+        return call(Tensor.to, (tensor, dtype), {})
 
-    return tree_map(one, args), tree_map(one, kwargs)
+    return replaced(args, one), replaced(kwargs, one)
 
 
 class ToGPU(torch.autograd.Function):
@@ -334,7 +338,10 @@ def pretended_cuda() -> Iterator[Ledger]:
         What is counted, from nothing.
     """
     LEDGER.reset()
-    foreach: list[Any] = torch.utils._foreach_utils._foreach_supported_types
+    foreach: tuple[list[Any], ...] = (
+        torch.utils._foreach_utils._foreach_supported_types,
+        optimizer._foreach_supported_types,
+    )
     convert = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as stack:
         for name, value in OF_CUDA.items():
@@ -350,8 +357,9 @@ def pretended_cuda() -> Iterator[Ledger]:
         # A module's parameters become others when it is moved, as they are of another class.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, convert)
-        foreach.append(Pretended)
-        stack.callback(foreach.remove, Pretended)
+        for types in foreach:
+            types.append(Pretended)
+            stack.callback(types.remove, Pretended)
         stack.callback(PINNED.clear)
         stack.callback(STORED.clear)
         with on_this_thread():
