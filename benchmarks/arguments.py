@@ -417,7 +417,7 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
         "--masks",
         type=folder_to_read,
         metavar="FOLDER",
-        help="named as the images: .npy, or .png with white objects",
+        help="named as the images: .npy or pictures, where what is not 0 is object",
     )
     parser.add_argument(
         "--n-counterfactuals",

@@ -13,6 +13,7 @@ Source:
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -38,6 +39,8 @@ from cgn.io.schema import checked, parsed
 from cgn.mask_files import masks_from_files
 from cgn.model import compose
 from cgn.precision import evaluating
+
+log = logging.getLogger(__name__)
 
 AT_RANDOM = 16  # backgrounds that are looked at for every object, broken or not
 FIRST_LOOK = 4  # composites of an object in the next batch; each one after is twice as large
@@ -294,6 +297,8 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
     masks = masks_from_files(paths, SIZE_PX)
+    if n_empty := int((~masks.flatten(1).any(dim=1)).sum()):
+        log.warning("%s: %d of %d masks are empty", folder / "fg_mask", n_empty, len(masks))
     foregrounds = ImageFiles(
         original.paths,
         Factors(labels, labels, torch.full_like(labels, -1)),

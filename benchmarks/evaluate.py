@@ -91,9 +91,15 @@ def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate
         predictions: From `evaluate`, or read back by `benchmarks.predictions.load`.
 
     Returns:
-        The estimates, in the suite's order.
+        The estimates, in the suite's order; undefined where a variant has no images.
+
+    Raises:
+        ValueError: If no variant of the suite has any.
     """
-    return {one: one.compute(predictions) for one in suite.scores}
+    if not any(one.seen_in(predictions) for one in suite.scores):
+        named = ", ".join(dict.fromkeys(name for one in suite.scores for name in one.variants))
+        raise ValueError(f"{suite.name} has no predictions of {named}")
+    return {one: one.estimated(predictions) for one in suite.scores}
 
 
 def data_sha256(variants: Mapping[str, ImageSet]) -> str:
@@ -152,8 +158,9 @@ def evaluate(
         processes share the images, each gets the answers of all.
 
     Raises:
-        ValueError: If the logits are not finite, or not (B, C), or variants are not of the same
-            objects as the unchanged one.
+        ValueError: If the logits are not finite, or not (B, C), variants are not of the same
+            objects as the unchanged one, or there are no images; of a variant without any there
+            are no predictions.
 
     Example:
         >>> from cgn.images import Factors
@@ -226,6 +233,7 @@ def evaluate_outputs(
         >>> {name: len(table) for name, table in tables.items()}
         {'plus': 2, 'minus': 2}
     """
+    variants = _with_images(variants)
     module.to(device)
     read = _Reader(module, outputs, decide, columns, n_classes)
     tables = defaultdict(list)
@@ -265,6 +273,14 @@ def _full(batch: Tensor, at_once: int, n_images: int) -> Tensor:
     if not batch.is_cuda or not lacking:
         return batch
     return torch.cat([batch, batch[:1].expand(lacking, -1, -1, -1)])
+
+
+def _with_images(variants: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """Leave out variants without images: nothing can be said of them."""
+    found = {name: images for name, images in variants.items() if len(images)}
+    if not found:
+        raise ValueError(f"there are no images in {', '.join(variants) or 'any variant'}")
+    return found
 
 
 @contextmanager

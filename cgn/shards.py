@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
-from cgn.decoding import decode
+from cgn.decoding import decode, sides
 from cgn.distributed import Team
 from cgn.files import DECODED_BY, DECODERS, ImageFiles, stacked
 from cgn.graphs import Captured
@@ -298,10 +299,17 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
             f"{folder} lacks {len(missing)} of {len(paths)} shards, {missing[0]} first; repeat the "
             "command that made it, and it goes on"
         )
-    table = datasets.Dataset.from_parquet(
-        [str(path) for path in paths], cache_dir=None if cache is None else str(cache)
-    ).cast_column(IMAGE, datasets.Image(decode=False))
-    numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    try:
+        table = datasets.Dataset.from_parquet(
+            [escape(str(path)) for path in paths], cache_dir=None if cache is None else str(cache)
+        ).cast_column(IMAGE, datasets.Image(decode=False))
+        numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    except Exception as error:  # datasets and pyarrow raise errors of many kinds
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the shards of {folder} cannot be read: {said}; delete those that are damaged and "
+            "repeat the command that made them"
+        ) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))
     return ImageShards(table, factors, numbers["id"], torch.arange(len(table)))
 
@@ -322,11 +330,11 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
     path = folder / "labels.csv"
     if not path.is_file():
         raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[1:]
     try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
         labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError, csv.Error):
         raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
     names = [row[1] for row in rows]
     paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
@@ -334,6 +342,5 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
         raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
     if not paths:
         raise ValueError(f"{path} names no images")
-    with Image.open(paths[0]) as image:
-        size_px = image.width
+    size_px = sides(paths[0])[1]
     return ImageFiles(paths, Factors(*labels.unbind(1)), torch.arange(len(paths)), size_px=size_px)
