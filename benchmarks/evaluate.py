@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.keeping import Keeper
 from benchmarks.processes import own_batches, together
 from benchmarks.scores import Estimate, Score
 from benchmarks.suite import EMBEDDED, Column, DataSource, Decide, Suite
@@ -186,6 +187,7 @@ def evaluate_outputs(
     columns: Mapping[str, Column] = NO_COLUMNS,
     precision: torch.dtype | None = None,
     progress: Callable[[int], None] | None = None,
+    kept: Keeper | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module that gives several answers classify all images of all variants at once.
 
@@ -201,6 +203,7 @@ def evaluate_outputs(
         columns: As for `evaluate`.
         precision: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
+        kept: Keeps answers while it is under way, and has those of one that was interrupted.
 
     Returns:
         For each output, predictions as from `evaluate`; and images per second for all together.
@@ -222,18 +225,25 @@ def evaluate_outputs(
     module.to(device)
     read = _Reader(outputs, decide, columns, precision or usual_precision(device), n_classes)
     tables = defaultdict(list)
-    started = time.perf_counter()
+    kept = kept or Keeper()
+    started = time.perf_counter() - kept.seconds
     with _evaluation_mode(module), torch.inference_mode():
         for variant, images in variants.items():
             own = []
             at_once = min(batch_size, _at_once(images, device))
             labels = _dealt(_labels(variant, variants, unchanged), at_once)
-            batches = images.batches(at_once, device=device, part=own_batches())
-            for (batch, _), told in zip(batches, labels, strict=True):
+            done = kept.of(variant, [len(told.shape) for told in labels])
+            if progress is not None and done:
+                progress(sum(len(told.shape) for told in labels[: len(done)]))
+            batches = images.batches(at_once, device=device, part=own_batches(len(done)))
+            for (batch, _), told in zip(batches, labels[len(done) :], strict=True):
                 own.append(read(module, batch, told.map(lambda each: each.to(device))))
                 if progress is not None:
                     progress(len(batch))
-            answers = together(own)
+                if kept.due():
+                    done += kept.add(variant, own)
+                    own = []
+            answers = together(done + own)
             for name in answers[0]:
                 parts = [answer[name] for answer in answers]
                 tables[name].append(_table(variant, images, parts))
