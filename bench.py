@@ -7,20 +7,25 @@ together. What the commands do is not here: each line below hands over to the li
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
+from io import TextIOWrapper
 from itertools import groupby
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from benchmarks import NATURAL, OFFICIAL_SUITES, SUITES
@@ -53,7 +58,14 @@ from benchmarks.examination import (
     predicted,
     read_exam,
 )
-from benchmarks.folders import cache_folder, check_writable, data_folder, images_folder, own_weights
+from benchmarks.folders import (
+    cache_folder,
+    check_place,
+    check_writable,
+    data_folder,
+    images_folder,
+    own_weights,
+)
 from benchmarks.gate import (
     check,
     check_history,
@@ -65,6 +77,7 @@ from benchmarks.gate import (
 from benchmarks.leaderboard import (
     ENOUGH_SEEDS,
     Row,
+    alone,
     append,
     environment,
     leaderboard,
@@ -73,6 +86,7 @@ from benchmarks.leaderboard import (
     with_few_seeds,
     write_leaderboards,
 )
+from benchmarks.mishaps import explained
 from benchmarks.official import N_OUTPUTS, places_of
 from benchmarks.predictions import Run, load_runs
 from benchmarks.processes import joined
@@ -93,9 +107,11 @@ from benchmarks.tables import (
     scores_table,
     sensitivity_table,
 )
+from benchmarks.terminal import PlainConsole, printable
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
+    own_masks,
     real_images,
     require_cgn,
     trained_cgn,
@@ -123,6 +139,7 @@ from cgn.imagenet_training import (
 )
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
+from cgn.io.locks import locked
 from cgn.io.writing import write_text
 from cgn.log import LossLog, told
 from cgn.loop import seeded
@@ -131,7 +148,7 @@ from cgn.pictures import draw_picture, sheets
 from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality, variety
 from cgn.shards import SetConfig, generate
-from cgn.train import train
+from cgn.train import TrainConfig, train
 from cgn.verification import lessons
 from classifiers import MODELS
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
@@ -159,21 +176,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: As on the command line; None takes those of this process.
 
     Returns:
-        The exit code: 0, 1 if results do not hold, 2 for bad input, 130 if interrupted.
+        The exit code: 0, 1 if results do not hold, 2 for bad input and too much work for the
+        memory, 3 for a fault of this program, 130 if interrupted, 141 if nobody reads on.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0].startswith("--") and given[0] != "--help":
         given = ["run", *given]
+    options = None
     try:
         options = command_line(EnsembleConfig).parse_args(given or ["--help"])
         options.given = given
-        return COMMANDS[options.command](options) or 0
-    except (ValueError, OSError) as error:
-        print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        code = COMMANDS[options.command](options) or 0
+        sys.stdout.flush()
+        return code
+    except SystemExit:  # after the help
+        raise
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        say(f"interrupted; {after_interruption(options)}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as of `head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BaseException as error:  # those of Rust are no Exception
+        line, code = explained(error, given, options)
+        say(f"bench.py: {line}", file=sys.stderr)
+        return code
+
+
+def after_interruption(options: argparse.Namespace | None) -> str:
+    """Tell what running a command again does; only what keeps finished work promises to go on."""
+    if options is not None and options.command in GOES_ON:
+        return "run the same command again to resume"
+    return "nothing of it is kept: run the same command again to start anew"
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print one line, in which nothing is an order to the terminal."""
+    print(printable(line), file=file)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -207,14 +246,14 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     require_embedded(shipped, sources)
     protocols = [options.protocol or suite.protocol for suite in suites]
     shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         place = Place(device, options.results, bars, options.precision)
         # All test images are read before any work starts, so that bad data costs no time.
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
         exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
-        specs = [run_pretrained(spec, exams, place) for spec in specs]
+        specs = [name for spec in specs for name in run_pretrained(spec, exams, place)]
         for spec in shipped:
             run_shipped(spec, exams, place)
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
@@ -225,20 +264,41 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     return [*specs, *shipped, *fitted_here], exams
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
-    """Let a pretrained network take all exams; its name in the results."""
+def require_results(results: Path) -> None:
+    """Find out before the work that rows cannot be added."""
+    check_writable(results, "--results")
+    read_runs(results)
+
+
+@contextmanager
+def alone_at(out: Path) -> Iterator[None]:
+    """Let no other process make the same file, or go on from the same checkpoint, in the block.
+
+    It is waited for, but for those of `torchrun`, who would wait in vain for one another.
+    """
+    leads, size = here().leads, here().size
+    with locked(out.with_suffix(".checkpoint"), wait=size == 1) if leads else nullcontext():
+        yield
+
+
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
+    """Let a pretrained network take all exams; its names in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
+    if network.note and here().leads:
+        place.bars.console.print(printable(network.note), markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
-    name = network.spec
-    if place.dtype not in (None, usual_precision(place.device)):
-        name = f"{name}+{place.precision}"  # so that no row is taken for one of another precision
+    names = []
     for exam in exams:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
-        seen, module = shown_to(asked[exam.suite.name], exam)
-        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), outputs, place)
-    return name
+        seen, shown = shown_to(asked[exam.suite.name], exam)
+        name = printable(shown.spec)
+        if place.dtype not in (None, usual_precision(place.device)):
+            name = f"{name}+{place.precision}"  # so that no row is taken for another precision's
+        examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        names.append(name)
+    return names
 
 
 def run_shipped(
@@ -273,20 +333,23 @@ def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
     return replace(network, module=among_outputs(network.module, outputs_of_classes, N_OUTPUTS))
 
 
-def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
+def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, Pretrained]:
     """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
     view = exam.shown.view
     own = network.preprocessing if exam.suite.own_preprocessing else None
     preprocessing = view.preprocessing if view and view.preprocessing else own
     if view and view.normalisation:
         network = network.normalised_by(*view.normalisation)
-    if preprocessing is None:
-        return exam, network.module
-    prepared = {
-        name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
-        for name, images in exam.variants.items()
-    }
-    return replace(exam, variants=prepared), network.module
+    if preprocessing is not None:
+        prepared = {
+            name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
+            for name, images in exam.variants.items()
+        }
+        exam = replace(exam, variants=prepared)
+    first = next(iter(exam.variants.values()), None)
+    if isinstance(first, ImageFiles):
+        network = network.for_images_of(first.size_px)
+    return exam, network
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -352,7 +415,7 @@ def fitted(
 
 def console() -> Console:
     """Make the console for tables; wide where nobody's terminal is the limit."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=160)
 
 
 def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
@@ -379,7 +442,8 @@ def compare_models(options: argparse.Namespace) -> None:
     first, second = options.models
     found = []
     for suite in chosen_suites(options.suite):
-        runs = load_runs(options.results, suite, options.source, options.models)
+        with alone(options.results):
+            runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
             scores = [score for score in suite.scores if score.comparable]
             found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
@@ -401,34 +465,35 @@ def official_data(options: argparse.Namespace) -> int:
             for data in chosen_sets:
                 with bar(bars, f"{data.name}: bytes") as update:
                     folder = fetch(data, root, offline=options.offline, progress=update)
-                print(f"{data.name} is whole, in {folder}")
+                say(f"{data.name} is whole, in {folder}")
         if not chosen_sets:
             console().print(data_table(DATA_SETS.values(), there, root))
         return 0
     wanted = [data.name for data in chosen_sets] or list(there)
     problems = [line for name in wanted for line in verify(DATA_SETS[name], root / name)]
     for problem in problems:
-        print(problem)
-    print(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
+        say(problem)
+    say(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
     return int(bool(problems))
 
 
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    runs, suites = read_runs(results), suites_with_rows(results)
+    with alone(results):
+        runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
-    with progress_bars() as bars:
+    with progress_bars() as bars, alone(results):
         problems = found_problems(suites, options, bars)
     for problem in problems:
-        print(problem)
+        say(problem)
     for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
-        print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
+        say(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
         write_text(options.summary, summary(problems, table))
-    print(f"problems: {len(problems)}" if problems else "all rows hold")
+    say(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 
 
@@ -441,7 +506,7 @@ def found_problems(
     hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
     versions = [suite.under(name) for suite in suites for name in suite.protocol_names]
     if options.pin and (added := pin(versions, hashes)):
-        print(f"written down: {', '.join(added)}")
+        say(f"written down: {', '.join(added)}")
     with bar(bars, "rows and predictions") as update:
         problems = check(results, known_suites(), hashes, update)
     problems += check_protocols(versions, hashes)
@@ -451,7 +516,7 @@ def found_problems(
         )
     except ValueError as error:  # weights that have rows are gone, or fit no network any more
         problems.append(str(error))
-    if options.against:
+    if options.against is not None:
         with earlier(results, options.against) as before, bar(bars, "history") as update:
             problems += check_history(before, results)
             problems += check_regression(before, results, known_suites(), update)
@@ -476,14 +541,15 @@ def rescore(options: argparse.Namespace) -> None:
     """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
     results: Path = options.results
     suites = chosen_suites(options.suite) if options.suite else suites_with_rows(results)
-    check_writable(results, "--results")
-    with progress_bars() as bars, bar(bars, "scores") as update:
-        rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
-    added = append(rows, results)
-    write_leaderboards(results, suites)
-    write_sensitivity(results, known_suites().values())
+    require_results(results)
+    with alone(results):
+        with progress_bars() as bars, bar(bars, "scores") as update:
+            rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
+        added = append(rows, results)
+        write_leaderboards(results, suites)
+        write_sensitivity(results, known_suites().values())
     show_what_follows(results, {suite.name for suite in suites})
-    print(f"rows added: {added}")
+    say(f"rows added: {added}")
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -510,7 +576,7 @@ def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
                 "with --data, or print what is there with --no-run"
             )
     device = chosen_device(options.device)
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         place = Place(device, options.results, bars)
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
@@ -550,7 +616,7 @@ def report(options: argparse.Namespace) -> None:
     """Write all results as one HTML page."""
     suites = suites_with_rows(options.results)
     out: Path = options.out or options.results / "report.html"
-    check_writable(out.parent, "--out")
+    check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
             suite.name: read_exam(suite, EMBEDDED, bars).variants if suite.embedded else {}
@@ -568,14 +634,14 @@ def report(options: argparse.Namespace) -> None:
     from benchmarks.report import write_report
 
     write_report(out, options.results, suites, images, sheets)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
     runs = read_runs(options.results)
     models = dict.fromkeys(name for suite in suites for name in swept(runs, suite)["plain"])
     if models:
         for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
             figure = out.with_name(f"correlation-{page}.svg")
             write_text(figure, drawn)
-            print(f"wrote {figure}")
+            say(f"wrote {figure}")
 
 
 def show_lists(options: argparse.Namespace) -> None:
@@ -584,11 +650,11 @@ def show_lists(options: argparse.Namespace) -> None:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
         text = options.readme.read_text(encoding="utf-8")
         write_text(options.readme, rewritten(text, blocks))
-        print(f"made anew in {options.readme}: {', '.join(blocks)}")
+        say(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
-        names = "\n".join(suite.protocol_names)
+        names = Text("\n".join(suite.protocol_names))
         suites.add_row(suite.name, suite.asks, names, suite.primary)
     models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
     for recipe in MODELS.values():
@@ -602,33 +668,48 @@ def train_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
     (suite,) = chosen(options.suite, SUITES, "suite", {})
-    source, device = chosen_source(suite, options), chosen_device(options.device)
-    world = suite.world
+    source, world = chosen_source(suite, options), suite.world
     config = chosen_config(chosen_preset(world), vars(options))
-    check_writable(options.out.parent if options.out else own_weights(), "--out")
-    started = time.perf_counter()
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
             images = training_cached(world, "train", source, images_folder())
             train_sha256 = images.sha256()
         # The name keeps weights for official and embedded data, and those of each seed, apart.
         name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
-        default = own_weights() / name
-        out: Path = options.out or default
-        checkpoint = out.with_suffix(".checkpoint")
-        with bar(bars, f"{world.name}: CGN") as update:
-            n_classes = len(world.classes)
-            cgn = train(
-                images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
-            )
-        seconds = round(time.perf_counter() - started, 1)
-        scores = measured(cgn, world, source, images, config.seed, device, bars)
+        out: Path = options.out or own_weights() / name
+        for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
+            check_place(each, "--out")
+        with alone_at(out):
+            scores = train_and_keep(suite, source, images, config, out, options, bars)
+    show_quality(scores)
+    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+
+
+def train_and_keep(
+    suite: Suite,
+    source: DataSource,
+    images: ImageSet,
+    config: TrainConfig,
+    out: Path,
+    options: argparse.Namespace,
+    bars: Progress,
+) -> dict[str, float]:
+    """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
+    world, device, started = suite.world, chosen_device(options.device), time.perf_counter()
+    checkpoint = out.with_suffix(".checkpoint")
+    with bar(bars, f"{world.name}: CGN") as update:
+        n_classes = len(world.classes)
+        cgn = train(
+            images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
+        )
+    seconds = round(time.perf_counter() - started, 1)
+    scores = measured(cgn, world, source, images, config.seed, device, bars)
     origin = {
         "world": world.name,
         "classes": world.classes,
         "source": source.name,
         "correlation": source.correlation,
-        "train_sha256": train_sha256,
+        "train_sha256": images.sha256(),
         "command": shlex.join(["python", "bench.py", *options.given]),
         "seconds": seconds,
         "quality": scores,
@@ -637,8 +718,7 @@ def train_cgn(options: argparse.Namespace) -> None:
     cgn.save(out, {"config": asdict(config)} | origin)
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
-    show_quality(scores)
-    print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+    return scores
 
 
 def ship_classifiers(options: argparse.Namespace) -> None:
@@ -647,7 +727,7 @@ def ship_classifiers(options: argparse.Namespace) -> None:
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     check_writable(options.out, "--out")
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         for world in worlds.values():
             path = ship_classifier(recipe, world, options, Place(*place_of, bars))
@@ -696,18 +776,29 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     names = {field.name for field in fields(EnsembleConfig)}
     config = EnsembleConfig(**{n: value for n, value in vars(options).items() if n in names})
     out: Path = options.out
-    check_writable(out.parent, "--out")
+    for each in (out, out.with_suffix(".checkpoint")):
+        check_place(each, "--out")
     device = chosen_device(options.device)
-    with team(device), progress_bars() as bars:
+    with team(device), progress_bars() as bars, alone_at(out):
         images, classes = real_images(options)
         sets = {"biased": images}
+        masks = own_masks(options, images, len(classes)) if options.masks else None
+        if masks is not None and here().leads:
+            empty = int((~masks.flatten(1).any(dim=1)).sum())
+            bars.console.print(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
             with bar(bars, "counterfactuals") as update, here().leader_first():
                 sets["recombined"] = counterfactuals_of(
-                    options, images, len(classes), config.seed, update
+                    options, images, masks, len(classes), config.seed, update
                 )
+        command = shlex.join(["python", "bench.py", *options.given])
+        origin = {"config": asdict(config), "command": command, **environment(device)}
+
+        def keep(network: nn.Module) -> None:
+            save_ensemble(network, classes, options.size, out, origin)
+
         with bar(bars, f"{config.backbone}: fit") as update:
-            network = fit(
+            fit(
                 config.recipe(real_only=options.real_only),
                 sets,
                 n_classes=len(classes),
@@ -715,12 +806,10 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 device=device,
                 progress=update,
                 checkpoint=out.with_suffix(".checkpoint"),
+                keep=keep,
             )
         if here().leads:
-            command = shlex.join(["python", "bench.py", *options.given])
-            origin = {"config": asdict(config), "command": command, **environment(device)}
-            save_ensemble(network, classes, options.size, out, origin)
-            print(f"wrote {out}; score it with --model ensemble:{out}")
+            say(f"wrote {out}; score it with --model ensemble:{out}")
 
 
 def train_imagenet_cgn(options: argparse.Namespace) -> None:
@@ -735,9 +824,10 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
     ablation = f"-without-{options.without}" if options.without else ""
     name = f"imagenet-{options.preset}{ablation}-seed{config.seed}.safetensors"
     out: Path = options.out or own_weights() / name
-    check_writable(out.parent, "--out")
+    for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".csv")):
+        check_place(each, "--out")
     device = own_device(chosen_device(options.device))
-    with team(device) as of, progress_bars() as bars:
+    with team(device) as of, progress_bars() as bars, alone_at(out):
         with bar(bars, "weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
             cgn = initial(real, load_u2net(options.u2net))
@@ -783,7 +873,7 @@ def keep_imagenet(
     cgn.save(out, {"config": asdict(config)} | origin)
     out.with_suffix(".checkpoint").unlink(missing_ok=True)
     losses, folder = out.with_suffix(".csv"), out.with_suffix("")
-    print(f"wrote {out}, its losses {losses} and sheets {folder}")
+    say(f"wrote {out}, its losses {losses} and sheets {folder}")
 
 
 def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
@@ -796,7 +886,7 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
-        print(f"{name:12} {value}")
+        say(f"{name:12} {value}")
 
 
 def draw_counterfactuals(options: argparse.Namespace) -> None:
@@ -811,7 +901,7 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
         fast = cgn.for_sampling(dtype).to(device)
         way = {"interpolate": options.interpolate, "to": options.to}
         draw_picture(fast, config, options.out, combine=options.combine, **way)
-        print(f"wrote {options.out}")
+        say(f"wrote {options.out}")
         return
     if "n" not in given:
         raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
@@ -829,7 +919,7 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
             progress=update,
         )
         if of.leads:
-            print(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
+            say(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
 
 
 def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
@@ -921,7 +1011,7 @@ def factor_classifier(
 def show_quality(scores: Mapping[str, float]) -> None:
     """Print the measures of a CGN."""
     for name, score in scores.items():
-        print(f"{name:38} {score:7.4f}")
+        say(f"{name:38} {score:7.4f}")
 
 
 def measure_cgn(options: argparse.Namespace) -> None:
@@ -941,6 +1031,8 @@ def measure_cgn(options: argparse.Namespace) -> None:
     show_quality(scores)
 
 
+# Those that keep what they have finished.
+GOES_ON = {"run", "reproduce", "data", "train cgn", "train classifier", "fit", "counterfactuals"}
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run,
     "list": show_lists,
@@ -958,4 +1050,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 }
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # which may know fewer characters than names have
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -34,7 +34,7 @@ from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
 from cgn.io.journal import journal
-from cgn.masks import masks_from_files
+from cgn.mask_files import masks_from_files
 from cgn.model import compose
 
 AT_RANDOM = 16  # backgrounds that are looked at for every object, broken or not

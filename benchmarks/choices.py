@@ -6,6 +6,7 @@ Which words there are is not here: see `benchmarks.arguments`.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -22,6 +23,8 @@ from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from cgn.distributed import here, own_device
 from cgn.imagenet_training import ImageNetTrainConfig
 from cgn.train import PRESETS, TrainConfig
+
+log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry")
 Config = TypeVar("Config", TrainConfig, ImageNetTrainConfig)
@@ -122,7 +125,8 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         options: `data`, `textures` and `correlation`, as on the command line.
 
     Raises:
-        ValueError: If there is no such folder, or the world of the suite has no correlation.
+        ValueError: If there is no such folder, it cannot be read, or the world of the suite has no
+            correlation.
     """
     official = official_folder(suite)
     if options.data in (None, "embedded"):
@@ -138,6 +142,13 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
             f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
             "leave out either"
         )
+    if folder is not None and not suite.world.is_official(DataSource(folder=folder)):
+        log.warning(
+            "%s holds other data under the file names of %s: its rows are marked `custom`",
+            folder,
+            suite.world.name,
+        )
+        return replace(source, custom=True)
     return source
 
 

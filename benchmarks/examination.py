@@ -165,8 +165,10 @@ def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
     return rows
 
 
-def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path:
+def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path | None:
     """Name the file of an evaluation under way by all that its answers depend on."""
+    if exam.suite == CHALLENGE:  # which one process takes alone, and which keeps its outcomes
+        return None
     parts = {
         "name": name,
         "network": repr(fit.module),

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.cells import csv_text, guarded, unguarded
 from benchmarks.predictions import Run
 from benchmarks.scores import Score, mean
 from benchmarks.suite import Suite
@@ -132,10 +133,11 @@ def append(rows: Iterable[Row], results: Path) -> int:
             header = ",".join(COLUMNS) + "\n"
             old = path.read_text() if path.exists() else header
             if not old.startswith(header):  # written before some column existed
-                old = runs.to_csv(index=False, lineterminator="\n")
+                old = csv_text(runs)
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writerows(asdict(row) for row in new)
+            cells = (asdict(row).items() for row in new)
+            writer.writerows({name: guarded(cell) for name, cell in row} for row in cells)
             write_text(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
     return len(new)
 
@@ -170,7 +172,7 @@ def read_runs(results: Path) -> pd.DataFrame:
         runs["generator_seed"] = ""
     if list(runs.columns) != COLUMNS:
         raise ValueError(f"{path} has other columns than {COLUMNS}; restore it from git")
-    return runs
+    return runs.assign(**{name: runs[name].map(unguarded) for name in _TEXT})
 
 
 def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
@@ -248,7 +250,7 @@ def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
         for suite in suites:
             if (runs["suite"] == suite.name).any():
                 path = results / f"{suite.name}.csv"
-                write_text(path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n"))
+                write_text(path, csv_text(leaderboard(runs, suite)))
                 written.append(path)
     return written
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.suite import Suite
+from benchmarks.terminal import printable
 from cgn.io.locks import short_name
 from cgn.io.writing import written
 
@@ -165,6 +166,9 @@ def predictions_path(
 ) -> Path:
     """Return where the predictions of a model with one seed lie; those of a `View` have its name.
 
+    Raises:
+        ValueError: If a name would lead out of the folder of results.
+
     Example:
         >>> predictions_path(Path("results"), "in9", "embedded", "shipped:cgn/shape", 0).as_posix()
         'results/predictions/in9/embedded/shipped--cgn__shape/seed0.parquet'
@@ -180,6 +184,14 @@ def _further(name: str) -> pa.Field | None:
 
 
 def _folder(results: Path, suite: str, source: str, model: str) -> Path:
-    """Where the predictions of a model lie, under a name that every system takes for a folder."""
-    name = short_name(model.replace("/", "__").replace(":", "--"))
-    return results / "predictions" / suite / source / name
+    """Where the predictions of a model lie, under a name that every system takes for a folder.
+
+    Raises:
+        ValueError: If a name would lead out of the folder of results.
+    """
+    plain = printable(model).replace("/", "__").replace(":", "--").replace("\\", "--")
+    folders = suite, source, short_name(plain)
+    for name in folders:
+        if name in ("", ".", "..") or {"/", "\\"} & set(name):
+            raise ValueError(f"{name!r} is no name of a suite, a source or a model")
+    return results.joinpath("predictions", *folders)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.cells import csv_text
 from benchmarks.leaderboard import alone, read_runs
 from benchmarks.suite import Suite
 from cgn.io.writing import write_text
@@ -61,4 +62,4 @@ def write_sensitivity(results: Path, suites: Iterable[Suite]) -> None:
     with alone(results):
         table = sensitivity(read_runs(results), suites)
         if len(table):
-            write_text(results / FILE, table.to_csv(index=False, lineterminator="\n"))
+            write_text(results / FILE, csv_text(table))

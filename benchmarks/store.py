@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
-import shutil
 import ssl
-import tarfile
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from benchmarks.archives import OTHER_FOLDER, unpack
 from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
 from cgn.io.errors import write_errors
@@ -39,7 +36,6 @@ OF_CONNECTIONS = (
     TimeoutError,
     ssl.SSLError,
 )
-OTHER_FOLDER = "name another folder with --folder"
 PINS = "pins.json"  # what files without a published checksum were at their first download
 
 
@@ -238,7 +234,7 @@ def _make(data: DataSet, root: Path, progress: Progress) -> None:
         fresh.mkdir()
         try:
             for file in files:
-                _unpack(file, fresh)
+                unpack(file, fresh)
             _require_whole(data, fresh)
         except ValueError:
             for each, file in zip(data.downloads, files, strict=True):
@@ -409,51 +405,3 @@ def _pin(download: Download, path: Path, root: Path) -> None:
     pin = {"size_bytes": path.stat().st_size, "sha256": sha256}
     with locked(root / PINS):
         write_text(root / PINS, json.dumps(_pins(root) | {download.name: pin}, indent=2) + "\n")
-
-
-def _unpack(file: Path, folder: Path) -> None:
-    """Unpack an archive, or put a file that is none, into a folder.
-
-    Raises:
-        ValueError: If it is cut short, would write elsewhere, or the disk cannot hold it.
-        OSError: If it cannot be written.
-    """
-    try:
-        if tarfile.is_tarfile(file):
-            with tarfile.open(file) as tar:
-                require_room(folder, sum(member.size for member in tar), OTHER_FOLDER)
-                tar.extractall(folder, filter="data")
-        elif zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                _require_inside(archive.namelist(), file)
-                n_bytes = sum(member.file_size for member in archive.infolist())
-                require_room(folder, n_bytes, OTHER_FOLDER)
-                archive.extractall(folder)
-        elif file.name.endswith((".tar", ".tar.gz", ".zip")):
-            raise ValueError(f"{file} is no archive; delete it and run this again")
-        else:
-            _put(file, folder / file.name)
-    except tarfile.FilterError as error:
-        raise ValueError(f"{file} would write outside of its folder: {error}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{file} is cut short or damaged: {error}; delete it, run again") from None
-    except OSError as error:
-        if error.errno is not None:  # of the disk, not of the archive
-            raise
-        raise ValueError(f"{file} is cut short or damaged: {error}; delete it, run again") from None
-
-
-def _put(file: Path, place: Path) -> None:
-    """Give a file a second name, or copy it where the file system knows no such thing."""
-    try:
-        os.link(file, place)
-    except OSError:
-        shutil.copyfile(file, place)
-
-
-def _require_inside(names: Sequence[str], file: Path) -> None:
-    """Refuse a zip archive that names places outside of the folder it is unpacked to."""
-    for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise ValueError(f"{file} would write outside of its folder: {name!r}")

@@ -125,9 +125,8 @@ class Posterior(NamedTuple):
     mean: Tensor
     deviation: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw u, (B, Z); the generator, on the CPU, decides it."""
-        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw u, (B, Z), from standard normal noise, (B, Z)."""
         return self.mean + self.deviation * noise
 
 
@@ -155,4 +154,4 @@ class ShapeEncoder(nn.Module):
         features = F.leaky_relu(self.mix(maps.flatten(1)) + self.embedding(labels), 0.2)
         mean, log_variance = self.last(features).chunk(2, dim=1)
         # Beyond these a single step of the optimiser could overflow.
-        return Posterior(mean, (0.5 * log_variance.clamp(-8, 4)).exp())
+        return Posterior(mean, (0.5 * F.hardtanh(log_variance, -8, 4)).exp())

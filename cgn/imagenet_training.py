@@ -432,7 +432,7 @@ def train_imagenet(
                     at_checkpoint(averaged, run.step)
             team.wait()
 
-        advance_all(run, lambda: run.advance(run.draw(generator)), keep, progress)
+        advance_all(run, lambda _: run.advance(run.draw(generator)), keep, progress)
     return run.result()
 
 

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
+from cgn.io.schema import checked
+from cgn.io.weights import read_safetensors
 from cgn.io.writing import written
 
 AHEAD = 2  # batches that are read before they are asked for
@@ -224,8 +226,16 @@ def _from_parts(parts: Mapping[str, Tensor], path: Path) -> ImageSet:
     try:
         factors = Factors(*(parts[name] for name in Factors._fields))
         return ImageSet(parts["pixels"], factors, parts["ids"], parts.get("masks"))
-    except KeyError as error:
-        raise ValueError(f"{path} holds no image set: it lacks {error}") from None
+    except (KeyError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} holds no image set: {reason}") from None
+
+
+@dataclass(frozen=True)
+class SetNames:
+    """The header of a file of several sets: their names."""
+
+    sets: list[str]
 
 
 def save_sets(path: Path, sets: Mapping[str, ImageSet]) -> None:
@@ -250,11 +260,8 @@ def load_sets(path: Path) -> dict[str, ImageSet]:
         ValueError: If the file holds no such sets, or is cut short.
     """
     tensors, metadata = load_tensors(path)
-    names = metadata.get("sets")
-    if not isinstance(names, list):
-        raise ValueError(f"{path} does not say which image sets it holds")
     sets = {}
-    for name in names:
+    for name in checked(SetNames, metadata, f"the header of {path}").sets:
         own = [key for key in tensors if key.startswith(f"{name}/")]
         parts = {key.removeprefix(f"{name}/"): tensors[key] for key in own}
         sets[name] = _from_parts(parts, path)
@@ -310,31 +317,41 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
-def draw_of_classes(classes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw for each label an image of that class, with replacement.
+class ByClass:
+    """Images in the order of their classes, to draw from.
 
-    Args:
-        classes: Classes of all images, (N,) int64.
-        labels: Wanted classes, (B,) int64.
-        generator: Decides which.
-
-    Returns:
-        Indices, (B,) int64.
-
-    Raises:
-        ValueError: If no image is of a wanted class.
+    Attributes:
+        classes: Their classes, (N,) int64, on the CPU.
 
     Example:
-        >>> classes = torch.tensor([1, 0, 1, 0])
-        >>> drawn = draw_of_classes(classes, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
-        >>> classes[drawn]
+        >>> images = ByClass(torch.tensor([1, 0, 1, 0]))
+        >>> drawn = images.draw(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+        >>> images.classes[drawn]
         tensor([0, 1])
     """
-    sizes = classes.bincount(minlength=int(labels.max()) + 1)
-    if (without := labels[sizes[labels] == 0]).numel():
-        raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
-    place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
-    return classes.argsort(stable=True)[(sizes.cumsum(0) - sizes)[labels] + place]
+
+    def __init__(self, classes: Tensor) -> None:
+        self.classes = classes
+        self._order, self._sizes = classes.argsort(stable=True), classes.bincount()
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for each label an image of that class, with replacement.
+
+        Args:
+            labels: Wanted classes, (B,) int64.
+            generator: Decides which.
+
+        Returns:
+            Indices, (B,) int64.
+
+        Raises:
+            ValueError: If no image is of a wanted class.
+        """
+        sizes = pad(self._sizes, (0, max(0, int(labels.max()) + 1 - len(self._sizes))))
+        if (without := labels[sizes[labels] == 0]).numel():
+            raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
+        place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
+        return self._order[(sizes.cumsum(0) - sizes)[labels] + place]
 
 
 def concatenate(sets: list[ImageSet]) -> ImageSet:
@@ -355,19 +372,17 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, obj
         save_file(plain, place, {"json": json.dumps(metadata)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def load_tensors(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors, memory-mapped, and the header.
 
+    Args:
+        path: The file.
+        needed: Names of tensors that it must have.
+
     Raises:
-        ValueError: If there is no such file, or it is not a whole safetensors file.
+        ValueError: If there is no such file, it is not a whole safetensors file, or lacks one.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
-        return load_file(path), metadata
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); delete it and make it anew"
-        ) from None
+    tensors, header = read_safetensors(path)
+    if lacking := [name for name in needed if name not in tensors]:
+        raise ValueError(f"{path} lacks {lacking[0]}; delete it and make it anew")
+    return tensors, header

@@ -21,9 +21,9 @@ from cgn.abduction import find_objects
 from cgn.cache import cache_key, open_or_make
 from cgn.counterfactuals import BATCH_SIZE
 from cgn.images import (
+    ByClass,
     Factors,
     ImageSet,
-    draw_of_classes,
     load_tensors,
     save_tensors,
     to_bytes,
@@ -182,8 +182,9 @@ def _lenders(
 ) -> Lenders:
     """Draw who lends to a share of counterfactuals, among images of the classes these will have."""
     borrows = torch.rand(len(factors.texture), generator=generator) < share
+    by_class = ByClass(images.factors.shape)
     texture, background = (
-        torch.where(borrows, draw_of_classes(images.factors.shape, labels, generator), -1)
+        torch.where(borrows, by_class.draw(labels, generator), -1)
         for labels in (factors.texture, factors.background)
     )
     return Lenders(images, masks, texture, background)
@@ -207,7 +208,9 @@ def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
         save_tensors(path, {"masks": masks}, parts)
 
     return open_or_make(
-        cache / f"masks-{key}.safetensors", lambda path: load_tensors(path)[0]["masks"], make
+        cache / f"masks-{key}.safetensors",
+        lambda path: load_tensors(path, "masks")[0]["masks"],
+        make,
     )
 
 

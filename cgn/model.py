@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from cgn import released
 from cgn.images import Factors, load_tensors, save_tensors
+from cgn.io.schema import checked
+from cgn.io.weights import fill_described, read_state
 from cgn.mechanisms import ShapeMechanism, TextureMechanism
 
 
@@ -209,12 +211,9 @@ class CGN(nn.Module):
         tensors, metadata = load_tensors(path)
         if "cgn" not in metadata:
             raise ValueError(f"{path} holds no CGN; `bench.py train cgn --help` makes one")
-        try:
-            model = cls(CGNConfig(**metadata["cgn"]))  # type: ignore[arg-type]
-            model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{path}: weights and config differ: {error}") from None
-        return model.eval(), metadata
+        config = checked(CGNConfig, metadata["cgn"], f"the header of {path}")
+        wide = {name: tensor.float() for name, tensor in tensors.items()}
+        return fill_described(lambda: cls(config), wide, path).eval(), metadata
 
 
 def load_released(path: Path) -> CGN:
@@ -229,14 +228,12 @@ def load_released(path: Path) -> CGN:
     Raises:
         ValueError: If the file is cut short or holds something else.
     """
+    config = CGNConfig(n_classes=10, image_size_px=32, released=True)
     try:
-        stored = torch.load(path, weights_only=True, map_location="cpu")
-        renamed = released.rename(stored)
-        model = CGN(CGNConfig(n_classes=10, image_size_px=32, released=True))
-        model.load_state_dict(renamed)
-    except Exception as error:  # on other files the unpickler raises whatever it stumbles over
+        renamed = released.rename(read_state(path))
+        return fill_described(lambda: CGN(config), renamed, path).eval()
+    except ValueError as error:
         raise ValueError(f"{path} is no MNIST CGN of the original authors: {error}") from None
-    return model.eval()
 
 
 def weights_sha256(module: nn.Module) -> str:

@@ -210,7 +210,7 @@ def cut_out_cached(
     """
 
     def open_(path: Path) -> Cutouts:
-        parts, _ = load_tensors(path)
+        parts, _ = load_tensors(path, "backgrounds", "squares")
         return Cutouts(images, masks, parts["backgrounds"], parts["squares"])
 
     def make(path: Path) -> None:

@@ -22,8 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from cgn.counterfactuals import choose_classes
+from cgn.decoding import decode
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, decode, stacked
+from cgn.files import DECODERS, ImageFiles, stacked
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
@@ -216,9 +217,11 @@ class ImageShards(ImageSet):
 
     def read(self, index: Tensor | slice) -> Tensor:
         """Decode the chosen images, (B, 3, H, W) uint8."""
-        files = self.table[self.rows[index].tolist()][IMAGE]  # type: ignore[attr-defined]
+        rows = self.rows[index].tolist()
+        files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
+        names = [f"image {row} of the set of counterfactuals" for row in rows]
         with ThreadPoolExecutor(DECODERS) as pool:
-            return stacked(list(pool.map(lambda file: decode(file["bytes"]), files)))
+            return stacked(list(pool.map(decode, files, names)))
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
+from cgn.io.weights import misfit, read_checkpoint, restoring
 from cgn.io.writing import require_room
 from cgn.loop import seeded, write_checkpoint
 from cgn.model import weights_sha256
@@ -193,16 +194,18 @@ class Fitting:
         Raises:
             ValueError: If it was written in another fit.
         """
-        state = torch.load(path, weights_only=True, map_location=self.device)
+        own = (*self._parts(), "step", "origin", "torch")
+        state = read_checkpoint(path, own, self.device)
         if state["origin"] != origin:
             raise ValueError(
                 f"{path} is the checkpoint of a fit with other settings or other images; delete it "
                 "to start anew, or repeat the command it was made with"
             )
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.step = state["step"]
-        torch.set_rng_state(state["torch"].cpu())
+        with restoring(path):
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.step = int(state["step"])
+            torch.set_rng_state(state["torch"].cpu())
 
 
 class Loss(nn.Module):
@@ -365,6 +368,8 @@ def fit_cached(
     def open_(path: Path) -> nn.Module:
         tensors, _ = load_tensors(path)
         network = recipe.network(n_classes, size_px).eval()
+        if problem := misfit(network, tensors):
+            raise ValueError(f"{path} holds other weights: {problem}")
         network.load_state_dict(tensors)
         return network
 

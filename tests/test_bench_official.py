@@ -17,9 +17,8 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
 from cgn.files import IMAGENET, Preprocessing
+from classifiers.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Normalised,
     Pretrained,
     load,
@@ -146,9 +145,9 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
         variants = suite.variants(source)
         name = f"cue-conflict@{protocol}-v1"
         exam = Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
-        prepared, module = bench.shown_to(asks, exam)
+        prepared, shown = bench.shown_to(asks, exam)
         assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
-        assert module is asks.module
+        assert shown is asks
 
 
 def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli: Path) -> None:
@@ -160,9 +159,9 @@ def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli:
     suite = OFFICIAL_SUITES["in9"]
     exam = Exam(suite, source, {}, "", "in9@cgn-paper-v1")
     seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
-    _, module = bench.shown_to(replace(network("a"), module=seen), exam)
+    _, shown = bench.shown_to(replace(network("a"), module=seen), exam)
     mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])
-    assert torch.allclose(module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
+    assert torch.allclose(shown.module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
 
 
 def test_another_precision_than_the_devices_own_is_named_in_the_row(

@@ -11,6 +11,7 @@ import torch
 from conftest import tiny_images, tiny_suite
 from torch import Tensor, nn
 
+import bench
 from benchmarks import keeping
 from benchmarks.evaluate import evaluate_outputs
 from benchmarks.examination import Exam, Fit, Place, examine, read_exam
@@ -196,3 +197,16 @@ def test_results_that_cannot_be_written_are_found_before_the_work(
     with pytest.raises(ValueError, match="tiny is no folder; name another --results"):
         examine(taken, fit_of(module), both, place)
     assert module.seen == 0
+
+
+def test_damaged_rows_are_found_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs.csv").write_text("no,rows\n1,2\n")
+
+    def never(*_: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(bench, "read_exam", never)
+    assert bench.main(["--suite", "in9", "--model", "erm", "--results", str(tmp_path)]) == 2
+    assert "runs.csv has other columns" in capsys.readouterr().err

