@@ -12,7 +12,6 @@ Source:
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +34,8 @@ from benchmarks.scores import Score, accuracy, bootstrap
 from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
-from cgn.io.schema import checked, parsed
+from cgn.io.journal import journal
+from cgn.io.schema import checked
 from cgn.mask_files import masks_from_files
 from cgn.model import compose
 from cgn.precision import evaluating
@@ -232,27 +232,23 @@ def outcomes_kept(
 
     Args:
         path: One line an outcome; the file is made if it is missing. A line that an interruption
-            cut short is dropped.
+            cut short is dropped. Another process that writes it is waited for.
         go_on: From the outcomes that are known to the others.
 
     Yields:
         All outcomes, first those of the file.
     """
     known = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            known.append(checked(Outcome, parsed(line, path), path))
-        except ValueError:
-            break
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        for outcome in known:
-            file.write(json.dumps(asdict(outcome)) + "\n")
-        file.flush()
+    with journal(path) as kept:
+        for entry in kept.entries:
+            try:
+                known.append(checked(Outcome, entry, path))
+            except ValueError:
+                break
+        kept.keep_first(len(known))
         yield from known
         for outcome in go_on(known):
-            file.write(json.dumps(asdict(outcome)) + "\n")
-            file.flush()
+            kept.add(asdict(outcome))
             yield outcome
 
 
