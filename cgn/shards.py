@@ -140,14 +140,14 @@ def generate(
     fast = cgn.for_sampling(dtype).to(device)
 
     def draw(noise: Tensor, *labels: Tensor) -> Tensor:
-        return to_bytes(fast.draw(noise, Factors(*labels), config.truncation).image())
+        return fast.draw(noise, Factors(*labels), config.truncation).image()
 
     captured = Captured(draw)
 
     def pixels(*given: Tensor) -> Tensor:
         # A smaller last batch of a shard does not fit the graph, and must not become one.
         call = captured if len(given[0]) == batch_size else draw
-        return call(*(sent(each, torch.device(device)) for each in given)).cpu()
+        return to_bytes(call(*(sent(each, torch.device(device)) for each in given))).cpu()
 
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
