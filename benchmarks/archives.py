@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from cgn.decoding import reason
 from cgn.io.writing import require_room
 
-GROWTH = 100  # times its own size that an archive may unpack to; pictures hardly shrink
+GROWTH = 20  # times its own size that an archive may unpack to; pictures hardly shrink
 SPARED_BYTES = 100 << 20  # what even the smallest may
 GROWTH_VARIABLE = "CGN_BENCH_MAX_GROWTH"
 OTHER_FOLDER = "name another folder with --folder"

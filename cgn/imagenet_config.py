@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from cgn.loop import Weights
+from cgn.ranges import require_in_range
 
 # What the parts of the loss are called in the paper, for ablations.
 PARTS = {
@@ -57,12 +58,7 @@ class ImageNetTrainConfig:
     weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.images_per_step, self.checkpoint_steps) < 1:
-            raise ValueError("steps, images_per_step and checkpoint_steps must be positive")
-        if min(self.batch_size, self.checkpoint_minutes) < 0:
-            raise ValueError("batch_size and checkpoint_minutes must not be negative")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self, but=() if self.batch_size else ("batch_size",))
 
     @property
     def dtype(self) -> torch.dtype:

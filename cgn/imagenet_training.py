@@ -25,7 +25,7 @@ from cgn.biggan import BigGAN, held_norms
 from cgn.checkpoints import Checkpoints
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team
-from cgn.graphs import Captured, sent
+from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.imagenet_config import ImageNetTrainConfig
 from cgn.imagenet_memory import at_once, free_bytes
@@ -36,6 +36,7 @@ from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
 from cgn.spectral import iterate, spectral_layers
 from cgn.stopwatch import Stopwatch
+from cgn.transfer import sent
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
 

@@ -187,5 +187,5 @@ def paths_of_masks(images: Sequence[Path], folder: Path, masks: Path) -> list[Pa
             "with the ending .npy, .png or that of another kind of picture"
         )
     if unused := sorted(by_name.keys() - {*names}):
-        log.warning("%s: %d masks are of no image, such as %s", masks, len(unused), unused[0])
+        log.warning("%s: %d masks are of no image, such as %r", masks, len(unused), str(unused[0]))
     return [by_name[name] for name in names]

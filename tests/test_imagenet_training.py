@@ -332,7 +332,7 @@ def test_a_plan_counts_what_learns_and_how_many_passes_are_left() -> None:
     ("bad", "message"),
     [
         ({"images_per_step": 0}, "must be positive"),
-        ({"batch_size": -1}, "must not be negative"),
+        ({"batch_size": -1}, "batch_size must be positive, got -1"),
         ({"truncation": 0.0}, r"truncation must lie in \(0, 1\]"),
     ],
 )
