@@ -169,6 +169,32 @@ def test_norms_that_are_held_give_the_same_gradients(memory_format: torch.memory
     assert all(layer.held is None for layer in spectral_layers(network))
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_layers_of_one_shape_give_the_same_together(memory_format: torch.memory_format) -> None:
+    """As on a GPU, where they are computed at once."""
+    found = []
+    for together in (False, True):
+        network = tiny_biggan().to(memory_format=memory_format)
+        norms = held_norms([network], torch.float32)
+        if together:
+            layers = spectral_layers(network)
+            shapes = sorted({(w.weight_orig.shape, w.weight_orig.stride()) for w in layers})
+            norms._groups = [
+                [w for w in layers if (w.weight_orig.shape, w.weight_orig.stride()) == shape]
+                for shape in shapes
+            ]
+            assert len(norms._groups) < len(layers) / 2
+        norms.hold()
+        network(*inputs(TINY)).square().mean().backward()
+        norms.release()
+        vectors = [
+            v for layer in spectral_layers(network) for v in (layer.weight_u, layer.weight_v)
+        ]
+        found.append([w.grad for w in network.parameters() if w.grad is not None] + vectors)
+    for alone, stacked in zip(*found, strict=True):
+        torch.testing.assert_close(alone, stacked)
+
+
 def test_gradients_reach_the_weights_through_their_norm() -> None:
     """Scaling normalised weights changes nothing, so the gradient along them is 0."""
     network = tiny_biggan()
