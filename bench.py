@@ -7,6 +7,7 @@ together. What the commands do is not here: each line below hands over to the li
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -14,13 +15,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
+from io import TextIOWrapper
 from itertools import groupby
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import NATURAL, OFFICIAL_SUITES, SUITES
 from benchmarks.arguments import command_line
@@ -34,8 +38,10 @@ from benchmarks.choices import (
     chosen_suites,
     edition,
     known_suites,
+    model_names,
     require_embedded,
     require_fitting,
+    require_place_of,
     require_pretrained,
     suites_with_rows,
 )
@@ -70,8 +76,8 @@ from benchmarks.leaderboard import (
     read_runs,
     with_few_seeds,
     write_leaderboards,
-    write_whole,
 )
+from benchmarks.mishaps import explained
 from benchmarks.official import N_OUTPUTS, places_of
 from benchmarks.predictions import Run, load_runs
 from benchmarks.processes import joined
@@ -92,6 +98,7 @@ from benchmarks.tables import (
     scores_table,
     sensitivity_table,
 )
+from benchmarks.terminal import PlainConsole, printable
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
@@ -123,6 +130,7 @@ from cgn.imagenet_training import (
 )
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
+from cgn.io.writing import write_text
 from cgn.log import LossLog, told
 from cgn.loop import seeded
 from cgn.model import CGN
@@ -133,6 +141,7 @@ from cgn.shards import SetConfig, generate
 from cgn.train import train
 from cgn.verification import lessons
 from classifiers import MODELS
+from classifiers.backbones import Backbone
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import InvariantEnsemble, outputs, three_heads
@@ -158,21 +167,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: As on the command line; None takes those of this process.
 
     Returns:
-        The exit code: 0, 1 if results do not hold, 2 for bad input, 130 if interrupted.
+        The exit code: 0, 1 if results do not hold, 2 for bad input and too much work for the
+        memory, 3 for a fault of this program, 130 if interrupted, 141 if nobody reads on.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0].startswith("--") and given[0] != "--help":
         given = ["run", *given]
+    options = None
     try:
         options = command_line(EnsembleConfig).parse_args(given or ["--help"])
         options.given = given
-        return COMMANDS[options.command](options) or 0
-    except (ValueError, OSError) as error:
-        print(f"bench.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        code = COMMANDS[options.command](options) or 0
+        sys.stdout.flush()
+        return code
+    except SystemExit:  # after the help
+        raise
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        say("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as of `head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except BaseException as error:  # those of Rust are no Exception
+        line, code = explained(error, given, options)
+        say(f"bench.py: {line}", file=sys.stderr)
+        return code
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print one line, in which nothing is an order to the terminal."""
+    print(printable(line), file=file)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -195,8 +219,9 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
     # On ImageNet's own images a name that is no recipe's is meant for a pretrained network.
     foreign = any(suite.decide is not None for suite in suites)
-    shipped = [name for name in options.model.split(",") if is_shipped(name)]
-    named = [name for name in options.model.split(",") if name not in shipped]
+    asked = model_names(options.model, lambda n: n in MODELS or is_spec(n) or is_shipped(n))
+    shipped = [name for name in asked if is_shipped(name)]
+    named = [name for name in asked if name not in shipped]
     specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
     names = ",".join(name for name in named if name not in specs)
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
@@ -229,15 +254,16 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
     if network.note and here().leads:
-        place.bars.console.print(network.note, markup=False, highlight=False)
+        place.bars.console.print(printable(network.note), markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
     names = []
     for exam in exams:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
         seen, shown = shown_to(asked[exam.suite.name], exam)
-        examine(seen, Fit(shown.spec, shown.module, network.weights_sha256, 0, ""), outputs, place)
-        names.append(place.named(shown.spec))
+        name = printable(shown.spec)
+        examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        names.append(place.named(name))
     return names
 
 
@@ -355,7 +381,7 @@ def fitted(
 
 def console() -> Console:
     """Make the console for tables; wide where nobody's terminal is the limit."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=160)
 
 
 def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
@@ -404,15 +430,15 @@ def official_data(options: argparse.Namespace) -> int:
             for data in chosen_sets:
                 with bar(bars, f"{data.name}: bytes") as update:
                     folder = fetch(data, root, offline=options.offline, progress=update)
-                print(f"{data.name} is whole, in {folder}")
+                say(f"{data.name} is whole, in {folder}")
         if not chosen_sets:
             console().print(data_table(DATA_SETS.values(), there, root))
         return 0
     wanted = [data.name for data in chosen_sets] or list(there)
     problems = [line for name in wanted for line in verify(DATA_SETS[name], root / name)]
     for problem in problems:
-        print(problem)
-    print(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
+        say(problem)
+    say(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
     return int(bool(problems))
 
 
@@ -425,13 +451,13 @@ def check_results(options: argparse.Namespace) -> int:
     with progress_bars() as bars:
         problems = found_problems(suites, options, bars)
     for problem in problems:
-        print(problem)
+        say(problem)
     for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
-        print(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
+        say(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
-        options.summary.write_text(summary(problems, table), encoding="utf-8")
-    print(f"problems: {len(problems)}" if problems else "all rows hold")
+        write_text(options.summary, summary(problems, table))
+    say(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 
 
@@ -444,7 +470,7 @@ def found_problems(
     hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
     versions = [suite.under(name) for suite in suites for name in suite.protocol_names]
     if options.pin and (added := pin(versions, hashes)):
-        print(f"written down: {', '.join(added)}")
+        say(f"written down: {', '.join(added)}")
     with bar(bars, "rows and predictions") as update:
         problems = check(results, known_suites(), hashes, update)
     problems += check_protocols(versions, hashes)
@@ -454,7 +480,7 @@ def found_problems(
         )
     except ValueError as error:  # weights that have rows are gone, or fit no network any more
         problems.append(str(error))
-    if options.against:
+    if options.against is not None:
         with earlier(results, options.against) as before, bar(bars, "history") as update:
             problems += check_history(before, results)
             problems += check_regression(before, results, known_suites(), update)
@@ -486,7 +512,7 @@ def rescore(options: argparse.Namespace) -> None:
     write_leaderboards(results, suites)
     write_sensitivity(results, known_suites().values())
     show_what_follows(results, {suite.name for suite in suites})
-    print(f"rows added: {added}")
+    say(f"rows added: {added}")
 
 
 def reproduce(options: argparse.Namespace) -> None:
@@ -553,6 +579,8 @@ def report(options: argparse.Namespace) -> None:
     """Write all results as one HTML page."""
     suites = suites_with_rows(options.results)
     out: Path = options.out or options.results / "report.html"
+    if not suites:
+        raise ValueError(f"{options.results} holds no rows to report; run a model first")
     check_writable(out.parent, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
@@ -571,14 +599,14 @@ def report(options: argparse.Namespace) -> None:
     from benchmarks.report import write_report
 
     write_report(out, options.results, suites, images, sheets)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
     runs = read_runs(options.results)
     models = dict.fromkeys(name for suite in suites for name in swept(runs, suite)["plain"])
     if models:
         for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
             figure = out.with_name(f"correlation-{page}.svg")
-            figure.write_text(drawn, encoding="utf-8")
-            print(f"wrote {figure}")
+            write_text(figure, drawn)
+            say(f"wrote {figure}")
 
 
 def show_lists(options: argparse.Namespace) -> None:
@@ -586,12 +614,12 @@ def show_lists(options: argparse.Namespace) -> None:
     if options.readme:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
         text = options.readme.read_text(encoding="utf-8")
-        write_whole(options.readme, rewritten(text, blocks))
-        print(f"made anew in {options.readme}: {', '.join(blocks)}")
+        write_text(options.readme, rewritten(text, blocks))
+        say(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
-        names = "\n".join(suite.protocol_names)
+        names = Text("\n".join(suite.protocol_names))
         suites.add_row(suite.name, suite.asks, names, suite.primary)
     models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
     for recipe in MODELS.values():
@@ -641,7 +669,7 @@ def train_cgn(options: argparse.Namespace) -> None:
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
     show_quality(scores)
-    print(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
 
 
 def ship_classifiers(options: argparse.Namespace) -> None:
@@ -701,6 +729,7 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     out: Path = options.out
     check_writable(out.parent, "--out")
     device = chosen_device(options.device)
+    Backbone(config.backbone).require_size(options.size)
     with team(device), progress_bars() as bars:
         images, classes = real_images(options)
         sets = {"biased": images}
@@ -727,7 +756,7 @@ def fit_ensemble(options: argparse.Namespace) -> None:
             command = shlex.join(["python", "bench.py", *options.given])
             origin = {"config": asdict(config), "command": command, **environment(device)}
             save_ensemble(network, classes, options.size, out, origin)
-            print(f"wrote {out}; score it with --model ensemble:{out}")
+            say(f"wrote {out}; score it with --model ensemble:{out}")
 
 
 def train_imagenet_cgn(options: argparse.Namespace) -> None:
@@ -790,7 +819,7 @@ def keep_imagenet(
     cgn.save(out, {"config": asdict(config)} | origin)
     out.with_suffix(".checkpoint").unlink(missing_ok=True)
     losses, folder = out.with_suffix(".csv"), out.with_suffix("")
-    print(f"wrote {out}, its losses {losses} and sheets {folder}")
+    say(f"wrote {out}, its losses {losses} and sheets {folder}")
 
 
 def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
@@ -803,12 +832,13 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
-        print(f"{name:12} {value}")
+        say(f"{name:12} {value}")
 
 
 def draw_counterfactuals(options: argparse.Namespace) -> None:
     """Draw a set of counterfactuals from the ImageNet CGN, or a picture of some."""
     device = own_device(chosen_device(options.device))
+    require_place_of(options)
     cgn = load_imagenet_cgn(options.weights)
     dtype = torch.bfloat16 if options.bfloat16 else torch.float32
     names = {field.name for field in fields(SetConfig)}
@@ -818,10 +848,8 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
         fast = cgn.for_sampling(dtype).to(device)
         way = {"interpolate": options.interpolate, "to": options.to}
         draw_picture(fast, config, options.out, combine=options.combine, **way)
-        print(f"wrote {options.out}")
+        say(f"wrote {options.out}")
         return
-    if "n" not in given:
-        raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
     config = SetConfig(**given)
     batch_size = options.batch_size or (32 if device.type == "cuda" else 1)
     with team(device) as of, progress_bars() as bars, bar(bars, "shards") as update:
@@ -836,7 +864,7 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
             progress=update,
         )
         if of.leads:
-            print(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
+            say(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
 
 
 def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
@@ -933,7 +961,7 @@ def factor_classifier(
 def show_quality(scores: Mapping[str, float]) -> None:
     """Print the measures of a CGN."""
     for name, score in scores.items():
-        print(f"{name:38} {score:7.4f}")
+        say(f"{name:38} {score:7.4f}")
 
 
 def measure_cgn(options: argparse.Namespace) -> None:
@@ -970,4 +998,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 }
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # which may know fewer characters than names have
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -14,10 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from cgn.decoding import reason
+from cgn.io.writing import require_room
 
 GROWTH = 100  # times its own size that an archive may unpack to; pictures hardly shrink
 SPARED_BYTES = 100 << 20  # what even the smallest may
 GROWTH_VARIABLE = "CGN_BENCH_MAX_GROWTH"
+OTHER_FOLDER = "name another folder with --folder"
 ENTRY_BYTES = 512  # of a file in a folder, be it empty
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 OPENERS: dict[bytes, Callable[[Path], object]] = {
@@ -108,7 +110,7 @@ def _unpack_zip(file: Path, folder: Path) -> None:
         members = archive.infolist()
         _require_inside(archive.namelist(), file)
         require_sizes(file, members)
-        require_room(folder, sum(member.file_size for member in members))
+        require_room(folder, sum(member.file_size for member in members), OTHER_FOLDER)
         archive.extractall(folder)
 
 
@@ -121,11 +123,11 @@ def _unpack_tar(file: Path, folder: Path) -> None:
             total += member.size + ENTRY_BYTES
             if total > most:
                 raise _too_much(file)
-            require_room(folder, member.size)
+            require_room(folder, member.size, OTHER_FOLDER)
             yield member
 
     most = most_bytes(file)
-    require_room(folder, file.stat().st_size)
+    require_room(folder, file.stat().st_size, OTHER_FOLDER)
     with _uncompressed(file) as stream:
         counted = cast("BinaryIO", _Counted(stream, most + SPARED_BYTES, file))
         with tarfile.open(fileobj=counted, mode="r|") as tar:
@@ -162,20 +164,6 @@ class _Counted:
         if self.left < 0:
             raise _too_much(self.file)
         return content
-
-
-def require_room(folder: Path, n_bytes: int) -> None:
-    """Refuse what the disk cannot hold.
-
-    Raises:
-        ValueError: If it cannot.
-    """
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise ValueError(
-            f"{folder} has room for {free / 1e9:.1f} GB, and {n_bytes / 1e9:.1f} are needed; make "
-            "room or name another folder with --folder"
-        )
 
 
 def _require_inside(names: Sequence[str], file: Path) -> None:

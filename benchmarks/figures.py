@@ -262,7 +262,8 @@ def _svg(panels: Sequence[Callable[[Axes], None]], height: float, ink: str) -> s
     """Draw once; the same figure gives the same text."""
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = dict.fromkeys(inked, ink) | {"font.size": 10}
-    with mpl.rc_context(style | {"svg.hashsalt": "cgn-bench", "svg.fonttype": "none"}):
+    style |= {"svg.hashsalt": "cgn-bench", "svg.fonttype": "none", "text.parse_math": False}
+    with mpl.rc_context(style):
         n_columns = min(len(panels), N_COLUMNS)
         n_rows = -(-len(panels) // n_columns)
         size = (6.4 if n_columns == 1 else 4.0 * n_columns, height * n_rows)

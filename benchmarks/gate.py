@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.cells import csv_text
 from benchmarks.comparison import Difference, compare, holm
 from benchmarks.evaluate import score_suite
 from benchmarks.leaderboard import leaderboard, read_runs
@@ -216,12 +217,14 @@ def earlier(results: Path, revision: str) -> Iterator[Path]:
     Raises:
         ValueError: If git knows no such revision, or the folder was not in it.
     """
-    archive = subprocess.run(
-        ["git", "-C", str(results), "archive", "--format=tar", revision, "."], capture_output=True
-    )
+    commit = _git(results, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    if commit.returncode:
+        raise ValueError(f"git has no {results} at {revision!r}: {_said(commit)}")
+    sha1 = commit.stdout.decode().strip()
+    # What reaches this command is git's own word: one that begins with "-" would be an option.
+    archive = _git(results, "archive", "--format=tar", sha1, "--", ".")
     if archive.returncode:
-        reason = archive.stderr.decode(errors="replace").strip()
-        raise ValueError(f"git has no {results} at {revision!r}: {reason}")
+        raise ValueError(f"git has no {results} at {revision!r}: {_said(archive)}")
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
             tar.extractall(folder, filter="data")
@@ -238,6 +241,19 @@ def summary(problems: Sequence[str], leaderboards: str) -> str:
     found = [f"- {problem}" for problem in problems] or ["All rows hold."]
     title = f"Benchmark: {len(problems)} problem{'s' * (len(problems) != 1)}"
     return "\n".join([f"### {title}", "", *found, "", leaderboards, ""])
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Ask git about the repository that a folder lies in."""
+    try:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True)
+    except FileNotFoundError:
+        raise ValueError("an earlier state comes out of git, which is not installed here") from None
+
+
+def _said(answer: subprocess.CompletedProcess[bytes]) -> str:
+    """What git gave as the reason."""
+    return answer.stderr.decode(errors="replace").strip()
 
 
 def _doubled(runs: pd.DataFrame) -> Iterator[str]:
@@ -294,7 +310,7 @@ def _stale(results: Path, runs: pd.DataFrame, suite: Suite) -> Iterator[str]:
 
 def _differs(path: Path, table: pd.DataFrame) -> Iterator[str]:
     """The first line of a file that is not what a table of the rows says."""
-    expected = table.to_csv(index=False, lineterminator="\n").splitlines()
+    expected = csv_text(table).splitlines()
     there = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if not there and len(expected) == 1:
         return

@@ -13,8 +13,8 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -24,12 +24,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 
+from benchmarks.cells import csv_text, guarded, unguarded
 from benchmarks.predictions import Run
 from benchmarks.scores import Score, mean
 from benchmarks.suite import Suite
 from benchmarks.tables import percent
+from cgn.io.locks import locked
+from cgn.io.writing import write_text
 from cgn.precision import described
 
 
@@ -86,6 +88,20 @@ def environment(device: torch.device | str) -> dict[str, str]:
     }
 
 
+@contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Let no other process write to a folder of results inside the block.
+
+    Whoever writes several files that belong together, or reads them, does it in here. Where there
+    is no such folder, or nothing can be written, there is nobody to keep out.
+    """
+    if not results.is_dir() or not os.access(results, os.W_OK):
+        yield
+        return
+    with locked(results / "runs.csv"):
+        yield
+
+
 def append(rows: Iterable[Row], results: Path) -> int:
     """Add rows to `runs.csv`; what is there stays as it is, byte for byte.
 
@@ -106,7 +122,7 @@ def append(rows: Iterable[Row], results: Path) -> int:
     """
     results.mkdir(parents=True, exist_ok=True)
     path = results / "runs.csv"
-    with FileLock(results / ".runs.lock"):
+    with alone(results):
         runs = read_runs(results)
         newest = runs.drop_duplicates(_SLOT, keep="last").set_index(_SLOT)[_RESULT].to_dict("index")
         new = [row for row in rows if not _repeats(row, newest)]
@@ -114,11 +130,12 @@ def append(rows: Iterable[Row], results: Path) -> int:
             header = ",".join(COLUMNS) + "\n"
             old = path.read_text() if path.exists() else header
             if not old.startswith(header):  # written before some column existed
-                old = runs.to_csv(index=False, lineterminator="\n")
+                old = csv_text(runs)
             text = io.StringIO()
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writerows(asdict(row) for row in new)
-            write_whole(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
+            cells = (asdict(row).items() for row in new)
+            writer.writerows({name: guarded(cell) for name, cell in row} for row in cells)
+            write_text(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
     return len(new)
 
 
@@ -152,7 +169,7 @@ def read_runs(results: Path) -> pd.DataFrame:
         runs["generator_seed"] = ""
     if list(runs.columns) != COLUMNS:
         raise ValueError(f"{path} has other columns than {COLUMNS}; restore it from git")
-    return runs
+    return runs.assign(**{name: runs[name].map(unguarded) for name in _TEXT})
 
 
 def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
@@ -225,12 +242,12 @@ def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
         The files written.
     """
     written = []
-    with FileLock(results / ".runs.lock"):
+    with alone(results):
         runs = read_runs(results)
         for suite in suites:
             if (runs["suite"] == suite.name).any():
                 path = results / f"{suite.name}.csv"
-                write_whole(path, leaderboard(runs, suite).to_csv(index=False, lineterminator="\n"))
+                write_text(path, csv_text(leaderboard(runs, suite)))
                 written.append(path)
     return written
 
@@ -344,23 +361,6 @@ def _same(cell: Any, stored: Any) -> bool:
     if isinstance(cell, float):
         return math.isclose(cell, stored, rel_tol=1e-12) or (cell != cell and stored != stored)
     return bool(cell == stored)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all.
-
-    Args:
-        path: The file, in a folder that is there.
-        text: All of it.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 @cache

@@ -6,9 +6,7 @@ How predictions come about is not here: see `benchmarks.evaluate`.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.suite import Suite
+from benchmarks.terminal import printable
+from cgn.io.locks import short_name
+from cgn.io.writing import written
 
 # Narrow types, for the files lie in git.
 SCHEMA = pa.schema(
@@ -92,22 +93,15 @@ def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
         raise ValueError(f"these are no predictions: {error}") from None
     table = table.replace_schema_metadata({_KEY: json.dumps(asdict(run))})
     repeated = [name for name in schema.names if name not in _COUNTED]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
+    with written(path) as place:
         pq.write_table(
             table,
-            temporary,
+            place,
             compression="zstd",
             compression_level=19,
             use_dictionary=repeated,
             column_encoding=_COUNTED,
         )
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[pd.DataFrame, Run]:
@@ -172,6 +166,9 @@ def predictions_path(
 ) -> Path:
     """Return where the predictions of a model with one seed lie; those of a `View` have its name.
 
+    Raises:
+        ValueError: If a name would lead out of the folder of results.
+
     Example:
         >>> predictions_path(Path("results"), "in9", "embedded", "shipped:cgn/shape", 0).as_posix()
         'results/predictions/in9/embedded/shipped--cgn__shape/seed0.parquet'
@@ -187,6 +184,14 @@ def _further(name: str) -> pa.Field | None:
 
 
 def _folder(results: Path, suite: str, source: str, model: str) -> Path:
-    """Where the predictions of a model lie, under a name that every system takes for a folder."""
-    name = model.replace("/", "__").replace(":", "--")
-    return results / "predictions" / suite / source / name
+    """Where the predictions of a model lie, under a name that every system takes for a folder.
+
+    Raises:
+        ValueError: If a name would lead out of the folder of results.
+    """
+    plain = printable(model).replace("/", "__").replace(":", "--").replace("\\", "--")
+    folders = suite, source, short_name(plain)
+    for name in folders:
+        if name in ("", ".", "..") or {"/", "\\"} & set(name):
+            raise ValueError(f"{name!r} is no name of a suite, a source or a model")
+    return results.joinpath("predictions", *folders)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Progress
 
+from benchmarks.terminal import PlainConsole, printable
 from cgn.distributed import here
 
 Update = Callable[..., None]
@@ -26,8 +27,8 @@ def progress_bars() -> Progress:
         A context manager. It writes to standard error, if that is a terminal, and in the first
         of several processes.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    errors = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    errors = PlainConsole(stderr=True)
     return Progress(
         *columns,
         TimeRemainingColumn(),
@@ -48,7 +49,7 @@ def bar(bars: Progress, description: str) -> Iterator[Update]:
     Yields:
         What to call with steps done and steps in all; anything after these counts for nothing.
     """
-    task = bars.add_task(description, total=None)
+    task = bars.add_task(printable(description), total=None)
 
     def update(done: int, total: int, *_: object) -> None:
         bars.update(task, completed=done, total=total)

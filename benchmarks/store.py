@@ -10,22 +10,32 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import tempfile
+import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.archives import require_room, unpack
+from benchmarks.archives import OTHER_FOLDER, unpack
 from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
+from cgn.io.errors import write_errors
+from cgn.io.locks import locked
+from cgn.io.writing import require_room, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
+OF_CONNECTIONS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+)
 PINS = "pins.json"  # what files without a published checksum were at their first download
 
 
@@ -205,15 +215,22 @@ def fetch(
     folder = root / data.name
     if folder.is_dir():
         _require_whole(data, folder)
+        _remove_unpacked(data, root)
         return folder
     if not data.downloads:
         raise ValueError(f"{data.name} cannot be fetched: {data.by_hand}; then move it to {folder}")
     if offline:
         raise ValueError(f"{data.name} is not in {root}, and --offline connects nowhere")
-    root.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not folder.is_dir():  # else another process has fetched it meanwhile
+            _make(data, root, progress)
+    return folder
+
+
+def _make(data: DataSet, root: Path, progress: Progress) -> None:
+    """Download, unpack and check official data."""
     files = [_download(each, root, progress) for each in data.downloads]
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{data.name}-") as temporary:
-        fresh = Path(temporary) / data.name
+    with written(root / data.name) as fresh:
         fresh.mkdir()
         try:
             for file in files:
@@ -226,10 +243,15 @@ def fetch(
             raise
         for each, file in zip(data.downloads, files, strict=True):
             _pin(each, file, root)
-        fresh.replace(folder)
     for file in files:
         file.unlink()
-    return folder
+
+
+def _remove_unpacked(data: DataSet, root: Path) -> None:
+    """Remove archives that an interruption left beside what was unpacked from them."""
+    for each in data.downloads:
+        if not _differs(root / each.name, _pinned(each, root)):
+            (root / each.name).unlink()
 
 
 def _require_whole(data: DataSet, folder: Path) -> None:
@@ -275,17 +297,14 @@ def _download(download: Download, root: Path, progress: Progress) -> Path:
     for url in download.urls if not path.is_file() else ():
         try:
             _fetch_rest(url, part, download.size_bytes, progress)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+        except OF_CONNECTIONS as error:
             failures.append(f"{url}: {error}")
             continue
-        except OSError as error:
-            if isinstance(error, ConnectionError):
-                failures.append(f"{url}: {error}")
-                continue
-            raise ValueError(
-                f"cannot write {part}: {error.strerror}; make room, and run this again to go on"
-            ) from None
+        except OSError:
+            with write_errors(part):
+                raise
         part.replace(path)
+        _version_file(part).unlink(missing_ok=True)
         break
     if not path.is_file():
         raise ValueError(
@@ -301,13 +320,18 @@ def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress
     """Fetch what is missing of a file, in chunks, each of which is kept if the next fails.
 
     Raises:
-        OSError: If the connection or the disk fails.
+        OSError: If the connection fails.
+        WriteError: If the disk does.
         http.client.IncompleteRead: If the server ends early.
     """
     done = part.stat().st_size if part.is_file() else 0
     if size_bytes is not None and done == size_bytes:
         return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    version = _version_file(part)
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and version.is_file():  # of another version nothing is taken up
+        headers["If-Range"] = version.read_text(encoding="utf-8")
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
@@ -316,17 +340,34 @@ def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress
         raise
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
-            done = 0  # the server knows no ranges
+            done = 0  # the server knows no ranges, or has another version by now
+            _note_version(version, response.headers)
         length = response.headers["Content-Length"]
         total = done + int(length) if length else 0
-        require_room(part.parent, total - done)
-        with part.open("ab" if done else "wb") as file:
+        require_room(part.parent, total - done, OTHER_FOLDER)
+        with write_errors(part):
+            file = part.open("ab" if done else "wb", buffering=0)
+        with file:
             while chunk := response.read(CHUNK_BYTES):
-                file.write(chunk)
+                with write_errors(part):
+                    write_all(file, chunk)
                 done += len(chunk)
                 progress(done, total)
     if total and done < total:
         raise http.client.IncompleteRead(b"", total - done)
+
+
+def _version_file(part: Path) -> Path:
+    """Where it is noted of which version of a file a part is."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _note_version(file: Path, headers: Mapping[str, str]) -> None:
+    """Note of which version a part is, if the server says so."""
+    file.unlink(missing_ok=True)
+    tag = headers["ETag"] or ""
+    if version := headers["Last-Modified"] if tag.startswith("W/") or not tag else tag:
+        write_text(file, version)
 
 
 def _differs(path: Path, download: Download) -> str:
@@ -361,7 +402,6 @@ def _pin(download: Download, path: Path, root: Path) -> None:
         return
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    pins = _pins(root) | {download.name: {"size_bytes": path.stat().st_size, "sha256": sha256}}
-    temporary = root / f"{PINS}.part"
-    temporary.write_text(json.dumps(pins, indent=2) + "\n")
-    temporary.replace(root / PINS)
+    pin = {"size_bytes": path.stat().st_size, "sha256": sha256}
+    with locked(root / PINS):
+        write_text(root / PINS, json.dumps(_pins(root) | {download.name: pin}, indent=2) + "\n")

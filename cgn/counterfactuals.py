@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 from cgn.cache import cache_key, open_or_make
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
+from cgn.io.writing import written
 from cgn.memory import images_at_once, in_batches
 from cgn.model import CGN, Noise, Parts, compose, weights_sha256
 from cgn.precision import evaluating, of_cache
@@ -398,5 +399,5 @@ def sheet(
 
 def write_png(image: Tensor, path: Path) -> None:
     """Write one image, (3, H, W) in [0, 1], to a PNG file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_bytes(image).movedim(0, -1).numpy()).save(path)
+    with written(path) as place:
+        Image.fromarray(to_bytes(image).movedim(0, -1).numpy()).save(place, "png")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch.nn.functional import pad
 
 from cgn.io.schema import checked
 from cgn.io.weights import read_safetensors
+from cgn.io.writing import written
 from cgn.transfer import sent, sent_ahead
 
 TOGETHER = 8  # batches that are read at once on a CPU, so that they keep all its cores busy
@@ -216,6 +215,10 @@ class ImageSet:
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name all that decides what `read` gives, and the labels; it may move with versions."""
+        return self.sha256()
+
     def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
         """Write the set to one safetensors file, atomically.
 
@@ -373,19 +376,12 @@ def concatenate(sets: list[ImageSet]) -> ImageSet:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
     """Write tensors and a JSON-able header to a safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        plain = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
-        save_file(plain, temporary, {"json": json.dumps(metadata)})
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    with written(path) as place:
+        save_file(plain, place, {"json": json.dumps(metadata)})
 
 
 def load_tensors(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -216,7 +216,7 @@ def find_objects_cached(
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
-    parts: dict[str, object] = {"train_sha256": images.sha256()} | of_cache(device)
+    parts: dict[str, object] = {"train": images.fingerprint()} | of_cache(device)
     key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
 
     def make(path: Path) -> None:
@@ -259,7 +259,7 @@ def abduct_cached(
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
-        "train_sha256": images.sha256(),
+        "train": images.fingerprint(),
         "n": n,
         "seed": seed,
         "lent": lent,

@@ -15,12 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from cgn.io.weights import read_checkpoint, restoring
+from cgn.io.writing import written
+from cgn.ranges import LOSS_WEIGHT, require
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
 class Weights:
     """How much each loss counts: a frozen dataclass whose fields are the names of the losses."""
+
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            require(f"the weight of {name}", weight, LOSS_WEIGHT)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Sum the terms by their weights; one of weight 0 may be missing.
@@ -194,8 +200,6 @@ def descend(adam: torch.optim.Optimizer, loss: Tensor, *, keep_graph: bool = Fal
 
 
 def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a state atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Write a state as a whole or not at all."""
+    with written(path) as place:
+        torch.save(state, place)

@@ -151,12 +151,12 @@ def masks_from_boxes_cached(
     Returns:
         As from `masks_from_boxes`.
     """
-    parts: dict[str, object] = {"images_sha256": images.sha256(), "boxes": boxes.tolist()}
+    parts: dict[str, object] = {"images": images.fingerprint(), "boxes": boxes.tolist()}
     parts["opencv"] = opencv().__version__
 
     def make(path: Path) -> None:
         masks = masks_from_boxes(images, boxes, progress=progress)
-        save_tensors(path, {"masks": masks}, {"images_sha256": parts["images_sha256"]})
+        save_tensors(path, {"masks": masks}, {"images": parts["images"]})
 
     path = cache / f"masks-{cache_key(parts, [Path(__file__)])}.safetensors"
     return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)

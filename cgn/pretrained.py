@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, empty, prepared
+from cgn.io.downloads import download
 from cgn.io.weights import read_state
+from cgn.paths import user_path
 from cgn.u2net import U2Net
 
 # Tried in order: `hub:OWNER/NAME/FILE` of the Hugging Face hub, or a URL. Of the larger two no copy
@@ -52,7 +54,7 @@ def fetch(source: str, folder: Path | None = None) -> Path:
         return _from_hub(source)
     if urlsplit(source).scheme in ("http", "https", "file"):
         return _from_url(source, folder)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give a path, hub:OWNER/NAME/FILE, or a URL")
     return path
@@ -64,7 +66,7 @@ def _from_hub(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     parts = source.removeprefix("hub:").split("/", 2)
-    if len(parts) != 3:
+    if len(parts) != 3 or {"", ".", ".."} & set("/".join(parts).split("/")):
         raise ValueError(f"{source} is not of the form hub:OWNER/NAME/FILE")
     try:
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
@@ -75,11 +77,13 @@ def _from_hub(source: str) -> Path:
 def _from_url(source: str, folder: Path | None) -> Path:
     """Get a file behind a URL, in one piece or not at all."""
     folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlsplit(source).path).name
+    name = Path(urlsplit(source).path).name
+    if name in ("", ".."):
+        raise ValueError(f"{source} names no file; give the address of one")
+    path = folder / name
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(source, str(path), progress=False)
+            download(source, path)
         except OSError as error:
             raise ValueError(
                 f"cannot fetch {source} ({error}); fetch it by other means and give its path"

@@ -223,7 +223,7 @@ def cut_out_cached(
 def _key(images: ImageSet, masks: Tensor, settings: dict[str, object]) -> str:
     """Hash all that decides what is made of images and masks."""
     parts = settings | {
-        "images_sha256": images.sha256(),
+        "images": images.fingerprint(),
         "masks_sha256": hashlib.sha256(masks.contiguous().numpy().data).hexdigest(),
         "opencv": opencv().__version__,
     }

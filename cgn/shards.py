@@ -12,8 +12,8 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +24,19 @@ from torch import Tensor
 from cgn.counterfactuals import choose_classes
 from cgn.decoding import decode
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, stacked
-from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.files import DECODERS, ImageFiles, decoders, stacked
+from cgn.graphs import Captured
+from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
+from cgn.io.locks import locked
+from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
+from cgn.ranges import require_in_range
+from cgn.transfer import sent
 
 MANIFEST = "set.json"
 IMAGE = "image"
+LEAST_BYTES_A_PIXEL = 0.05  # of JPEG files, so that a set that can never fit is found at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +56,7 @@ class SetConfig:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        if min(self.n, self.shard_size) < 1:
-            raise ValueError(f"n and shard_size must be positive, got {self.n}, {self.shard_size}")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self)
         if self.image_format not in ("jpeg", "png"):
             raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
 
@@ -104,18 +107,35 @@ def generate(
         progress: Called with images done or found, and images in all, of this process.
 
     Raises:
-        ValueError: If the folder holds another set.
+        ValueError: If the folder holds another set, or the disk has no room for this one.
+        WriteError: If nothing can be written there.
     """
-    about = asdict(config) | {"weights_sha256": weights_sha256(cgn)}
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "dtype": str(dtype)}
     if team.leads:
-        _claim(folder, about)
+        _claim(folder, asdict(config) | drawn_with)
+        lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
+        lacking = [name for name in lacking if not (folder / name).is_file()]
+        n_pixels = len(lacking) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
+        require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
     team.wait()
     fast = cgn.for_sampling(dtype).to(device)
+
+    def draw(noise: Tensor, *labels: Tensor) -> Tensor:
+        return to_bytes(fast.draw(noise, Factors(*labels), config.truncation).image())
+
+    captured = Captured(draw)
+
+    def pixels(*given: Tensor) -> Tensor:
+        # A smaller last batch of a shard does not fit the graph, and must not become one.
+        call = captured if len(given[0]) == batch_size else draw
+        return call(*(sent(each, torch.device(device)) for each in given)).cpu()
+
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
         path = folder / config.shard_name(shard)
-        if not path.is_file():
-            _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
+        with locked(path):  # against processes of another team
+            if not path.is_file():
+                _write(_rows(pixels, cgn.config, config, shard, batch_size), path)
         if progress is not None:
             progress(done, len(own))
     team.wait()
@@ -124,38 +144,37 @@ def generate(
 def _claim(folder: Path, about: dict[str, Any]) -> None:
     """Note in the folder what it holds, or find that it already does."""
     manifest = folder / MANIFEST
-    if manifest.is_file():
+    with locked(manifest):
+        if not manifest.is_file():
+            write_text(manifest, json.dumps(about, indent=2) + "\n")
         there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := sorted(name for name in about if about[name] != there.get(name)):
+        if odd := [name for name in about if about[name] != there.get(name)]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
             )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    part = manifest.with_suffix(".part")
-    part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    part.replace(manifest)
 
 
 @torch.inference_mode()
 def _rows(
-    cgn: ImageNetCGN, config: SetConfig, shard: int, device: torch.device, batch_size: int
+    draw: Callable[..., Tensor], sizes: ImageNetConfig, config: SetConfig, shard: int, at_once: int
 ) -> dict[str, list[Any]]:
-    """Draw one shard, as columns."""
+    """Draw one shard, as columns; while a batch is drawn the one before it is encoded."""
     first = shard * config.shard_size
     n = min(config.shard_size, config.n - first)
     seed = shard_seed(config.seed, shard)
     generator = torch.Generator().manual_seed(seed)
-    factors = choose_classes(config.classes, n, cgn.config.n_classes, generator)
-    noise = truncated_noise(n, cgn.config.noise_size, generator, config.truncation)
+    factors = choose_classes(config.classes, n, sizes.n_classes, generator)
+    noise = truncated_noise(n, sizes.noise_size, generator, config.truncation)
     encoded: list[bytes] = []
     with ThreadPoolExecutor(DECODERS) as pool:
-        for index in torch.arange(n).split(batch_size):
-            labels = factors.map(lambda each, i=index: each[i].to(device))  # type: ignore[misc]
-            parts = cgn.draw(noise[index].to(device), labels, config.truncation)
-            pixels = to_bytes(parts.image()).movedim(1, -1).cpu().numpy()
-            encoded += pool.map(lambda image: _encode(image, config), pixels)
+        encoding: list[Future[bytes]] = []
+        for index in torch.arange(n).split(at_once):
+            pixels = draw(noise[index], *(labels[index] for labels in factors))
+            encoded += [each.result() for each in encoding]
+            images = pixels.movedim(1, -1).numpy()
+            encoding = [pool.submit(_encode, image, config) for image in images]
+        encoded += [each.result() for each in encoding]
     return {
         IMAGE: [{"bytes": each, "path": None} for each in encoded],
         **{name: labels.tolist() for name, labels in factors._asdict().items()},
@@ -182,9 +201,8 @@ def _write(columns: dict[str, list[Any]], path: Path) -> None:
     numbers = dict.fromkeys((*Factors._fields, "id", "seed"), datasets.Value("int64"))
     features = {IMAGE: datasets.Image(), **numbers, "sha256": datasets.Value("string")}
     table = pa.table(columns, schema=datasets.Features(features).arrow_schema)
-    part = path.with_name(path.name + ".part")
-    parquet.write_table(table, part, row_group_size=100)
-    part.replace(path)
+    with written(path) as place:
+        parquet.write_table(table, place, row_group_size=100)
 
 
 class ImageShards(ImageSet):
@@ -216,8 +234,7 @@ class ImageShards(ImageSet):
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
         names = [f"image {row} of the set of counterfactuals" for row in rows]
-        with ThreadPoolExecutor(DECODERS) as pool:
-            return stacked(list(pool.map(decode, files, names)))
+        return stacked(list(decoders().map(decode, files, names)))
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""
@@ -252,8 +269,7 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
     about = json.loads(manifest.read_text(encoding="utf-8"))
-    about.pop("weights_sha256")
-    config = SetConfig(**about)
+    config = SetConfig(**{each.name: about[each.name] for each in fields(SetConfig)})
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,8 @@ from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
 from cgn.images import ImageSet, load_tensors, save_tensors
 from cgn.io.weights import misfit, read_checkpoint, restoring
-from cgn.loop import seeded
+from cgn.io.writing import require_room
+from cgn.loop import seeded, write_checkpoint
 from cgn.model import weights_sha256
 from cgn.precision import bfloat16_pays, evaluating, training
 from classifiers.batches import batches_of
@@ -40,6 +38,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     checkpoint: Path | None = None,
+    keep: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """Fit a recipe to its training images.
 
@@ -56,6 +55,7 @@ def fit(
         device: Where it runs; bytes are moved there before they become floats.
         progress: Called after each step with steps done and steps in all.
         checkpoint: File kept up to date during the fit and resumed from if it is there.
+        keep: Called in the leading process with what is returned, before the checkpoint goes.
 
     Returns:
         The network on the CPU, in evaluation mode. One seed gives the same weights on one CPU,
@@ -75,9 +75,13 @@ def fit(
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     with seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
-        origin = _origin(recipe, own, n_classes, seed)
-        if checkpoint is not None and checkpoint.is_file():
-            run.restore(checkpoint, origin)
+        origin = ""
+        if checkpoint is not None:
+            key = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
+            origin = f"{key} {weights_sha256(run.network)}"
+            require_room(checkpoint.parent, _bytes_of_a_checkpoint(run.network))
+            if checkpoint.is_file():
+                run.restore(checkpoint, origin)
         for batches in batches_of(
             recipe, own, predictions, range(run.step, steps), generator, seed, run.device
         ):
@@ -87,8 +91,11 @@ def fit(
             if progress is not None:
                 progress(run.step, steps)
         network = run.result()
-    if checkpoint is not None and here().leads:
-        checkpoint.unlink(missing_ok=True)
+    if here().leads:
+        if keep is not None:
+            keep(network)
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
     return network
 
 
@@ -174,11 +181,7 @@ class Fitting:
         """Write all that is needed to go on, atomically; `origin` says what is being fitted."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"step": self.step, "origin": origin, "torch": torch.get_rng_state()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        write_checkpoint(state, path)
 
     def restore(self, path: Path, origin: str) -> None:
         """Take up what `save` wrote.
@@ -227,13 +230,9 @@ def freeze_norms(network: nn.Module) -> None:
             module.eval()
 
 
-def _origin(recipe: Recipe, sets: Mapping[str, ImageSet], n_classes: int, seed: int) -> str:
-    """Hash what a checkpoint belongs to; of the images their labels, for they may be many."""
-    digest = hashlib.sha256()
-    for images in sets.values():
-        for labels in images.factors:
-            digest.update(labels.contiguous().numpy().data)
-    return cache_key([_described(recipe), digest.hexdigest(), n_classes, seed], [])
+def _bytes_of_a_checkpoint(network: nn.Module) -> int:
+    """How much a checkpoint takes at least: weights, and what the optimiser keeps of each."""
+    return 2 * sum(weight.nbytes for weight in network.parameters())
 
 
 def _size_px(sets: Mapping[str, ImageSet]) -> int:
@@ -282,8 +281,11 @@ def fit_cached(
         network.load_state_dict(tensors)
         return network
 
+    def save(network: nn.Module) -> None:
+        save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
+
     def make(path: Path) -> None:
-        network = fit(
+        fit(
             recipe,
             sets,
             n_classes=n_classes,
@@ -291,8 +293,8 @@ def fit_cached(
             device=device,
             progress=progress,
             checkpoint=path.with_suffix(".checkpoint"),
+            keep=save,
         )
-        save_tensors(path, network.state_dict(), {"recipe": repr(recipe), "seed": seed})
 
     network = open_or_make(path, open_, make)
     return network, weights_sha256(network)
@@ -307,9 +309,9 @@ def _key(
     device: torch.device | str,
 ) -> str:
     """Hash all that decides the weights."""
-    hashes = {name: sets[name].sha256() for name in recipe.trains_on}
+    shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, bfloat16_pays(device)
-    parts = [_described(recipe), hashes, n_classes, seed, kind]
+    parts = [_described(recipe), shown, n_classes, seed, kind]
     return cache_key(parts, Path(__file__).parent.glob("*.py"))
 
 

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import IMAGENET, Preprocessing
+from cgn.io.downloads import download
+from cgn.io.writing import write_text
 from cgn.model import weights_sha256
 from classifiers.architectures import (
     OPTIONS,
@@ -232,11 +234,7 @@ def _load_geirhos(name: str) -> Pretrained:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     digits = path.name.removesuffix(".pth.tar").rpartition("-")[2]
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _fetched(
-            f"geirhos:{name}",
-            lambda: torch.hub.download_url_to_file(url, str(path), digits, progress=False),
-        )
+        _fetched(f"geirhos:{name}", lambda: download(url, path, digits))
     _require_pinned(path, digits)
     network = fill("tv:resnet50@IMAGENET1K_V1", path).network
     return _prepared(f"geirhos:{name}", network, Front(IMAGENET))
@@ -247,7 +245,7 @@ def _require_pinned(path: Path, digits: str) -> None:
     sha256 = _sha256(path)
     pin = path.with_name(f"{path.name}.sha256")
     if not pin.is_file() and sha256.startswith(digits):
-        pin.write_text(f"{sha256}\n")
+        write_text(pin, f"{sha256}\n")
     expected = pin.read_text().strip() if pin.is_file() else f"{digits}…"
     if sha256 != expected:
         raise ValueError(

@@ -71,7 +71,7 @@ def load_classifier(path: Path) -> Shipped:
     of_name = {recipe.name: recipe for recipe in RECIPES}
     try:
         network = of_name[str(about["recipe"])].network
-        module = network(about["n_classes"], about["image_size_px"])  # type: ignore[arg-type]
+        module = network(about["n_classes"], about["image_size_px"])
         module.load_state_dict(
             {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         )
@@ -96,7 +96,7 @@ def load_shipped(spec: str, world: str, folder: Path = FOLDER) -> Shipped:
         ValueError: If there is none; the message lists those that are there.
     """
     path = shipped_path(spec.removeprefix(PREFIX), world, folder)
-    if not path.is_file():
+    if path.parent != folder or not path.is_file():
         there = ", ".join(sorted(each.stem for each in folder.glob("*.safetensors")))
         raise ValueError(f"no classifier {spec} of {world} is shipped, only: {there or 'none'}")
     return load_classifier(path)

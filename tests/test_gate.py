@@ -225,7 +225,10 @@ def test_predictions_on_other_images_are_not_compared(results: Path, before: Pat
     assert check_regression(before, results, SUITES) == []
 
 
-def test_an_earlier_state_comes_out_of_git_and_an_unknown_one_is_refused(results: Path) -> None:
+@pytest.fixture
+def repository(results: Path) -> Path:
+    """The folder of results in a repository, all of it in one commit."""
+
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
         subprocess.run(["git", "-C", results, *identity, *arguments], check=True)
@@ -233,16 +236,40 @@ def test_an_earlier_state_comes_out_of_git_and_an_unknown_one_is_refused(results
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message", "rows")
-    run_model(results, PREDICTIONS, seed=2)
-    with earlier(results, "HEAD") as there:
+    return results
+
+
+def test_an_earlier_state_comes_out_of_git(repository: Path) -> None:
+    run_model(repository, PREDICTIONS, seed=2)
+    with earlier(repository, "HEAD") as there:
         assert len(list(there.rglob("*.parquet"))) == 2
-        assert check_history(there, results) == []
+        assert check_history(there, repository) == []
     assert not there.exists()
-    with (
-        pytest.raises(ValueError, match=r"git has no .* at 'nowhere'"),
-        earlier(results, "nowhere"),
-    ):
+
+
+@pytest.mark.parametrize(
+    "revision",
+    [
+        "nowhere",
+        "",
+        "--output=stolen",
+        "--exec=touch stolen",
+        "--remote=.",
+        "HEAD:runs.csv",
+        "HEAD --output=stolen",
+        "-",
+        "--end-of-options",
+        "HEAD\nHEAD",
+        "HEAD^{tree}",
+    ],
+)
+def test_what_is_no_revision_is_refused_and_reaches_git_as_nothing_else(
+    repository: Path, revision: str
+) -> None:
+    before = sorted(repository.rglob("*"))
+    with pytest.raises(ValueError, match=r"git has no .* at "), earlier(repository, revision):
         pass
+    assert sorted(repository.rglob("*")) == before
 
 
 def test_the_summary_lists_problems_and_leaderboards() -> None:

@@ -132,7 +132,7 @@ def test_a_file_without_a_cgn_and_one_of_another_size_are_refused(tmp_path: Path
     cgn = tiny_cgn()[0]
     cgn.save(tmp_path / "cgn.safetensors", {})
     tensors, about = load_tensors(tmp_path / "cgn.safetensors")
-    about["imagenet_cgn"]["width"] = 8  # type: ignore[index]
+    about["imagenet_cgn"]["width"] = 8
     save_tensors(tmp_path / "cgn.safetensors", tensors, about)
     with pytest.raises(ValueError, match="weights and config differ"):
         ImageNetCGN.load(tmp_path / "cgn.safetensors")
@@ -222,8 +222,12 @@ def test_what_cannot_be_had_is_said_with_all_places_that_were_tried(tmp_path: Pa
         ValueError, match=r"there is no file .*a\.bin.*; cannot fetch file:.*b\.bin"
     ):
         load_biggan([str(tmp_path / "a.bin"), (tmp_path / "b.bin").as_uri()])
-    with pytest.raises(ValueError, match="not of the form hub:OWNER/NAME/FILE"):
-        fetch("hub:somewhere")
+    for source in ("hub:somewhere", "hub:a/b/../../c.pth", "hub:../b/c.pth", "hub:a/b/"):
+        with pytest.raises(ValueError, match="not of the form hub:OWNER/NAME/FILE"):
+            fetch(source)
+    for url in ("https://example.org", "https://example.org/", "https://example.org/.."):
+        with pytest.raises(ValueError, match="names no file; give the address of one"):
+            fetch(url, tmp_path)
     with pytest.raises(ValueError, match="published BigGANs draw 128, 256, 512 pixels, not 64"):
         load_biggan(size_px=64)
 

@@ -50,9 +50,12 @@ def test_the_library_is_silent(path: Path) -> None:
     assert "print" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     # A table of rich's is laid out, but nobody sees it before it is printed.
     modules = imported_modules(ast.parse(path.read_text())) - {"rich.table"}
-    # Progress bars are drawn in one file, and only where bench.py opens a display of them.
+    # Progress bars are drawn in one file, and only where bench.py opens a display of them; how
+    # anything is shown is decided in one other.
     if path == ROOT / "benchmarks" / "progress.py":
         modules -= {"rich.console", "rich.progress"}
+    if path == ROOT / "benchmarks" / "terminal.py":
+        modules -= {"rich.console", "rich.text"}
     assert not [name for name in modules if name.split(".")[0] == "rich"]
 
 
@@ -64,6 +67,21 @@ def test_only_the_command_line_opens_a_display(path: Path) -> None:
 
 def test_the_command_line_joins_all_three() -> None:
     assert set(MAY_IMPORT) <= imported(ast.parse((ROOT / "bench.py").read_text()))
+
+
+def test_all_that_is_printed_goes_through_what_escapes_it() -> None:
+    tree = ast.parse((ROOT / "bench.py").read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    printing = [f.name for f in functions if "print" in called(f)]
+    assert printing == ["say"]
+    for path in (*FILES, ROOT / "bench.py"):
+        assert "Console" not in called(ast.parse(path.read_text())), f"{path} takes rich's own"
+
+
+def called(tree: ast.AST) -> set[str]:
+    """Names of functions that are called by their bare name."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {call.func.id for call in calls if isinstance(call.func, ast.Name)}
 
 
 def test_no_file_is_called_utils() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from conftest import tiny_images
 from torch import Tensor, nn
 
 from benchmarks.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
-from benchmarks.predictions import SCHEMA, Run, load, load_runs, save
+from benchmarks.predictions import SCHEMA, Run, load, load_runs, predictions_path, save
 from benchmarks.suite import Suite
 from cgn.images import Factors
 
@@ -215,7 +216,7 @@ def test_a_batch_that_the_device_has_no_memory_for_is_halved() -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"precision": torch.float32}, {"precision": torch.bfloat16}])
-def test_a_module_runs_in_the_precision_that_is_asked_for(asked: dict[str, torch.dtype]) -> None:
+def test_a_module_runs_in_the_precision_that_is_asked_for(asked: dict[str, Any]) -> None:
     class Asks(FirstRow):
         """Notes what a matrix product gives."""
 
@@ -238,3 +239,14 @@ def test_columns_are_what_is_said_of_logits_and_labels() -> None:
     table, _ = evaluate(FirstRow(), {"easy": images}, batch_size=7, columns={"rank": right})
     assert table["rank"].tolist() == (table["prediction"] == table["shape"]).astype(int).tolist()
     assert table["rank"].all()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../embedded", "/etc", "a\\b", "official/.."])
+def test_no_name_leads_out_of_the_folder_of_results(name: str) -> None:
+    for names in ((name, "embedded"), ("in9", name)):
+        with pytest.raises(ValueError, match="is no name of a suite, a source or a model"):
+            predictions_path(Path("results"), *names, "erm", 0)
+    model = predictions_path(Path("results"), "in9", "embedded", "../../../erm", 0)
+    assert ".." not in model.parts
+    with pytest.raises(ValueError, match="is no name"):
+        predictions_path(Path("results"), "in9", "embedded", "..", 0)

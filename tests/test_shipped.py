@@ -100,3 +100,14 @@ def test_another_number_of_threads_answers_no_worse(path: Path) -> None:
         torch.set_num_threads(before)
     assert worse_p_value(torch.stack(hits, dim=1).numpy()) > 0.05
     assert hits[0].float().mean() > 2 / len(suite.world.classes)
+
+
+@pytest.mark.parametrize("where", ["../outside", "{folder}/outside", "inside/../../outside", ""])
+def test_no_name_of_a_shipped_classifier_leads_out_of_its_folder(
+    where: str, tmp_path: Path, module: nn.Module
+) -> None:
+    save_classifier(tmp_path / "outside-tiny.safetensors", module, ABOUT)
+    (tmp_path / "weights" / "inside").mkdir(parents=True)
+    spec = f"shipped:{where.format(folder=tmp_path)}"
+    with pytest.raises(ValueError, match="is shipped, only: none"):
+        load_shipped(spec, "tiny", tmp_path / "weights")

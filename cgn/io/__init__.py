@@ -1,1 +1,1 @@
-"""Files that come from elsewhere, read without trust: weights, and what headers say."""
+"""Files: read without trust, written whole or not at all, by one process at a time."""

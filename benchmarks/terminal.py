@@ -1,0 +1,50 @@
+"""The way to the terminal: what users, files and servers say is shown there, and never obeyed.
+
+A terminal takes some characters for orders: to move, to hide, to rename its window. So whatever is
+printed goes through here, and such characters become visible. What is printed is not here: see
+`bench.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+
+def printable(text: str) -> str:
+    r"""Make what a terminal would obey visible, ends of lines among it.
+
+    Args:
+        text: Anything.
+
+    Returns:
+        The text, with an escape in place of each character that is not printed as itself: controls,
+        marks of direction, halves of characters as in names of files that are no Unicode.
+
+    Example:
+        >>> print(printable("a\x1b[2Jb\r\u202ec é"))
+        a\x1b[2Jb\r\u202ec é
+    """
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    """Write a character as Python would in quotes."""
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class PlainConsole(Console):
+    """A console for which strings are words: no markup, no emoji codes, nothing to obey.
+
+    This holds for all that is laid out on it, too: cells, titles, captions.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Turn a string into text that shows it as it is."""
+        return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the program what follows if nobody reads on."""
+        raise BrokenPipeError
