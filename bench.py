@@ -34,6 +34,7 @@ from benchmarks.choices import (
     chosen,
     chosen_config,
     chosen_device,
+    chosen_one,
     chosen_preset,
     chosen_source,
     chosen_suites,
@@ -628,7 +629,7 @@ def train_cgn(options: argparse.Namespace) -> None:
     """Train the CGN of a suite's world; write its weights and a sheet of samples."""
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    suite = chosen_one(options.suite, SUITES, "suite")
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     config = chosen_config(chosen_preset(world), vars(options))
@@ -670,7 +671,7 @@ def train_cgn(options: argparse.Namespace) -> None:
 
 def ship_classifiers(options: argparse.Namespace) -> None:
     """Fit a model on each world's embedded data, write its weights, and score these."""
-    (recipe,) = chosen(options.model, MODELS, "model", {})
+    recipe = chosen_one(options.model, MODELS, "model")
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     check_writable(options.out, "--out")
@@ -956,7 +957,7 @@ def measure_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         show_quality(measure_imagenet(options))
         return
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    suite = chosen_one(options.suite, SUITES, "suite")
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     with progress_bars() as bars:
