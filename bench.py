@@ -35,6 +35,7 @@ from benchmarks.choices import (
     chosen,
     chosen_config,
     chosen_device,
+    chosen_one,
     chosen_preset,
     chosen_source,
     chosen_suites,
@@ -670,8 +671,9 @@ def train_cgn(options: argparse.Namespace) -> None:
     """Train the CGN of a suite's world; write its weights and a sheet of samples."""
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
-    source, world = chosen_source(suite, options), suite.world
+    suite = chosen_one(options.suite, SUITES, "suite")
+    source, device = chosen_source(suite, options), chosen_device(options.device)
+    world = suite.world
     config = chosen_config(chosen_preset(world), vars(options))
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
@@ -683,7 +685,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
             check_place(each, "--out")
         with alone_at(out):
-            scores = train_and_keep(suite, source, images, config, out, options, bars)
+            scores = train_and_keep(suite, source, images, config, out, device, options, bars)
     show_quality(scores)
     say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
 
@@ -694,11 +696,12 @@ def train_and_keep(
     images: ImageSet,
     config: TrainConfig,
     out: Path,
+    device: torch.device,
     options: argparse.Namespace,
     bars: Progress,
 ) -> dict[str, float]:
     """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
-    world, device, started = suite.world, chosen_device(options.device), time.perf_counter()
+    world, started = suite.world, time.perf_counter()
     checkpoint = out.with_suffix(".checkpoint")
     with bar(bars, f"{world.name}: CGN") as update:
         n_classes = len(world.classes)
@@ -726,7 +729,7 @@ def train_and_keep(
 
 def ship_classifiers(options: argparse.Namespace) -> None:
     """Fit a model on each world's embedded data, write its weights, and score these."""
-    (recipe,) = chosen(options.model, MODELS, "model", {})
+    recipe = chosen_one(options.model, MODELS, "model")
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     check_writable(options.out, "--out")
@@ -1027,7 +1030,7 @@ def measure_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         show_quality(measure_imagenet(options))
         return
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    suite = chosen_one(options.suite, SUITES, "suite")
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     with progress_bars() as bars:

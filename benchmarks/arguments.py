@@ -79,6 +79,13 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of printing the usage and leaving."""
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse `--flag=--`, of which the parser would make a list without any word."""
+        value = super()._get_values(action, arg_strings)
+        if action.nargs is None and value == []:
+            self.error(f"argument {'/'.join(action.option_strings)}: expected a word, got '--'")
+        return value
+
 
 def command_line(ensemble: type[Any] | None = None) -> Parser:
     """Make the parser of all commands.
