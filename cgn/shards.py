@@ -253,7 +253,12 @@ class ImageShards(ImageSet):
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
         names = [f"image {row} of the set of counterfactuals" for row in rows]
-        return stacked(list(decoders().map(decode, files, names)))
+        images = list(decoders().map(decode, files, names))
+        for name, image in zip(names, images, strict=True):
+            if image.shape != images[0].shape:
+                sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
+                raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
+        return stacked(images)
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""
