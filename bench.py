@@ -130,15 +130,9 @@ from cgn.distributed import here, own_device, team
 from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
-    IMAGENET_PRESETS,
-    ImageNetTrainConfig,
-    ImageNetTraining,
-    Plan,
-    plan,
-    train_imagenet,
-    without,
-)
+from cgn.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig, without
+from cgn.imagenet_plan import Plan, plan
+from cgn.imagenet_training import ImageNetTraining, train_imagenet
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
 from cgn.io.locks import locked

@@ -24,7 +24,7 @@ from benchmarks.values import (
     word,
 )
 from cgn.critic import VGG_WEIGHTS
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
     ImageNetLossWeights,
