@@ -45,7 +45,7 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
-from benchmarks.evaluate import usual_precision
+from benchmarks.evaluate import probabilities, usual_precision
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -89,6 +89,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.suspicions import suspicions
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -262,6 +263,10 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
         if place.dtype not in (None, usual_precision(place.device)):
             name = f"{name}+{place.precision}"  # so that no row is taken for another precision's
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
+            decide = exam.suite.decide or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+                place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
         names.append(name)
     return names
 
