@@ -50,6 +50,7 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
+from benchmarks.evaluate import probabilities
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -101,6 +102,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.suspicions import suspicions
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -293,6 +295,10 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
+            decide = exam.suite.decide or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+                place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
         names.append(place.named(name))
     return names
 
