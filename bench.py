@@ -112,6 +112,14 @@ from benchmarks.tables import (
     sensitivity_table,
 )
 from benchmarks.terminal import PlainConsole, printable
+from benchmarks.throughput import (
+    append_speeds,
+    measure_all,
+    read_speeds,
+    slower,
+    speeds_markdown,
+    speeds_table,
+)
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
@@ -266,7 +274,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
 
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
-    check_writable(results, "--results")
+    check_place(results / "throughput.csv", "--results")
     read_runs(results)
 
 
@@ -1042,6 +1050,35 @@ def measure_cgn(options: argparse.Namespace) -> None:
     show_quality(scores)
 
 
+def measure_throughput(options: argparse.Namespace) -> int:
+    """Measure speeds, keep and print them; 1 if one failed or is slower than it was."""
+    results: Path = options.results
+    before = read_speeds(results)
+    if options.table:
+        if before.empty:
+            raise ValueError(f"{results} holds no speeds; measure some without --table")
+        for line in speeds_markdown(before).splitlines():
+            say(line)
+        return 0
+    device = chosen_device(options.device)
+    check_place(results / "throughput.csv", "--results")
+    measured = measure_all(device, options.only, options.seconds, quick=options.quick)
+    if measured.speeds and not options.quick:
+        append_speeds(measured.speeds, results)
+    if measured.speeds:
+        console().print(speeds_table(measured.speeds, measured.speeds[0].card))
+    problems = [f"failed: {line}" for line in measured.failed]
+    if options.compare_fail is not None and not options.quick:
+        lines = slower(before, measured.speeds, options.compare_fail)
+        problems += [f"slower: {line}" for line in lines]
+    for problem in problems:
+        say(problem)
+    if measured.skipped or measured.cut:
+        ended = " and one was cut short" if measured.cut else ""
+        say(f"after {options.seconds} s: {measured.skipped} benchmarks were left out{ended}")
+    return int(bool(problems))
+
+
 # Those that keep what they have finished.
 GOES_ON = {"run", "reproduce", "data", "train cgn", "train classifier", "fit", "counterfactuals"}
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -1057,6 +1094,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train classifier": ship_classifiers,
     "fit": fit_ensemble,
     "quality": measure_cgn,
+    "throughput": measure_throughput,
     "counterfactuals": draw_counterfactuals,
 }
 
