@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.keeping import Keeper
 from benchmarks.processes import own_batches, together
 from benchmarks.scores import Estimate, Score
 from benchmarks.suite import EMBEDDED, Column, DataSource, Decide, Suite
@@ -200,6 +201,7 @@ def evaluate_outputs(
     columns: Mapping[str, Column] = NO_COLUMNS,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
+    kept: Keeper | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module that gives several answers classify all images of all variants at once.
 
@@ -215,6 +217,7 @@ def evaluate_outputs(
         columns: As for `evaluate`.
         precision: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
+        kept: Keeps answers while it is under way, and has those of one that was interrupted.
 
     Returns:
         For each output, predictions as from `evaluate`; and images per second for all together.
@@ -237,18 +240,27 @@ def evaluate_outputs(
     module.to(device)
     read = _Reader(module, outputs, decide, columns, n_classes)
     tables = defaultdict(list)
-    started = time.perf_counter()
+    kept = kept or Keeper()
+    started = time.perf_counter() - kept.seconds
     with _evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
         for variant, images in variants.items():
             at_once = min(batch_size or len(images), _at_once(images, device))
             labels = _labels(variant, variants, unchanged).map(lambda own: sent(own, device))
-            batches = images.resident(device).batches(at_once, device=device, part=own_batches())
+            dealt = _dealt(labels, at_once)
+            done = kept.of(variant, [len(told.shape) for told in dealt])
+            if progress is not None and done:
+                progress(sum(len(told.shape) for told in dealt[: len(done)]))
+            part = own_batches(len(done))
+            batches = images.resident(device).batches(at_once, device=device, part=part)
             own = []
-            for (batch, _), told in zip(batches, _dealt(labels, at_once), strict=True):
+            for (batch, _), told in zip(batches, dealt[len(done) :], strict=True):
                 own.append(read(_full(batch, at_once, len(images)), told))
                 if progress is not None:
                     progress(len(batch))
-            answers = together(_brought(own))
+                if kept.due():
+                    done += kept.add(variant, _brought(own))
+                    own = []
+            answers = together(done + _brought(own))
             for name in answers[0]:
                 parts = [answer[name] for answer in answers]
                 tables[name].append(_table(variant, images, parts))

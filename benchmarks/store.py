@@ -14,7 +14,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from benchmarks.suite import DataSource, Suite
 from benchmarks.validation import ARCHIVE, DEVKIT, sort_flat, unpack_sorted
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
 from cgn.io.writing import require_room, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
@@ -407,10 +408,27 @@ def _differs(path: Path, download: Download) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Pin:
+    """What a file without a published checksum was at its first download."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The file of all pins, by names of files."""
+
+    pins: dict[str, Pin]
+
+
 def _pins(root: Path) -> dict[str, dict[str, Any]]:
     """Read what files without a published checksum were at their first download."""
     path = root / PINS
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return asdict(checked(Pins, {"pins": read_json(path)}, path))["pins"]  # type: ignore[no-any-return]
 
 
 def _pinned(download: Download, root: Path) -> Download:

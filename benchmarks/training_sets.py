@@ -239,7 +239,7 @@ def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]
     preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
     if options.images.startswith("hub:"):
         return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
-    return image_folder(Path(options.images).expanduser(), preprocessing)
+    return image_folder(Path(options.images), preprocessing)
 
 
 def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> Tensor:
@@ -261,7 +261,7 @@ def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> 
             "masks go with a folder of images; for a set of the hub name a file with "
             "--counterfactuals"
         )
-    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
+    paths = paths_of_masks(images.paths, Path(options.images), options.masks)
     masks = masks_from_files(
         paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
     )

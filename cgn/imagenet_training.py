@@ -33,6 +33,7 @@ from cgn.loop import Progress, Weights, advance_all, resume, seeded
 from cgn.memory import give_back, on_disk, peak_bytes
 from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
+from cgn.ranges import require_in_range
 from cgn.spectral import iterate, spectral_layers
 from cgn.stopwatch import Stopwatch
 from cgn.transfer import sent
@@ -82,12 +83,7 @@ class ImageNetTrainConfig:
     weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.images_per_step, self.checkpoint_steps) < 1:
-            raise ValueError("steps, images_per_step and checkpoint_steps must be positive")
-        if min(self.batch_size, self.checkpoint_minutes) < 0:
-            raise ValueError("batch_size and checkpoint_minutes must not be negative")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self, but=() if self.batch_size else ("batch_size",))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -22,16 +22,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
 from cgn.decoding import decode, sides
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, stacked
+from cgn.files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
 from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
+from cgn.ranges import require_in_range
 from cgn.transfer import sent
 
 MANIFEST = "set.json"
@@ -56,10 +59,7 @@ class SetConfig:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        if min(self.n, self.shard_size) < 1:
-            raise ValueError(f"n and shard_size must be positive, got {self.n}, {self.shard_size}")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self)
         if self.image_format not in ("jpeg", "png"):
             raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
 
@@ -71,6 +71,21 @@ class SetConfig:
     def shard_name(self, shard: int) -> str:
         """Name of one file."""
         return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(SetConfig):
+    """What the folder of a set says of it.
+
+    Attributes:
+        weights_sha256: Hash of the weights that drew it.
+        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+        dtype: What the maps were computed in; empty in sets of before it.
+    """
+
+    weights_sha256: str
+    drawn_by: str = ""
+    dtype: str = ""
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -113,7 +128,8 @@ def generate(
         ValueError: If the folder holds another set, or the disk has no room for this one.
         WriteError: If nothing can be written there.
     """
-    drawn_with = {"weights_sha256": weights_sha256(cgn), "dtype": str(dtype)}
+    drawn_by = cache_key(asdict(cgn.config), [])
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
     if team.leads:
         _claim(folder, asdict(config) | drawn_with)
         lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
@@ -124,14 +140,14 @@ def generate(
     fast = cgn.for_sampling(dtype).to(device)
 
     def draw(noise: Tensor, *labels: Tensor) -> Tensor:
-        return to_bytes(fast.draw(noise, Factors(*labels), config.truncation).image())
+        return fast.draw(noise, Factors(*labels), config.truncation).image()
 
     captured = Captured(draw)
 
     def pixels(*given: Tensor) -> Tensor:
         # A smaller last batch of a shard does not fit the graph, and must not become one.
         call = captured if len(given[0]) == batch_size else draw
-        return call(*(sent(each, torch.device(device)) for each in given)).cpu()
+        return to_bytes(call(*(sent(each, torch.device(device)) for each in given))).cpu()
 
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
@@ -150,8 +166,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     with locked(manifest):
         if not manifest.is_file():
             write_text(manifest, json.dumps(about, indent=2) + "\n")
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := [name for name in about if about[name] != there.get(name)]:
+        there = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := [name for name in about if about[name] != there[name]]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
@@ -237,8 +253,7 @@ class ImageShards(ImageSet):
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
         names = [f"image {row} of the set of counterfactuals" for row in rows]
-        with ThreadPoolExecutor(DECODERS) as pool:
-            images = list(pool.map(decode, files, names))
+        images = list(decoders().map(decode, files, names))
         for name, image in zip(names, images, strict=True):
             if image.shape != images[0].shape:
                 sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
@@ -261,6 +276,10 @@ class ImageShards(ImageSet):
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name the files, and what decodes them."""
+        return f"{self.sha256()} {DECODED_BY}"
+
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     """Open a set that `generate` wrote.
@@ -277,8 +296,7 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
-    about = json.loads(manifest.read_text(encoding="utf-8"))
-    config = SetConfig(**{each.name: about[each.name] for each in fields(SetConfig)})
+    config = checked(Manifest, read_json(manifest), manifest)
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(

@@ -116,13 +116,20 @@ def run_backward(
     create_graph: bool = False,
     inputs: Any = (),
 ) -> None:
-    """Do what `Tensor.backward` does, under the mode: functions may have to be computed again."""
+    """Do what `Tensor.backward` does, under the mode: functions may have to be computed again.
+
+    What gradients make on their way, as zeros for what was not used, is on the GPU.
+    """
     gradients = torch.autograd._make_grads((tensor,), (gradient,), is_grads_batched=False)
     retain = create_graph if retain_graph is None else retain_graph
     how = {"allow_unreachable": True, "accumulate_grad": True}
     run = torch.autograd.graph._engine_run_backward
-    with mode:
-        run((tensor,), gradients, retain, create_graph, tuple(inputs or ()), **how)
+    before, STATE.inside = STATE.inside, True
+    try:
+        with mode:
+            run((tensor,), gradients, retain, create_graph, tuple(inputs or ()), **how)
+    finally:
+        STATE.inside = before
 
 
 def make(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -285,12 +292,20 @@ def load(file: Any, map_location: Any = None, **given: Any) -> Any:
 
 
 LOAD, SUBMIT, RUN = torch.load, ThreadPoolExecutor.submit, threading.Thread.run
-TAG = torch.serialization.location_tag
+TAG, GROUP = torch.serialization.location_tag, torch._C._group_tensors_by_device_and_dtype
 
 
 def location_tag(storage: Any) -> Any:
     """Say where memory that is being stored was."""
     return "cuda:0" if storage.data_ptr() in STORED else TAG(storage)
+
+
+def group(tensors: Any, with_indices: bool) -> dict[Any, Any]:
+    """Group lists of tensors by device and type, as optimisers do before multi-tensor launches."""
+    return {
+        (CUDA if is_pretended(lists[0][0]) else device, dtype): (lists, indices)
+        for (device, dtype), (lists, indices) in GROUP(tensors, with_indices).items()
+    }
 
 
 def submit(pool: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -349,6 +364,7 @@ def pretended_cuda() -> Iterator[Ledger]:
         stack.enter_context(patch.object(torch.accelerator, "current_stream", Stream))
         found = patch.object(torch.accelerator, "current_accelerator", lambda **given: CUDA)
         stack.enter_context(found)
+        stack.enter_context(patch.object(torch._C, "_group_tensors_by_device_and_dtype", group))
         stack.enter_context(patch.object(torch, "load", load))
         stack.enter_context(patch.object(torch, "Generator", Generator))
         stack.enter_context(patch.object(torch.serialization, "location_tag", location_tag))

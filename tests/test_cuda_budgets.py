@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from imagenet_networks import tiny_biggan, tiny_cgn, tiny_u2net
 from pretended_cuda import pretended_cuda
 from pretended_ledger import Counts, Ledger
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.evaluate import evaluate
 from cgn.abduction import find_objects
@@ -55,7 +56,7 @@ def narrow_features() -> VGGFeatures:
     features = VGGFeatures(None)
     for layer in features.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.weight.data, layer.bias.data = layer.weight[:4, :4], layer.bias[:4]  # type: ignore[index]
+            layer.weight.data, layer.bias.data = layer.weight[:4, :4], layer.bias[:4]  # type: ignore[index, union-attr]
     return features
 
 
@@ -79,28 +80,71 @@ def assert_within(ledger: Ledger, counts: Counts, launches: int, blocking: int, 
     assert within, f"{counts}, budget {launches, blocking, waits}\n{ledger}"
 
 
+def of_world(world: str) -> ImageSet:
+    return images(40, 64 if world == "openmoji-9" else 32)
+
+
 @pytest.mark.parametrize("world", PRESETS)
-def test_a_step_of_a_cgn_keeps_its_budget(ledger: Ledger, world: str) -> None:
-    size_px = 64 if world == "openmoji-9" else 32
-    of = images(40, size_px)
-
+def test_a_step_of_a_cgn_keeps_its_budget_before_it_is_a_graph(ledger: Ledger, world: str) -> None:
     def run(steps: int) -> None:
-        train(of, N_CLASSES, config(world, steps=steps), device="cuda")
+        train(of_world(world), N_CLASSES, config(world, steps=steps), device="cuda")
 
-    assert_within(ledger, difference(ledger, run, 1, 3), 1_300, 5, 0)
-    assert all(
-        value.device.type == "cpu"
-        for value in train(of, N_CLASSES, config(world, steps=1), device="cuda")
-        .state_dict()
-        .values()
+    assert_within(
+        ledger, difference(ledger, run, 1, 3), 520 if world == "openmoji-9" else 500, 0, 0
     )
+
+
+def test_a_step_of_a_cgn_is_a_few_launches_once_it_is_a_graph(ledger: Ledger) -> None:
+    def run(steps: int) -> None:
+        train(images(), N_CLASSES, config("wildlife-mnist", steps=steps), device="cuda")
+
+    assert_within(ledger, difference(ledger, run, 5, 8), 20, 0, 0)
+
+
+def test_the_gpu_learns_what_the_cpu_learns(ledger: Ledger) -> None:
+    curves: dict[str, list[dict[str, float]]] = {"cpu": [], "cuda": []}
+    for device, curve in curves.items():
+        train(
+            images(),
+            N_CLASSES,
+            config("wildlife-mnist", steps=6),
+            device=device,
+            progress=lambda step, steps, terms, curve=curve: curve.append(terms),  # type: ignore[misc]
+        )
+    for here, there in zip(*curves.values(), strict=True):
+        assert here == pytest.approx(there, rel=1e-3, abs=1e-3)
+
+
+def test_a_checkpoint_whose_storages_say_cuda_goes_on_without_a_gpu(tmp_path: Path) -> None:
+    def run(device: str, stop_at: int = 0) -> dict[str, Tensor]:
+        def stop(step: int, steps: int, terms: dict[str, float]) -> None:
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        path, of = (
+            tmp_path / "run.checkpoint",
+            config("wildlife-mnist", steps=4, checkpoint_steps=2),
+        )
+        return train(
+            images(), N_CLASSES, of, device=device, checkpoint=path, progress=stop
+        ).state_dict()
+
+    straight = run("cpu")
+    (tmp_path / "run.checkpoint").unlink()
+    with pretended_cuda(), pytest.raises(KeyboardInterrupt):
+        run("cuda", stop_at=3)
+    with pytest.raises(RuntimeError, match="Attempting to deserialize object on a CUDA device"):
+        torch.load(tmp_path / "run.checkpoint", weights_only=True)
+    resumed = run("cpu")
+    for name, value in straight.items():
+        assert torch.allclose(value, resumed[name], atol=1e-3), name
 
 
 def test_a_step_of_the_gan_keeps_its_budget(ledger: Ledger) -> None:
     def run(steps: int) -> None:
         train_gan(images(), N_CLASSES, config("wildlife-mnist", steps=steps), device="cuda")
 
-    assert_within(ledger, difference(ledger, run, 1, 3), 700, 3, 0)
+    assert_within(ledger, difference(ledger, run, 1, 3), 150, 1, 0)
 
 
 def test_sampling_a_thousand_images_keeps_its_budget(ledger: Ledger) -> None:
@@ -108,7 +152,7 @@ def test_sampling_a_thousand_images_keeps_its_budget(ledger: Ledger) -> None:
     here = sample(cgn, 1_000, seed=0)
     ledger.reset()
     there = sample(cgn, 1_000, seed=0, device="cuda")
-    assert_within(ledger, ledger.counts(), 1_370, 100, 60)
+    assert_within(ledger, ledger.counts(), 1_270, 100, 60)
     assert (here.pixels.int() - there.pixels.int()).abs().max() <= 1
 
 
@@ -123,7 +167,7 @@ def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> Non
     masks = find_objects(of.pixels, of.factors.shape)
     ledger.reset()
     abduct(cgn, of, masks, 1_000, seed=0, lent=0.5, device="cuda")
-    assert_within(ledger, ledger.counts(), 4_000, 400, 400)
+    assert_within(ledger, ledger.counts(), 920, 190, 30)
 
 
 def test_a_pass_of_the_imagenet_cgn_keeps_its_budget(ledger: Ledger) -> None:
@@ -138,8 +182,8 @@ def test_a_pass_of_the_imagenet_cgn_keeps_its_budget(ledger: Ledger) -> None:
         run.advance(draw)
         costs.append(ledger.counts())
     a_pass = Counts(*(two - one for one, two in zip(*costs, strict=True)))
-    assert_within(ledger, a_pass, 14_000, 0, 0)
-    assert_within(ledger, costs[0], 25_000, 3, 3)
+    assert_within(ledger, a_pass, 13_403, 0, 0)
+    assert_within(ledger, costs[0], 24_530, 3, 3)
 
 
 def test_the_imagenet_cgn_trains_and_draws(ledger: Ledger) -> None:
@@ -151,7 +195,7 @@ def test_the_imagenet_cgn_trains_and_draws(ledger: Ledger) -> None:
     fast = trained.for_sampling().to("cuda")
     ledger.reset()
     sample(fast, 4, seed=0, batch_size=4, device="cuda")
-    assert_within(ledger, ledger.counts(), 1_250, 4, 6)
+    assert_within(ledger, ledger.counts(), 1_773, 4, 6)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -164,9 +208,9 @@ def test_a_step_of_every_recipe_keeps_its_budget(ledger: Ledger, name: str) -> N
     def run(steps: int) -> None:
         fit(replace(recipe, steps=steps), sets, n_classes=N_CLASSES, seed=0, device="cuda")
 
-    assert_within(ledger, difference(ledger, run, 1, 3), 700, 5 * len(sets), 3)
+    assert_within(ledger, difference(ledger, run, 1, 3), 310, 5 * len(sets), 0)
 
 
 def test_evaluation_of_images_in_memory_keeps_its_budget(ledger: Ledger) -> None:
     evaluate(SmallCNN(N_CLASSES, 32), {"test": images(1_000)}, device="cuda")
-    assert_within(ledger, ledger.counts(), 104, 42, 6)
+    assert_within(ledger, ledger.counts(), 90, 42, 6)

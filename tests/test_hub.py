@@ -189,7 +189,7 @@ def test_a_network_that_knows_only_classes_of_in9_is_scored_on_it() -> None:
 def test_fit_says_what_is_wrong_with_its_input(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["fit", "--images", str(folder / "images"), "--out", str(tmp_path / "x")]
+    command = ["fit", "--images", str(folder / "images"), "--out", str(tmp_path / "x.safetensors")]
     for path in (folder / "masks").rglob("*.npy"):
         empty = folder / "empty" / path.relative_to(folder / "masks")
         empty.parent.mkdir(parents=True, exist_ok=True)

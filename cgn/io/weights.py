@@ -172,17 +172,16 @@ def fill_described(
     Raises:
         ValueError: If description and weights differ.
     """
-    differ = f"{what}: weights and config differ"
     try:
         with torch.device("meta"):
             problem = misfit(build(), tensors)
-        if problem:
-            raise ValueError(f"{differ}: {problem}")
-        network = build()
-        network.load_state_dict(dict(tensors))
-    except (RuntimeError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
-        raise ValueError(f"{differ}: {' '.join(str(error).split())[:200]}") from None
-    return network
+        if not problem:
+            network = build()
+            network.load_state_dict(dict(tensors))
+            return network
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        problem = " ".join(str(error).split())[:200]
+    raise ValueError(f"{what}: weights and config differ: {problem}")
 
 
 def misfit(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
