@@ -19,6 +19,7 @@ from torch import nn
 from cgn.images import load_tensors, save_tensors
 from cgn.io.schema import checked
 from cgn.io.weights import misfit
+from cgn.ranges import require_in_range
 from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop, flip_and_shift
 from classifiers.backbones import Backbone
 from classifiers.networks import HEAD_WEIGHTS, InvariantEnsemble
@@ -63,11 +64,7 @@ class EnsembleConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-        if self.batch_size < 1 or self.ratio <= 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                "batch_size and ratio must be positive, and ema_decay lie in [0, 1), got "
-                f"{self.batch_size}, {self.ratio:g} and {self.ema_decay:g}"
-            )
+        require_in_range(self)
 
     def recipe(self, *, real_only: bool = False) -> Recipe:
         """Return what `classifiers.fit` takes; its sets are "biased" and "recombined".
