@@ -12,7 +12,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from io import TextIOWrapper
@@ -49,7 +50,6 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
-from benchmarks.evaluate import usual_precision
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -60,7 +60,14 @@ from benchmarks.examination import (
     predicted,
     read_exam,
 )
-from benchmarks.folders import cache_folder, check_writable, data_folder, images_folder, own_weights
+from benchmarks.folders import (
+    cache_folder,
+    check_place,
+    check_writable,
+    data_folder,
+    images_folder,
+    own_weights,
+)
 from benchmarks.gate import (
     check,
     check_history,
@@ -72,6 +79,7 @@ from benchmarks.gate import (
 from benchmarks.leaderboard import (
     ENOUGH_SEEDS,
     Row,
+    alone,
     append,
     environment,
     leaderboard,
@@ -79,7 +87,6 @@ from benchmarks.leaderboard import (
     read_runs,
     with_few_seeds,
     write_leaderboards,
-    write_whole,
 )
 from benchmarks.mishaps import explained
 from benchmarks.official import N_OUTPUTS, places_of
@@ -106,6 +113,7 @@ from benchmarks.terminal import PlainConsole, printable
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
+    own_masks,
     real_images,
     require_cgn,
     trained_cgn,
@@ -133,6 +141,8 @@ from cgn.imagenet_training import (
 )
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
+from cgn.io.locks import locked
+from cgn.io.writing import write_text
 from cgn.log import LossLog, told
 from cgn.loop import seeded
 from cgn.model import CGN
@@ -140,7 +150,7 @@ from cgn.pictures import draw_picture, sheets
 from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality, variety
 from cgn.shards import SetConfig, generate
-from cgn.train import train
+from cgn.train import TrainConfig, train
 from cgn.verification import lessons
 from classifiers import MODELS
 from classifiers.backbones import Backbone
@@ -185,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:  # after the help
         raise
     except KeyboardInterrupt:
-        say("interrupted; run the same command again to resume", file=sys.stderr)
+        say(f"interrupted; {after_interruption(options)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # as of `head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -194,6 +204,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = explained(error, given, options)
         say(f"bench.py: {line}", file=sys.stderr)
         return code
+
+
+def after_interruption(options: argparse.Namespace | None) -> str:
+    """Tell what running a command again does; only what keeps finished work promises to go on."""
+    if options is not None and options.command in GOES_ON:
+        return "run the same command again to resume"
+    return "nothing of it is kept: run the same command again to start anew"
 
 
 def say(line: str, file: TextIO | None = None) -> None:
@@ -229,18 +246,18 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     ours = [*(recipe.name for recipe in recipes), *shipped]
     require_fitting(ours, specs, suites)
-    require_pretrained(options, ours, suites)
+    require_pretrained(options, ours)
     require_embedded(shipped, sources)
     protocols = [options.protocol or suite.protocol for suite in suites]
     shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         place = Place(device, options.results, bars, options.precision)
         # All test images are read before any work starts, so that bad data costs no time.
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
         exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
-        specs = [run_pretrained(spec, exams, place) for spec in specs]
+        specs = [name for spec in specs for name in run_pretrained(spec, exams, place)]
         for spec in shipped:
             run_shipped(spec, exams, place)
         worlds = dict.fromkeys((exam.suite.world, exam.source) for exam in exams)
@@ -251,20 +268,39 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     return [*specs, *shipped, *fitted_here], exams
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> str:
-    """Let a pretrained network take all exams; its name in the results."""
+def require_results(results: Path) -> None:
+    """Find out before the work that rows cannot be added."""
+    check_writable(results, "--results")
+    read_runs(results)
+
+
+@contextmanager
+def alone_at(out: Path) -> Iterator[None]:
+    """Let no other process make the same file, or go on from the same checkpoint, in the block.
+
+    It is waited for, but for those of `torchrun`, who would wait in vain for one another.
+    """
+    leads, size = here().leads, here().size
+    with locked(out.with_suffix(".checkpoint"), wait=size == 1) if leads else nullcontext():
+        yield
+
+
+def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
+    """Let a pretrained network take all exams; its names in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
         network = load(spec)
+    if network.note and here().leads:
+        place.bars.console.print(printable(network.note), markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
-    name = printable(network.spec)
-    if place.dtype not in (None, usual_precision(place.device)):
-        name = f"{name}+{place.precision}"  # so that no row is taken for one of another precision
+    names = []
     for exam in exams:
         if exam.suite == CHALLENGE and not here().leads:
             continue  # each object's search builds on those before
-        seen, module = shown_to(asked[exam.suite.name], exam)
-        examine(seen, Fit(name, module, network.weights_sha256, 0, ""), outputs, place)
-    return name
+        seen, shown = shown_to(asked[exam.suite.name], exam)
+        name = printable(shown.spec)
+        examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        names.append(place.named(name))
+    return names
 
 
 def run_shipped(
@@ -299,20 +335,23 @@ def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
     return replace(network, module=among_outputs(network.module, outputs_of_classes, N_OUTPUTS))
 
 
-def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, nn.Module]:
+def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, Pretrained]:
     """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
     view = exam.shown.view
     own = network.preprocessing if exam.suite.own_preprocessing else None
     preprocessing = view.preprocessing if view and view.preprocessing else own
     if view and view.normalisation:
         network = network.normalised_by(*view.normalisation)
-    if preprocessing is None:
-        return exam, network.module
-    prepared = {
-        name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
-        for name, images in exam.variants.items()
-    }
-    return replace(exam, variants=prepared), network.module
+    if preprocessing is not None:
+        prepared = {
+            name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
+            for name, images in exam.variants.items()
+        }
+        exam = replace(exam, variants=prepared)
+    first = next(iter(exam.variants.values()), None)
+    if isinstance(first, ImageFiles):
+        network = network.for_images_of(first.size_px)
+    return exam, network
 
 
 def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
@@ -405,7 +444,8 @@ def compare_models(options: argparse.Namespace) -> None:
     first, second = options.models
     found = []
     for suite in chosen_suites(options.suite):
-        runs = load_runs(options.results, suite, options.source, options.models)
+        with alone(options.results):
+            runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
             scores = [score for score in suite.scores if score.comparable]
             found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
@@ -442,10 +482,11 @@ def official_data(options: argparse.Namespace) -> int:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    runs, suites = read_runs(results), suites_with_rows(results)
+    with alone(results):
+        runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
-    with progress_bars() as bars:
+    with progress_bars() as bars, alone(results):
         problems = found_problems(suites, options, bars)
     for problem in problems:
         say(problem)
@@ -453,7 +494,7 @@ def check_results(options: argparse.Namespace) -> int:
         say(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
         table = markdown(results, list(SUITES.values()))
-        options.summary.write_text(summary(problems, table), encoding="utf-8")
+        write_text(options.summary, summary(problems, table))
     say(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 
@@ -502,12 +543,13 @@ def rescore(options: argparse.Namespace) -> None:
     """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
     results: Path = options.results
     suites = chosen_suites(options.suite) if options.suite else suites_with_rows(results)
-    check_writable(results, "--results")
-    with progress_bars() as bars, bar(bars, "scores") as update:
-        rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
-    added = append(rows, results)
-    write_leaderboards(results, suites)
-    write_sensitivity(results, known_suites().values())
+    require_results(results)
+    with alone(results):
+        with progress_bars() as bars, bar(bars, "scores") as update:
+            rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
+        added = append(rows, results)
+        write_leaderboards(results, suites)
+        write_sensitivity(results, known_suites().values())
     show_what_follows(results, {suite.name for suite in suites})
     say(f"rows added: {added}")
 
@@ -536,7 +578,7 @@ def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
                 "with --data, or print what is there with --no-run"
             )
     device = chosen_device(options.device)
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         place = Place(device, options.results, bars)
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
@@ -578,7 +620,7 @@ def report(options: argparse.Namespace) -> None:
     out: Path = options.out or options.results / "report.html"
     if not suites:
         raise ValueError(f"{options.results} holds no rows to report; run a model first")
-    check_writable(out.parent, "--out")
+    check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
             suite.name: read_exam(suite, EMBEDDED, bars).variants if suite.embedded else {}
@@ -602,7 +644,7 @@ def report(options: argparse.Namespace) -> None:
     if models:
         for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
             figure = out.with_name(f"correlation-{page}.svg")
-            figure.write_text(drawn, encoding="utf-8")
+            write_text(figure, drawn)
             say(f"wrote {figure}")
 
 
@@ -611,7 +653,7 @@ def show_lists(options: argparse.Namespace) -> None:
     if options.readme:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
         text = options.readme.read_text(encoding="utf-8")
-        write_whole(options.readme, rewritten(text, blocks))
+        write_text(options.readme, rewritten(text, blocks))
         say(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
@@ -630,33 +672,48 @@ def train_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
     suite = chosen_one(options.suite, SUITES, "suite")
-    source, device = chosen_source(suite, options), chosen_device(options.device)
-    world = suite.world
+    source, world = chosen_source(suite, options), suite.world
     config = chosen_config(chosen_preset(world), vars(options))
-    check_writable(options.out.parent if options.out else own_weights(), "--out")
-    started = time.perf_counter()
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
             images = training_cached(world, "train", source, images_folder())
             train_sha256 = images.sha256()
         # The name keeps weights for official and embedded data, and those of each seed, apart.
         name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
-        default = own_weights() / name
-        out: Path = options.out or default
-        checkpoint = out.with_suffix(".checkpoint")
-        with bar(bars, f"{world.name}: CGN") as update:
-            n_classes = len(world.classes)
-            cgn = train(
-                images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
-            )
-        seconds = round(time.perf_counter() - started, 1)
-        scores = measured(cgn, world, source, images, config.seed, device, bars)
+        out: Path = options.out or own_weights() / name
+        for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
+            check_place(each, "--out")
+        with alone_at(out):
+            scores = train_and_keep(suite, source, images, config, out, options, bars)
+    show_quality(scores)
+    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+
+
+def train_and_keep(
+    suite: Suite,
+    source: DataSource,
+    images: ImageSet,
+    config: TrainConfig,
+    out: Path,
+    options: argparse.Namespace,
+    bars: Progress,
+) -> dict[str, float]:
+    """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
+    world, device, started = suite.world, chosen_device(options.device), time.perf_counter()
+    checkpoint = out.with_suffix(".checkpoint")
+    with bar(bars, f"{world.name}: CGN") as update:
+        n_classes = len(world.classes)
+        cgn = train(
+            images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
+        )
+    seconds = round(time.perf_counter() - started, 1)
+    scores = measured(cgn, world, source, images, config.seed, device, bars)
     origin = {
         "world": world.name,
         "classes": world.classes,
         "source": source.name,
         "correlation": source.correlation,
-        "train_sha256": train_sha256,
+        "train_sha256": images.sha256(),
         "command": shlex.join(["python", "bench.py", *options.given]),
         "seconds": seconds,
         "quality": scores,
@@ -665,8 +722,7 @@ def train_cgn(options: argparse.Namespace) -> None:
     cgn.save(out, {"config": asdict(config)} | origin)
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
-    show_quality(scores)
-    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+    return scores
 
 
 def ship_classifiers(options: argparse.Namespace) -> None:
@@ -675,7 +731,7 @@ def ship_classifiers(options: argparse.Namespace) -> None:
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     check_writable(options.out, "--out")
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         for world in worlds.values():
             path = ship_classifier(recipe, world, options, Place(*place_of, bars))
@@ -724,19 +780,30 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     names = {field.name for field in fields(EnsembleConfig)}
     config = EnsembleConfig(**{n: value for n, value in vars(options).items() if n in names})
     out: Path = options.out
-    check_writable(out.parent, "--out")
+    for each in (out, out.with_suffix(".checkpoint")):
+        check_place(each, "--out")
     device = chosen_device(options.device)
     Backbone(config.backbone).require_size(options.size)
-    with team(device), progress_bars() as bars:
+    with team(device), progress_bars() as bars, alone_at(out):
         images, classes = real_images(options)
         sets = {"biased": images}
+        masks = own_masks(options, images, len(classes)) if options.masks else None
+        if masks is not None and here().leads:
+            empty = int((~masks.flatten(1).any(dim=1)).sum())
+            bars.console.print(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
             with bar(bars, "counterfactuals") as update, here().leader_first():
                 sets["recombined"] = counterfactuals_of(
-                    options, images, len(classes), config.seed, update
+                    options, images, masks, len(classes), config.seed, update
                 )
+        command = shlex.join(["python", "bench.py", *options.given])
+        origin = {"config": asdict(config), "command": command, **environment(device)}
+
+        def keep(network: nn.Module) -> None:
+            save_ensemble(network, classes, options.size, out, origin)
+
         with bar(bars, f"{config.backbone}: fit") as update:
-            network = fit(
+            fit(
                 config.recipe(real_only=options.real_only),
                 sets,
                 n_classes=len(classes),
@@ -744,11 +811,9 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 device=device,
                 progress=update,
                 checkpoint=out.with_suffix(".checkpoint"),
+                keep=keep,
             )
         if here().leads:
-            command = shlex.join(["python", "bench.py", *options.given])
-            origin = {"config": asdict(config), "command": command, **environment(device)}
-            save_ensemble(network, classes, options.size, out, origin)
             say(f"wrote {out}; score it with --model ensemble:{out}")
 
 
@@ -764,9 +829,10 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
     ablation = f"-without-{options.without}" if options.without else ""
     name = f"imagenet-{options.preset}{ablation}-seed{config.seed}.safetensors"
     out: Path = options.out or own_weights() / name
-    check_writable(out.parent, "--out")
+    for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".csv")):
+        check_place(each, "--out")
     device = own_device(chosen_device(options.device))
-    with team(device) as of, progress_bars() as bars:
+    with team(device) as of, progress_bars() as bars, alone_at(out):
         with bar(bars, "weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
             cgn = initial(real, load_u2net(options.u2net))
@@ -905,27 +971,32 @@ def measured(
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bar(bars, f"{world.name}: objects"):
-        masks = find_objects_cached(images, cache_folder() / "counterfactuals")
+        masks = find_objects_cached(images, cache_folder() / "counterfactuals", device=device)
     others = images.select(~real), masks[~real]
     with bar(bars, f"{world.name}: images for the check") as update:
         learned = lessons(cgn, *others, N_LESSONS, seed=seed, device=device, progress=update)
     judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
     check = factor_classifier(CHECK, learned, world, device, bars)
+    judge, check = judge.to(device), check.to(device)
     judges = judge.heads, check.heads
     with bar(bars, f"{world.name}: quality"):
         truth = unbiased.select(true)
-        scores = accuracy(truth, judge.heads)
-        scores |= quality(cgn, *judges, factors=images.factors.known, seed=seed)
-        scores |= variety(sample(cgn, len(truth), seed=seed), truth, judge.backbone)
+        scores = accuracy(truth, judge.heads, device=device)
+        known = images.factors.known
+        scores |= quality(cgn, *judges, factors=known, seed=seed, device=device)
+        drawn = sample(cgn, len(truth), seed=seed, device=device)
+        scores |= variety(drawn, truth, judge.backbone, device=device)
         if images.masks is None:
             return scores
         # The true counterfactuals are those of images that all follow their class.
-        known = world.exact(source) if source.correlation == 1 else {}
-        exact = {action: each.select(real) for action, each in known.items()}
+        ways = world.exact(source) if source.correlation == 1 else {}
+        exact = {action: each.select(real) for action, each in ways.items()}
         part = images.select(real), masks[real]
-        abducted = abduction_quality(cgn, judge.heads, *part, exact, check.heads, seed=seed)
-        made = abduct(cgn, *part, len(truth), seed=seed)
-        abducted |= variety(made, truth, judge.backbone)
+        abducted = abduction_quality(
+            cgn, judge.heads, *part, exact, check.heads, seed=seed, device=device
+        )
+        made = abduct(cgn, *part, len(truth), seed=seed, device=device)
+        abducted |= variety(made, truth, judge.backbone, device=device)
     return scores | {f"abducted_{name}": score for name, score in abducted.items()}
 
 
@@ -969,6 +1040,8 @@ def measure_cgn(options: argparse.Namespace) -> None:
     show_quality(scores)
 
 
+# Those that keep what they have finished.
+GOES_ON = {"run", "reproduce", "data", "train cgn", "train classifier", "fit", "counterfactuals"}
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run,
     "list": show_lists,

@@ -30,6 +30,7 @@ from cgn.imagenet_training import (
     ImageNetLossWeights,
     ImageNetTrainConfig,
 )
+from cgn.precision import PRECISIONS
 from cgn.shards import SetConfig
 from cgn.train import LossWeights, TrainConfig
 
@@ -142,8 +143,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16"],
-        help="of pretrained networks, named in the row; default: bfloat16 on CUDA, else float32",
+        choices=list(PRECISIONS),
+        default="float32",
+        help="of pretrained networks, default: float32; rows of another are named NAME+bfloat16",
     )
     add_data(parser)
     add_correlation(parser)
@@ -422,7 +424,7 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
         "--masks",
         type=folder_to_read,
         metavar="FOLDER",
-        help="named as the images: .npy, or .png with white objects",
+        help="named as the images: .npy or pictures, where what is not 0 is object",
     )
     parser.add_argument(
         "--n-counterfactuals",

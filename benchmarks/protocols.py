@@ -19,9 +19,10 @@ import torch
 
 from benchmarks.backgrounds_challenge import AT_RANDOM, CHALLENGE
 from benchmarks.evaluate import probabilities, score_suite
-from benchmarks.leaderboard import write_whole
 from benchmarks.suite import Suite
 from cgn.images import Factors
+from cgn.io.locks import locked
+from cgn.io.writing import write_text
 
 PINNED = Path(__file__).with_name("protocols.csv")
 COLUMNS = ["suite", "protocol", "images_sha256", "scores_sha256"]
@@ -40,7 +41,7 @@ def scores_sha256(suite: Suite) -> str:
         64 hexadecimal digits that move with the rule of decision, the scores and their intervals,
         what ranks, how images are prepared and how many there have to be.
     """
-    variants = sorted({part for score in suite.scores for part in score.variant.split("-")})
+    variants = sorted({part for score in suite.scores for part in score.variants})
     predictions = pd.concat([_made_up(suite, name, i) for i, name in enumerate(variants)])
     settings: dict[str, Any] = {
         "classes": suite.world.classes,
@@ -106,13 +107,13 @@ def pin(
     Returns:
         The versions that were added.
     """
-    table = _read(pinned)
-    there = set(zip(table["suite"], table["protocol"], strict=True))
-    new = [
-        _row(suite, images_sha256) for suite in suites if (suite.name, suite.protocol) not in there
-    ]
-    whole = pd.concat([table, pd.DataFrame(new, columns=COLUMNS)])
-    write_whole(pinned, whole.to_csv(index=False, lineterminator="\n"))
+    with locked(pinned):
+        table = _read(pinned)
+        there = set(zip(table["suite"], table["protocol"], strict=True))
+        lacking = [suite for suite in suites if (suite.name, suite.protocol) not in there]
+        new = [_row(suite, images_sha256) for suite in lacking]
+        whole = pd.concat([table, pd.DataFrame(new, columns=COLUMNS)])
+        write_text(pinned, whole.to_csv(index=False, lineterminator="\n"))
     return [row["protocol"] for row in new]
 
 

@@ -24,12 +24,13 @@ from benchmarks.figures import (
     robustness_figure,
     swept,
 )
-from benchmarks.leaderboard import leaderboard, read_runs
+from benchmarks.leaderboard import alone, leaderboard, read_runs
 from benchmarks.predictions import load_runs
 from benchmarks.published import beside
 from benchmarks.suite import Suite
 from benchmarks.tables import chance, percent
 from cgn.images import ImageSet
+from cgn.io.writing import write_text
 
 N_DISPUTED = 12  # images of a suite that are shown
 N_A_CLASS = 2  # of them of one class
@@ -54,8 +55,9 @@ def write_report(
     Raises:
         ValueError: If there are no rows, or predictions cannot be read.
     """
-    runs = read_runs(results)
-    parts = [_suite(suite, runs, results, images[suite.name]) for suite in suites]
+    with alone(results):
+        runs = read_runs(results)
+        parts = [_suite(suite, runs, results, images[suite.name]) for suite in suites]
     parts = [part for part in parts if part["boards"]]
     if not parts:
         raise ValueError(f"{results} holds no rows to report; run a model first")
@@ -65,8 +67,7 @@ def write_report(
         sheets={name: _data("image/png", png) for name, png in sheets.items() if name in shown},
         runs=_provenance(runs),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _page() -> Any:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.cells import csv_text
-from benchmarks.leaderboard import read_runs, write_whole
+from benchmarks.leaderboard import alone, read_runs
 from benchmarks.suite import Suite
+from cgn.io.writing import write_text
 
 FILE = "sensitivity.csv"
 COLUMNS = [
@@ -58,6 +59,7 @@ def write_sensitivity(results: Path, suites: Iterable[Suite]) -> None:
         results: The folder of `runs.csv`.
         suites: All suites.
     """
-    table = sensitivity(read_runs(results), suites)
-    if len(table):
-        write_whole(results / FILE, csv_text(table))
+    with alone(results):
+        table = sensitivity(read_runs(results), suites)
+        if len(table):
+            write_text(results / FILE, csv_text(table))

@@ -10,25 +10,34 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
-import shutil
-import tarfile
-import tempfile
+import ssl
 import urllib.error
 import urllib.request
-import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from benchmarks.archives import OTHER_FOLDER, unpack
 from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
+from benchmarks.validation import ARCHIVE, DEVKIT, sort_flat, unpack_sorted
+from cgn.io.errors import write_errors
+from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
+from cgn.io.writing import require_room, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0
+OF_CONNECTIONS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+)
 PINS = "pins.json"  # what files without a published checksum were at their first download
 
 
@@ -62,6 +71,10 @@ class DataSet:
         downloads: The files it is made of: tar or zip archives, which are unpacked; files with
             another ending are kept as they are. Empty if it cannot be fetched.
         by_hand: What the user has to do if it cannot.
+        from_hand: Makes its folder, an empty one, of what the user then put into the folder of all
+            data.
+        mend: Puts its folder right, by what lies in the folder of all data, where the user has
+            unpacked it in another form.
         licence: Under which terms.
         source: Whom to cite.
         suite: Whose images it holds; None if it has no layout of folders.
@@ -71,6 +84,8 @@ class DataSet:
     about: str
     downloads: tuple[Download, ...] = ()
     by_hand: str = ""
+    from_hand: Callable[[Path, Path], None] | None = None
+    mend: Callable[[Path, Path], None] = lambda folder, root: None
     licence: str
     source: str
     suite: Suite | None = None
@@ -176,8 +191,10 @@ DATA_SETS = {
         DataSet(
             name="imagenet",
             about="ImageNet's 50,000 validation images",
-            by_hand="register at https://image-net.org, download ILSVRC2012_img_val.tar, and sort "
-            "its images into one folder a wnid",
+            by_hand=f"register at https://image-net.org, download {ARCHIVE} and {DEVKIT} into the "
+            "folder of all data, and run this again, which sorts the images into class folders",
+            from_hand=unpack_sorted,
+            mend=sort_flat,
             licence="of ImageNet: research only, after registration",
             source="Russakovsky et al., IJCV 2015, https://arxiv.org/abs/1409.0575",
             suite=OFFICIAL_SUITES["imagenet"],
@@ -207,20 +224,41 @@ def fetch(
     """
     folder = root / data.name
     if folder.is_dir():
+        data.mend(folder, root)
         _require_whole(data, folder)
+        _remove_unpacked(data, root)
         return folder
-    if not data.downloads:
-        raise ValueError(f"{data.name} cannot be fetched: {data.by_hand}; then move it to {folder}")
+    if data.from_hand is not None:
+        with locked(folder), written(folder) as fresh:
+            _make_from_hand(data, root, fresh)
+        return folder
     if offline:
         raise ValueError(f"{data.name} is not in {root}, and --offline connects nowhere")
-    root.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if not folder.is_dir():  # else another process has fetched it meanwhile
+            _make(data, root, progress)
+    return folder
+
+
+def _make_from_hand(data: DataSet, root: Path, fresh: Path) -> None:
+    """Make official data of what the user had to download."""
+    assert data.from_hand is not None
+    fresh.mkdir()
+    try:
+        data.from_hand(root, fresh)
+    except ValueError as error:
+        raise ValueError(f"{data.name} cannot be fetched: {data.by_hand} ({error})") from None
+    _require_whole(data, fresh)
+
+
+def _make(data: DataSet, root: Path, progress: Progress) -> None:
+    """Download, unpack and check official data."""
     files = [_download(each, root, progress) for each in data.downloads]
-    with tempfile.TemporaryDirectory(dir=root, prefix=f".{data.name}-") as temporary:
-        fresh = Path(temporary) / data.name
+    with written(root / data.name) as fresh:
         fresh.mkdir()
         try:
             for file in files:
-                _unpack(file, fresh)
+                unpack(file, fresh)
             _require_whole(data, fresh)
         except ValueError:
             for each, file in zip(data.downloads, files, strict=True):
@@ -229,10 +267,15 @@ def fetch(
             raise
         for each, file in zip(data.downloads, files, strict=True):
             _pin(each, file, root)
-        fresh.replace(folder)
     for file in files:
         file.unlink()
-    return folder
+
+
+def _remove_unpacked(data: DataSet, root: Path) -> None:
+    """Remove archives that an interruption left beside what was unpacked from them."""
+    for each in data.downloads:
+        if not _differs(root / each.name, _pinned(each, root)):
+            (root / each.name).unlink()
 
 
 def _require_whole(data: DataSet, folder: Path) -> None:
@@ -278,17 +321,14 @@ def _download(download: Download, root: Path, progress: Progress) -> Path:
     for url in download.urls if not path.is_file() else ():
         try:
             _fetch_rest(url, part, download.size_bytes, progress)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+        except OF_CONNECTIONS as error:
             failures.append(f"{url}: {error}")
             continue
-        except OSError as error:
-            if isinstance(error, ConnectionError):
-                failures.append(f"{url}: {error}")
-                continue
-            raise ValueError(
-                f"cannot write {part}: {error.strerror}; make room, and run this again to go on"
-            ) from None
+        except OSError:
+            with write_errors(part):
+                raise
         part.replace(path)
+        _version_file(part).unlink(missing_ok=True)
         break
     if not path.is_file():
         raise ValueError(
@@ -304,13 +344,18 @@ def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress
     """Fetch what is missing of a file, in chunks, each of which is kept if the next fails.
 
     Raises:
-        OSError: If the connection or the disk fails.
+        OSError: If the connection fails.
+        WriteError: If the disk does.
         http.client.IncompleteRead: If the server ends early.
     """
     done = part.stat().st_size if part.is_file() else 0
     if size_bytes is not None and done == size_bytes:
         return
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    version = _version_file(part)
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and version.is_file():  # of another version nothing is taken up
+        headers["If-Range"] = version.read_text(encoding="utf-8")
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
@@ -319,27 +364,34 @@ def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress
         raise
     with response:
         if response.status != http.client.PARTIAL_CONTENT:
-            done = 0  # the server knows no ranges
+            done = 0  # the server knows no ranges, or has another version by now
+            _note_version(version, response.headers)
         length = response.headers["Content-Length"]
         total = done + int(length) if length else 0
-        _require_room(part.parent, total - done)
-        with part.open("ab" if done else "wb") as file:
+        require_room(part.parent, total - done, OTHER_FOLDER)
+        with write_errors(part):
+            file = part.open("ab" if done else "wb", buffering=0)
+        with file:
             while chunk := response.read(CHUNK_BYTES):
-                file.write(chunk)
+                with write_errors(part):
+                    write_all(file, chunk)
                 done += len(chunk)
                 progress(done, total)
     if total and done < total:
         raise http.client.IncompleteRead(b"", total - done)
 
 
-def _require_room(folder: Path, n_bytes: int) -> None:
-    """Refuse what the disk cannot hold."""
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise ValueError(
-            f"{folder} has room for {free / 1e9:.1f} GB, and {n_bytes / 1e9:.1f} are needed; make "
-            "room or name another folder with --folder"
-        )
+def _version_file(part: Path) -> Path:
+    """Where it is noted of which version of a file a part is."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _note_version(file: Path, headers: Mapping[str, str]) -> None:
+    """Note of which version a part is, if the server says so."""
+    file.unlink(missing_ok=True)
+    tag = headers["ETag"] or ""
+    if version := headers["Last-Modified"] if tag.startswith("W/") or not tag else tag:
+        write_text(file, version)
 
 
 def _differs(path: Path, download: Download) -> str:
@@ -356,10 +408,27 @@ def _differs(path: Path, download: Download) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Pin:
+    """What a file without a published checksum was at its first download."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The file of all pins, by names of files."""
+
+    pins: dict[str, Pin]
+
+
 def _pins(root: Path) -> dict[str, dict[str, Any]]:
     """Read what files without a published checksum were at their first download."""
     path = root / PINS
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return asdict(checked(Pins, {"pins": read_json(path)}, path))["pins"]  # type: ignore[no-any-return]
 
 
 def _pinned(download: Download, root: Path) -> Download:
@@ -374,43 +443,6 @@ def _pin(download: Download, path: Path, root: Path) -> None:
         return
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    pins = _pins(root) | {download.name: {"size_bytes": path.stat().st_size, "sha256": sha256}}
-    temporary = root / f"{PINS}.part"
-    temporary.write_text(json.dumps(pins, indent=2) + "\n")
-    temporary.replace(root / PINS)
-
-
-def _unpack(file: Path, folder: Path) -> None:
-    """Unpack an archive, or put a file that is none, into a folder.
-
-    Raises:
-        ValueError: If it is cut short, would write elsewhere, or the disk cannot hold it.
-    """
-    try:
-        if tarfile.is_tarfile(file):
-            with tarfile.open(file) as tar:
-                _require_room(folder, sum(member.size for member in tar))
-                tar.extractall(folder, filter="data")
-        elif zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                _require_inside(archive.namelist(), file)
-                _require_room(folder, sum(member.file_size for member in archive.infolist()))
-                archive.extractall(folder)
-        elif file.name.endswith((".tar", ".tar.gz", ".zip")):
-            raise ValueError(f"{file} is no archive; delete it and run this again")
-        else:
-            os.link(file, folder / file.name)
-    except tarfile.FilterError as error:
-        raise ValueError(f"{file} would write outside of its folder: {error}") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{file} is cut short or damaged: {error}; delete it, run again") from None
-    except OSError as error:
-        raise ValueError(f"cannot unpack {file}: {error.strerror or error}") from None
-
-
-def _require_inside(names: Sequence[str], file: Path) -> None:
-    """Refuse a zip archive that names places outside of the folder it is unpacked to."""
-    for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise ValueError(f"{file} would write outside of its folder: {name!r}")
+    pin = {"size_bytes": path.stat().st_size, "sha256": sha256}
+    with locked(root / PINS):
+        write_text(root / PINS, json.dumps(_pins(root) | {download.name: pin}, indent=2) + "\n")

@@ -36,6 +36,7 @@ class DataSource:
             rho in (0.1, 1]: each of them on its own is of the image's class with probability rho,
             else of one of the other classes, all alike. At 1 nothing but the class decides;
             at 0.1, with ten classes, nothing but chance would. Test images do not depend on it.
+        custom: Whether the folder holds other data than what was published, in its layout.
 
     Raises:
         ValueError: If the correlation is out of its range.
@@ -44,6 +45,7 @@ class DataSource:
     folder: Path | None = None
     textures: Path | None = None
     correlation: float = 1.0
+    custom: bool = False
 
     def __post_init__(self) -> None:
         if not 0.1 < self.correlation <= 1:
@@ -52,7 +54,7 @@ class DataSource:
     @property
     def name(self) -> str:
         """How rows of this source are marked: rows of different sources share no table."""
-        digits = "embedded" if self.folder is None else "official"
+        digits = "embedded" if self.folder is None else "custom" if self.custom else "official"
         return digits if self.textures is None else f"{digits}+textures"
 
 
@@ -102,6 +104,8 @@ class World:
         correlates: Whether `train` takes a `DataSource.correlation` below 1.
         fingerprint: Hash of the user's raw material and of the code that makes images of it, under
             which they are kept; None for material that is read each time.
+        is_official: Whether a source's folder holds what was published; its rows are marked
+            `custom` where it does not.
         masks_found: Whether the masks of `train` were found in the images, so that models may be
             trained on them, and are not the truth.
     """
@@ -114,6 +118,7 @@ class World:
     exact: Callable[[DataSource], dict[str, ImageSet]] = lambda source: {}
     correlates: bool = False
     fingerprint: Callable[[DataSource], str] | None = None
+    is_official: Callable[[DataSource], bool] = lambda source: True
     masks_found: bool = False
 
 

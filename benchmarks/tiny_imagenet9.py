@@ -26,25 +26,28 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 import benchmarks.imagenet9
 import cgn.images
 import cgn.masks
 import cgn.model
+from benchmarks.archives import require_sizes
 from benchmarks.imagenet9 import CHANCE, IN9, tile_over
 from benchmarks.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants
 from benchmarks.scores import accuracy, paired_difference
 from benchmarks.suite import DataSource, Suite, World
+from cgn.decoding import decode
 from cgn.files import ImageFiles, Preprocessing
 from cgn.images import Factors, ImageSet, to_bytes, to_images
+from cgn.listing import some
 from cgn.masks import WORKERS, masks_from_boxes, opencv
 from cgn.model import compose
 
 SIZE_PX = 64
 NAME = "tiny-in9"
+BOXES = "boxes.csv"
+MOST_BYTES = 16 << 20  # of a file
 COLUMNS = ("x0", "y0", "x1", "y1")
 LARGEST_BOX = 0.9  # share of the image: beyond, nothing is left to make a background of
 SMALLEST_MASK = 0.04  # share of the image
@@ -58,19 +61,60 @@ def archive(source: DataSource) -> Traversable:
     """Find the images: `tiny-in9.zip`, or its unpacked folder, or the folder that holds either.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it is cut short, or holds something else.
     """
     folder = source.folder
     if folder is not None:
         for place in (folder, folder / NAME):
-            if (place / "boxes.csv").is_file():
+            if (place / BOXES).is_file():
                 return place
         if (folder / f"{NAME}.zip").is_file():
-            return zipfile.Path(folder / f"{NAME}.zip")
+            return _opened(folder / f"{NAME}.zip")
     raise ValueError(
         f"{NAME} needs the folder that holds {NAME}.zip, or train/, val/ and boxes.csv; there is "
         f"none in {folder or 'no folder'}; name it with --data"
     )
+
+
+def _opened(path: Path) -> Traversable:
+    """Open the archive, at the place of its tables of boxes."""
+    try:
+        place = zipfile.Path(path)
+        members = place.root.infolist()
+    except Exception as error:  # zipfile raises errors of many kinds
+        raise ValueError(f"{path} is no whole zip archive: {error}; fetch it anew") from None
+    require_sizes(path, members)
+    for within in (place, place / NAME):
+        if (within / BOXES).is_file():
+            return within
+    raise ValueError(
+        f"{path} holds {some(sorted(each.name for each in place.iterdir()))}, expected train/, "
+        f"val/ and {BOXES}, at its top or in a folder {NAME}; fetch it anew"
+    )
+
+
+def _content(place: Traversable, name: str) -> bytes:
+    """Read one file of the folder or archive.
+
+    Raises:
+        ValueError: If it is not there, or damaged.
+    """
+    file = place / name
+    try:
+        if (size := _size(file)) > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes, and no more than {MOST_BYTES:,} are expected")
+        return file.read_bytes()
+    except Exception as error:  # zipfile and its decompressors raise errors of many kinds
+        said = f"it is not there ({error})" if isinstance(error, (KeyError, OSError)) else error
+        raise ValueError(f"{name!r} of {place} cannot be read: {said}; fetch it anew") from None
+
+
+def _size(file: Traversable) -> int:
+    """Tell how large a file of the folder or archive is, before it is unpacked."""
+    if isinstance(file, zipfile.Path):
+        return file.root.getinfo(file.at).file_size
+    assert isinstance(file, Path)
+    return file.stat().st_size
 
 
 def fingerprint(source: DataSource) -> str:
@@ -100,34 +144,44 @@ def photographs(source: DataSource, part: Literal["train", "val"]) -> tuple[Imag
         ValueError: If images or boxes are missing, or are of another form.
     """
     place = archive(source)
-    table = pd.read_csv(io.BytesIO((place / "boxes.csv").read_bytes()))
-    if lacking := {"file", *COLUMNS} - set(table.columns):
-        raise ValueError(f"{place / 'boxes.csv'} lacks the columns {sorted(lacking)}")
+    table = _boxes(place)
     table = table[table["file"].str.startswith(f"{part}/")].sort_values("file")
     labels = table["file"].str.split("/").str[1].map({c: i for i, c in enumerate(IN9_CLASSES)})
     if labels.isna().any() or set(labels) != set(range(len(IN9_CLASSES))):
         raise ValueError(f"{part}/ of {place} must have a folder for each of {IN9_CLASSES}")
     with ThreadPoolExecutor(WORKERS) as pool:
-        pixels = np.stack(list(pool.map(partial(_decoded, place), table["file"])))
-    images = ImageSet(
-        torch.from_numpy(pixels).movedim(-1, 1).contiguous(),
-        Factors.tied(torch.tensor(labels.tolist())),
-        torch.arange(len(table)),
-    )
+        pixels = torch.stack(list(pool.map(partial(_decoded, place), table["file"])))
+    images = ImageSet(pixels, Factors.tied(torch.tensor(labels.tolist())), torch.arange(len(table)))
     boxes = torch.tensor(table[[*COLUMNS]].to_numpy().tolist())
     masks = masks_from_boxes(images, boxes)
     return replace(images, masks=masks.to(torch.uint8) * 255), boxes
 
 
-def _decoded(place: Traversable, name: str) -> NDArray[np.uint8]:
-    """Read one image, (64, 64, 3)."""
+def _boxes(place: Traversable) -> pd.DataFrame:
+    """Read the table of boxes: a file and four whole numbers in each row."""
+    name = f"{BOXES} of {place}"
+    content = _content(place, BOXES)
     try:
-        with Image.open(io.BytesIO((place / name).read_bytes())) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{place / name} cannot be read as an image: {error}") from None
-    if pixels.shape != (SIZE_PX, SIZE_PX, 3):
-        raise ValueError(f"{place / name} has {pixels.shape[:2]} pixels, expected {SIZE_PX} a side")
+        table = pd.read_csv(io.BytesIO(content), dtype={"file": str})
+    except Exception as error:  # pandas has errors of its own
+        raise ValueError(f"{name} is no table: {' '.join(str(error).split())}") from None
+    if lacking := {"file", *COLUMNS} - set(table.columns):
+        raise ValueError(f"{name} lacks the columns {sorted(lacking)}")
+    whole = all(pd.api.types.is_integer_dtype(table[column]) for column in COLUMNS)
+    if not whole or table["file"].isna().any():
+        raise ValueError(f"{name} has rows without a file or without four whole numbers")
+    if (twice := table["file"].duplicated()).any():
+        raise ValueError(f"{name} names {table['file'][twice].iloc[0]!r} twice")
+    return table
+
+
+def _decoded(place: Traversable, name: str) -> Tensor:
+    """Read one image, (3, 64, 64)."""
+    pixels = decode(_content(place, name), f"{name!r} of {place}").contiguous()
+    if pixels.shape != (3, SIZE_PX, SIZE_PX):
+        raise ValueError(
+            f"{name!r} of {place} has {tuple(pixels.shape[1:])} pixels, expected {SIZE_PX} a side"
+        )
     return pixels
 
 

@@ -9,6 +9,9 @@ import argparse
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from benchmarks.choices import chosen_preset
 from benchmarks.examination import Exam, Place
 from benchmarks.folders import cache_folder, images_folder, own_weights
@@ -21,7 +24,7 @@ from cgn.gan import generated_cached
 from cgn.hub import hub_images
 from cgn.images import ImageSet
 from cgn.interventions import abduct_cached, find_objects_cached
-from cgn.masks import masks_from_files, paths_of_masks
+from cgn.mask_files import masks_from_files, paths_of_masks
 from cgn.recombination import recombine_cached
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
@@ -239,33 +242,69 @@ def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]
     return image_folder(Path(options.images), preprocessing)
 
 
-def counterfactuals_of(
-    options: argparse.Namespace, images: ImageSet, n_classes: int, seed: int, update: Update
-) -> ImageSet:
-    """Read the counterfactuals that `bench.py fit` is given, or recombine images by their masks.
+def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> Tensor:
+    """Read the masks that `bench.py fit` is given.
 
     Args:
-        options: `images`, `counterfactuals`, `masks`, `size` and `n_counterfactuals`, as on the
-            command line.
+        options: `images`, `masks` and `size`, as on the command line.
         images: From `real_images`.
-        n_classes: Classes there are.
-        seed: Of what is joined with what.
-        update: Called with images done and images in all.
+        n_classes: Classes there are; a mask may hold their labels.
+
+    Returns:
+        Where the objects are, (N, 1, H, W) bool; some masks may be empty.
 
     Raises:
-        ValueError: If masks are given for images that are not files.
+        ValueError: If the images are not files, a mask cannot be read, or all are empty.
     """
-    if options.counterfactuals:
-        return ImageSet.load(options.counterfactuals)
     if not isinstance(images, ImageFiles):
         raise ValueError(
             "masks go with a folder of images; for a set of the hub name a file with "
             "--counterfactuals"
         )
     paths = paths_of_masks(images.paths, Path(options.images), options.masks)
+    masks = masks_from_files(
+        paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
+    )
+    if not masks.any():
+        raise ValueError(f"all masks in {options.masks} are empty, {paths[0].name!r} the first")
+    return masks
+
+
+def counterfactuals_of(
+    options: argparse.Namespace,
+    images: ImageSet,
+    masks: Tensor | None,
+    n_classes: int,
+    seed: int,
+    update: Update,
+) -> ImageSet:
+    """Read the counterfactuals that `bench.py fit` is given, or recombine images by their masks.
+
+    Args:
+        options: `counterfactuals` and `n_counterfactuals`, as on the command line.
+        images: From `real_images`.
+        masks: From `own_masks`; None if counterfactuals are given.
+        n_classes: Classes there are.
+        seed: Of what is joined with what.
+        update: Called with images done and images in all.
+
+    Raises:
+        ValueError: If the counterfactuals cannot be read, or are of other classes or another size.
+    """
+    if masks is None:
+        made = ImageSet.load(options.counterfactuals)
+        low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
+        size = tuple(made.pixels.shape[-2:])
+        if low < 0 or high >= n_classes or size != (options.size, options.size):
+            raise ValueError(
+                f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "
+                f"labels from {low} to {high}; expected {options.size} x {options.size} and labels "
+                f"from 0 to {n_classes - 1}, for the images have {n_classes} classes"
+            )
+        return made
     return recombine_cached(
         images,
-        masks_from_files(paths, options.size, images.preprocessing),
+        masks,
         options.n_counterfactuals,
         n_classes=n_classes,
         seed=seed,

@@ -1,6 +1,8 @@
 """The critic that tells real from generated images, and the features that style is measured in.
 
 Source:
+    Miyato et al., Spectral Normalization for Generative Adversarial Networks, ICLR 2018.
+    https://arxiv.org/abs/1802.05957
     Miyato and Koyama, cGANs with Projection Discriminator, ICLR 2018.
     https://arxiv.org/abs/1802.05637
     Lin et al., PacGAN: The power of two samples in generative adversarial networks, NeurIPS 2018.
@@ -9,14 +11,31 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
-from cgn.efficientnet import efficientnet_lite
+
+class Judgement(NamedTuple):
+    """What the critic sees in pairs of images.
+
+    Attributes:
+        maps: After each layer, finest first, each (P, K, H, W).
+        scores: How real they look, (P,): the higher, the more.
+    """
+
+    maps: list[Tensor]
+    scores: Tensor
+
+
+def packed(images: Tensor) -> Tensor:
+    """Put image i and image i + B/2 on top of each other, (B/2, 6, H, W)."""
+    return torch.cat(images.chunk(2), dim=1)
+
 
 VGG_WEIGHTS = ("IMAGENET1K_V1", "IMAGENET1K_FEATURES")  # torchvision's names
 
@@ -24,7 +43,9 @@ VGG_WEIGHTS = ("IMAGENET1K_V1", "IMAGENET1K_FEATURES")  # torchvision's names
 class Critic(nn.Module):
     """Scores how real a pair of images of one class looks: projection, spectral norm, packing.
 
-    It sees two images at once, so that a class drawn always alike looks unreal.
+    It sees two images at once, so that a class drawn always alike looks unreal. Each call takes
+    one step of the power iteration that bounds the largest singular value of each weight by 1:
+    judge all images of a step of training in one call.
     """
 
     def __init__(self, n_classes: int, image_size_px: int, width: int = 24) -> None:
@@ -32,54 +53,96 @@ class Critic(nn.Module):
         widths = [2 * 3, width]
         while image_size_px // 2 ** (len(widths) - 1) > 4:
             widths.append(min(2 * widths[-1], 4 * width))
-        self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1))
-            for before, after in pairwise(widths)
-        )
-        self.score = spectral_norm(nn.Linear(widths[-1], 1))
-        self.embedding = spectral_norm(nn.Embedding(n_classes, widths[-1]))
+        layers: list[nn.Conv2d | nn.Linear | nn.Embedding] = [
+            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)
+        ]
+        layers += [nn.Linear(widths[-1], 1), nn.Embedding(n_classes, widths[-1])]
+        self.layers = nn.ModuleList(layers)
+        for i, layer in enumerate(layers):
+            # Fifteen steps begin near the singular vectors, as PyTorch's own `spectral_norm` does.
+            right = torch.randn(layer.weight[0].numel())
+            for _ in range(15):
+                right = _iterated([layer.weight.detach()], [right])[1][0]
+            self.register_buffer(f"right_{i}", right)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Return the maps after each layer, finest first.
+    def forward(self, pairs: Tensor, labels: Tensor) -> Judgement:
+        """Judge pairs of images.
 
         Args:
-            images: (B, 3, H, W) in [0, 1], B even; image i is packed with image i + B/2.
-
-        Returns:
-            Maps of B/2 pairs.
+            pairs: From `packed`, (P, 6, H, W) in [0, 1].
+            labels: The class of each pair, (P,) int64.
         """
-        maps, all_maps = 2 * torch.cat(images.chunk(2), dim=1) - 1, []
-        for layer in self.layers:
-            maps = nn.functional.leaky_relu(layer(maps), 0.2)
+        *convolutions, of_score, of_class = self._normalised()
+        maps, all_maps = 2 * pairs - 1, []
+        for layer, weight in zip(self.layers, convolutions, strict=False):
+            maps = F.conv2d(maps, weight, layer.bias, stride=2, padding=1)  # type: ignore[arg-type]
+            maps = F.leaky_relu(maps, 0.2)
             all_maps.append(maps)
-        return all_maps
+        pooled = maps.sum(dim=(2, 3))
+        match = (F.embedding(labels, of_class) * pooled).sum(dim=1)
+        scores = F.linear(pooled, of_score, self.layers[-2].bias).squeeze(1)  # type: ignore[arg-type]
+        return Judgement(all_maps, scores + match)
 
-    def scores(self, features: list[Tensor], labels: Tensor) -> Tensor:
-        """Score pairs from their features, (B/2,): the higher, the more real."""
-        pooled = features[-1].sum(dim=(2, 3))
-        match = (self.embedding(labels) * pooled).sum(dim=1)
-        return self.score(pooled).squeeze(1) + match  # type: ignore[no-any-return]
+    def _normalised(self) -> Sequence[Tensor]:
+        """Divide each weight by its largest singular value."""
+        weights: list[Tensor] = [layer.weight for layer in self.layers]  # type: ignore[misc]
+        rights = [self.get_buffer(f"right_{i}") for i in range(len(weights))]
+        with torch.no_grad():
+            lefts, new_rights, sigmas = _iterated(weights, rights)
+            torch._foreach_copy_(rights, new_rights)
+        return _Divided.apply(lefts, new_rights, sigmas, *weights)  # type: ignore[no-any-return]
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Score pairs of images (B, 3, H, W) in [0, 1], labels (B/2,) int64; returns (B/2,)."""
-        return self.scores(self.features(images), labels)
+
+def _iterated(
+    weights: list[Tensor], rights: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Take a step towards the singular vectors: the left ones, the right ones, and the values."""
+    matrices = [weight.flatten(1) for weight in weights]
+    lefts, _ = _unit([m.mv(right) for m, right in zip(matrices, rights, strict=True)])
+    # The product of a unit vector with a matrix is as long as the singular value it tends to.
+    rights, sigmas = _unit([m.T.mv(left) for m, left in zip(matrices, lefts, strict=True)])
+    return lefts, rights, sigmas
 
 
-class EfficientNetFeatures(nn.Module):
-    """Frozen ImageNet features for the style loss."""
+def _unit(vectors: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Divide vectors by their lengths; them, and the lengths."""
+    lengths = list(torch._foreach_norm(vectors))
+    torch._foreach_clamp_min_(lengths, 1e-12)
+    return list(torch._foreach_div(vectors, lengths)), lengths
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.network: Any = efficientnet_lite(0).requires_grad_(False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return three maps, at 1/2, 1/4 and 1/8 of the size, of images (B, 3, H, W) in [0, 1]."""
-        maps = self.network.bn1(self.network.conv_stem(2 * images - 1))
-        all_maps = []
-        for block in self.network.blocks[:3]:
-            maps = block(maps)
-            all_maps.append(maps)
-        return all_maps
+class _Divided(torch.autograd.Function):
+    """Weights divided by their largest singular values, left · W · right.
+
+    What autograd would do with the formula, in half of the kernels.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        lefts: list[Tensor],
+        rights: list[Tensor],
+        sigmas: list[Tensor],
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Return the weights, each divided."""
+        divided = torch._foreach_div(weights, sigmas)
+        context.singular = lefts, rights, sigmas
+        context.save_for_backward(*divided)
+        return tuple(divided)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the weights: the singular value grows with left · right."""
+        lefts, rights, sigmas = context.singular
+        growths = [each.sum() for each in torch._foreach_mul(gradients, context.saved_tensors)]
+        matrices = [
+            gradient.flatten(1).addr(left, right, alpha=-1).view(gradient.shape)
+            for gradient, left, right in zip(
+                gradients, torch._foreach_mul(lefts, growths), rights, strict=True
+            )
+        ]
+        return None, None, None, *torch._foreach_div(matrices, sigmas)
 
 
 def _draw_weights(layer: nn.Module) -> None:

@@ -7,9 +7,11 @@ Source:
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
-import torch
 from torch import nn
+
+from cgn.io.weights import read_state
 
 
 def efficientnet_lite(version: int) -> nn.Module:
@@ -39,7 +41,7 @@ def efficientnet_lite(version: int) -> nn.Module:
         ) from None
     path = getattr(module, f"EfficientnetLite{version}ModelFile").get_model_file_path()
     network: nn.Module = timm.create_model(f"tf_efficientnet_lite{version}")
-    stored = torch.load(path, weights_only=True, map_location="cpu")
+    stored = read_state(Path(path))
     own = network.state_dict()
     if [t.shape for t in stored.values()] != [t.shape for t in own.values()]:
         raise ValueError(f"the weights of {package} do not fit timm's network")

@@ -8,24 +8,26 @@ Source:
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import simplejpeg
 import torch
-from PIL import Image
 from torch import Tensor
 
+from cgn.cache import cache_key
+from cgn.decoding import pixel_limit, read_image
 from cgn.images import Factors, ImageSet
+from cgn.io.identity import sources, versions
+from cgn.listing import class_folders, list_images, say_left_out, some
 
+SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 DECODERS = min(8, os.cpu_count() or 1)  # threads; Pillow works without Python's lock
+# Other versions, and other code, may give other pixels.
+DECODED_BY = cache_key(versions("numpy", "pillow", "simplejpeg", "torchvision"), sources(__name__))
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,15 @@ class Preprocessing:
                 f"interpolation must be bilinear or bicubic, got {self.interpolation!r}"
             )
 
-    def apply(self, pixels: Tensor) -> Tensor:
+    def apply(self, pixels: Tensor, name: object = "the image") -> Tensor:
         """Turn the pixels of an image, (3, H, W) uint8, into a square of them.
+
+        Args:
+            pixels: The image.
+            name: What to call it in an error message.
+
+        Raises:
+            ValueError: If it is so long and narrow that resizing it would fill the memory.
 
         Example:
             >>> IMAGENET.apply(torch.zeros(3, 400, 500, dtype=torch.uint8)).shape
@@ -68,6 +77,12 @@ class Preprocessing:
         from torchvision.transforms.v2 import functional as transforms
 
         if self.resize_px is not None:
+            short, long = sorted(pixels.shape[1:])
+            if not self.squash and long * self.resize_px**2 > short * pixel_limit():
+                raise ValueError(
+                    f"{name} is {long:,} pixels long and {short:,} across, too narrow to be "
+                    f"resized to {self.resize_px:,}; take it away, or crop it"
+                )
             mode = InterpolationMode(self.interpolation)
             sides = [self.resize_px, self.resize_px] if self.squash else [self.resize_px]
             pixels = transforms.resize(pixels, sides, mode)
@@ -89,6 +104,7 @@ class ImageFiles(ImageSet):
         preprocessing: How it is.
     """
 
+    in_memory = False
     paths: Sequence[Path]
     size_px: int
     preprocessing: Preprocessing
@@ -176,12 +192,13 @@ class ImageFiles(ImageSet):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name the files, what decodes them, and how they are prepared."""
+        return f"{self.sha256()} {DECODED_BY} {self.preprocessing}"
+
     def _decode(self, path: Path) -> Tensor:
         """Read one image, (3, H, W) uint8."""
-        try:
-            pixels = self.preprocessing.apply(decode(path.read_bytes()))
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read as an image: {error}") from None
+        pixels = self.preprocessing.apply(read_image(path), path)
         if pixels.shape[1:] != (self.size_px, self.size_px):
             height, width = pixels.shape[1:]
             raise ValueError(
@@ -192,7 +209,7 @@ class ImageFiles(ImageSet):
 
 
 def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles, tuple[str, ...]]:
-    """Find images in one folder a class, as torchvision's `ImageFolder` does.
+    """Find images in one folder a class; what else is there is said in the log.
 
     Args:
         folder: It holds one folder a class, with images at any depth.
@@ -205,51 +222,39 @@ def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles
     Raises:
         ValueError: If there is no such folder, or a class without any image.
     """
-    from torchvision.datasets import ImageFolder  # seconds to import
-
     if preprocessing.crop_px is None:
         raise ValueError(f"{preprocessing} cuts no square from images of any size")
-    try:
-        found = ImageFolder(folder)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} has no folder of images for each class: {error}") from None
-    labels = torch.tensor(found.targets)
-    paths = [Path(path) for path, _ in found.samples]
+    classes = class_folders(folder)
+    beside = list_images(folder)
+    if not classes:
+        raise ValueError(
+            f"{folder} has no folder of images for each class; it holds "
+            f"{some(path.name for path in (*beside.images, *beside.others))}"
+        )
+    if len(classes) > 1 and {path.name.lower() for path in classes} <= SPLITS:
+        raise ValueError(
+            f"{folder} holds splits and no classes: {some(path.name for path in classes)}; name "
+            "one of them"
+        )
+    within = [list_images(each, deep=True) for each in classes]
+    for each, found in zip(classes, within, strict=True):
+        if not found.images:
+            raise ValueError(
+                f"the class folder {each} has no image, it holds "
+                f"{some(path.name for path in found.others)}; take it away, or fill it"
+            )
+    odd = [*beside.images, *(path for path in beside.others if path not in classes)]
+    say_left_out(folder, [*odd, *(path for found in within for path in found.others)])
+    paths = [path for found in within for path in found.images]
+    sizes = torch.tensor([len(found.images) for found in within])
     images = ImageFiles(
         paths,
-        Factors.tied(labels),
+        Factors.tied(torch.arange(len(sizes)).repeat_interleave(sizes)),
         torch.arange(len(paths)),
         size_px=preprocessing.crop_px,
         preprocessing=preprocessing,
     )
-    return images, tuple(found.classes)
-
-
-def to_pixels(image: Image.Image) -> Tensor:
-    """Turn an image of any mode into RGB pixels, (3, H, W) uint8.
-
-    Example:
-        >>> to_pixels(Image.new("L", (500, 400), 7)).unique()
-        tensor([7], dtype=torch.uint8)
-    """
-    colored = image if image.mode == "RGB" else image.convert("RGB")  # it copies in any case
-    return torch.from_numpy(np.array(colored)).movedim(-1, 0)
-
-
-def decode(file: bytes) -> Tensor:
-    """Decode an image file, (3, H, W) uint8: the pixels that Pillow has for it.
-
-    Raises:
-        OSError: If it is none.
-    """
-    if simplejpeg.is_jpeg(file):
-        # Pillow gives the same pixels in nearly twice the time. It knows what to do with other
-        # colours and says what is wrong with broken files.
-        with suppress(ValueError):
-            if simplejpeg.decode_jpeg_header(file)[2] in ("YCbCr", "Gray"):
-                return torch.from_numpy(simplejpeg.decode_jpeg(file)).movedim(-1, 0)
-    with Image.open(io.BytesIO(file)) as image:
-        return to_pixels(image)
+    return images, tuple(path.name for path in classes)
 
 
 def stacked(images: Sequence[Tensor]) -> Tensor:

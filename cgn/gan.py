@@ -12,35 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn import losses
 from cgn.cache import cache_key, open_or_make
-from cgn.counterfactuals import BATCH_SIZE
-from cgn.critic import Critic
-from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
-from cgn.loop import descend, seeded
+from cgn.counterfactuals import BLOCK
+from cgn.critic import Critic, packed
+from cgn.graphs import Captured
+from cgn.images import ByClass, Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
+from cgn.io.identity import sources, versions
+from cgn.io.weights import fill_described
+from cgn.loop import adam_of_gans, descend, falling_rate, seeded, set_rate
 from cgn.mechanisms import Mechanism
+from cgn.memory import images_at_once, in_batches
+from cgn.precision import evaluating
 from cgn.train import TrainConfig, draw_pairs
+from cgn.transfer import Mailbox, sent
 
 Progress = Callable[[int, int], None]
 
 NOISE_SIZE = 32  # numbers in u, as in each of the CGN's mechanisms
-CODE = (
-    "counterfactuals.py",
-    "critic.py",
-    "gan.py",
-    "loop.py",
-    "losses.py",
-    "mechanisms.py",
-    "train.py",
-)
 
 
 class GAN(Mechanism):
@@ -49,10 +45,14 @@ class GAN(Mechanism):
     That gives a step of training about the cost of the CGN's: on one CPU core 0.8 of its time,
     where three times as wide is 1.5. There is no mask and no composition, hence nothing that
     could be given another label.
+
+    Attributes:
+        size_px: Height and width of the images.
     """
 
     def __init__(self, n_classes: int, size_px: int, *, width: int) -> None:
         super().__init__(n_classes, size_px, 3, width=2 * width, noise_size=NOISE_SIZE, wraps=False)
+        self.size_px = size_px
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Draw images, (B, 3, H, W) in (0, 1), from u (B, Z) and y (B,) int64."""
@@ -78,34 +78,36 @@ class GANTraining:
         rates = config.learning_rate, config.critic_learning_rate
         # As for the CGN: no memory of old directions, rates that fall over the last half.
         self._adams = [
-            Adam(network.parameters(), rate, betas=(0.0, 0.99))
+            adam_of_gans([network], rate)
             for network, rate in zip((self.gan, self.critic), rates, strict=True)
         ]
-        self._schedules = [
-            LambdaLR(adam, lambda step: min(1.0, 2 - 2 * step / config.steps))
-            for adam in self._adams
-        ]
+        self._rates, self._steps, self._step = rates, config.steps, 0
+        self._learned = Captured(self._learn)
 
-    def advance(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Take one step of the generator and one of the critic.
+    def advance(self, images: Tensor, labels: Tensor, noise: Tensor) -> None:
+        """Take one step of the generator and one of the critic, a graph on CUDA.
 
         Args:
             images: Real images, (B, 3, H, W) in [0, 1], i and i + B/2 of one class.
             labels: Their classes, (B,) int64, which are also those of the drawn images.
-            generator: On the CPU, decides the noise.
+            noise: Of the drawn images, (B, Z), standard normal.
         """
+        for adam, rate in zip(self._adams, self._rates, strict=True):
+            set_rate(adam, falling_rate(rate, self._step, self._steps))
+        self._learned(images, labels, noise)
+        self._averaged.update_parameters(self.gan)
+        self._step += 1
+
+    def _learn(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """Take a step but for the average; return the critic's loss."""
         of_gan, of_critic = self._adams
         pair_labels = labels[: len(labels) // 2]
-        noise = torch.randn(len(labels), NOISE_SIZE, generator=generator).to(images.device)
-        fake = self.gan(noise, labels)
-        self.critic.requires_grad_(False)
-        descend(of_gan, losses.adversarial(self.critic(fake, pair_labels)))
-        self.critic.requires_grad_(True)
-        scores = (self.critic(each, pair_labels) for each in (images, fake.detach()))
-        descend(of_critic, losses.critic_hinge(*scores))
-        for schedule in self._schedules:
-            schedule.step()
-        self._averaged.update_parameters(self.gan)
+        pairs = torch.cat([packed(images), packed(self.gan(noise, labels))])
+        real, fake = self.critic(pairs, pair_labels.repeat(2)).scores.chunk(2)
+        descend(of_gan, losses.adversarial(fake), keep_graph=True)
+        loss = losses.critic_hinge(real, fake)
+        descend(of_critic, loss)
+        return loss.detach()
 
     def result(self) -> GAN:
         """Return the GAN with averaged weights, on the CPU and in evaluation mode."""
@@ -128,7 +130,7 @@ def train_gan(
         n_classes: Number of classes.
         config: That of the CGN it is held against: steps, batches, rates and width count, what
             concerns factors does not.
-        device: Where it runs; the batches are moved there as bytes.
+        device: Where it runs; the images lie there as bytes.
         progress: Called after each step with steps done and steps in all.
 
     Returns:
@@ -137,13 +139,15 @@ def train_gan(
     Source:
         Losses and critic are those of `cgn.train`; the authors' code has no GAN to follow.
     """
-    labels = images.factors.shape
-    with seeded(config.seed) as generator:
-        run = GANTraining(n_classes, images.pixels.shape[-1], config, device)
+    of = torch.device(device)
+    by_class = ByClass(images.factors.shape)
+    pixels, labels = images.pixels.to(of), images.factors.shape.to(of)
+    with seeded(config.seed, of) as generator:
+        run = GANTraining(n_classes, images.pixels.shape[-1], config, of)
         for step in range(config.steps):
-            index = draw_pairs(labels, config.batch_size, generator)
-            batch = to_images(images.pixels[index].to(device))
-            run.advance(batch, labels[index].to(device), generator)
+            index = sent(draw_pairs(by_class, config.batch_size, generator), of)
+            noise = torch.randn(config.batch_size, NOISE_SIZE, generator=generator)
+            run.advance(to_images(pixels[index]), labels[index], sent(noise, of))
             if progress is not None:
                 progress(step + 1, config.steps)
     return run.result()
@@ -166,11 +170,17 @@ def sample_gan(gan: GAN, n: int, *, seed: int, device: torch.device | str = "cpu
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(gan.embedding.num_embeddings, (n,), generator=generator)
     gan = gan.to(device).eval()
-    parts = []
-    for of_batch in labels.split(BATCH_SIZE):
-        noise = torch.randn(len(of_batch), gan.noise_size, generator=generator)
-        parts.append(to_bytes(gan(noise.to(device), of_batch.to(device))).cpu())
-    return ImageSet(torch.cat(parts), Factors.tied(labels), torch.arange(n))
+    # In blocks, so that batches of any size get the same.
+    blocks = [torch.randn(len(b), gan.noise_size, generator=generator) for b in labels.split(BLOCK)]
+    noise = torch.cat(blocks)
+    pixels = Mailbox(torch.empty(n, 3, gan.size_px, gan.size_px, dtype=torch.uint8))
+
+    def draw(span: slice) -> None:
+        pixels.put(span, to_bytes(gan(sent(noise[span], device), sent(labels[span], device))))
+
+    with evaluating(device):
+        in_batches(n, images_at_once(device, gan.size_px), draw)
+    return ImageSet(pixels.close(), Factors.tied(labels), torch.arange(n))
 
 
 def generated_cached(
@@ -202,19 +212,20 @@ def generated_cached(
     Returns:
         As from `sample_gan`.
     """
-    code = [Path(__file__).parent / name for name in CODE]
+    code = sources(__name__)
     kind = torch.device(device).type
     parts: dict[str, object] = {
-        "train_sha256": images.sha256(),
+        "train": images.fingerprint(),
         "n_classes": n_classes,
         "config": asdict(config),
         "device": kind,
-    }
+    } | versions("torch")
 
     def open_gan(path: Path) -> GAN:
-        gan = GAN(n_classes, images.pixels.shape[-1], width=config.width)
-        gan.load_state_dict(load_tensors(path)[0])
-        return gan.eval()
+        size_px = images.pixels.shape[-1]
+        tensors, _ = load_tensors(path)
+        build = partial(GAN, n_classes, size_px, width=config.width)
+        return fill_described(build, tensors, path).eval()
 
     def make_gan(path: Path) -> None:
         gan = train_gan(images, n_classes, config, device=device, progress=progress)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cgn.biggan import BigGAN, BigGANConfig
 from cgn.images import Factors, load_tensors, save_tensors
+from cgn.io.schema import checked
 from cgn.model import Parts
 from cgn.u2net import WIDTH, U2Net
 
@@ -193,15 +194,17 @@ class ImageNetCGN(nn.Module):
             raise ValueError(
                 f"{path} holds no ImageNet CGN; `bench.py train cgn --scale imagenet` makes one"
             )
+        config = checked(ImageNetConfig, metadata["imagenet_cgn"], f"the header of {path}")
+        wide = {
+            name: tensor.float() if tensor.dtype == torch.float16 else tensor
+            for name, tensor in tensors.items()
+        }
         try:
-            model = empty(ImageNetConfig(**metadata["imagenet_cgn"]))  # type: ignore[arg-type]
-            wide = {
-                name: tensor.float() if tensor.dtype == torch.float16 else tensor
-                for name, tensor in tensors.items()
-            }
+            model = empty(config)
             model.load_state_dict(wide, assign=True)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{path}: weights and config differ: {error}") from None
+        except (KeyError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path}: weights and config differ: {reason}") from None
         return prepared(model), metadata
 
 

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
-AHEAD = 2  # batches that are read before they are asked for
+from cgn.io.schema import checked
+from cgn.io.weights import read_safetensors
+from cgn.io.writing import written
+from cgn.transfer import sent, sent_ahead
+
 TOGETHER = 8  # batches that are read at once on a CPU, so that they keep all its cores busy
+RESIDENT_BYTES = 2**31  # sets of more are sent to a GPU batch by batch
 
 
 class Factors(NamedTuple):
@@ -83,6 +84,7 @@ class ImageSet:
             depend on each other, and intervals resample ids.
         masks: True object masks, (N, 1, H, W) uint8 with 255 on the object, where known. For
             measuring only: nothing but the oracle of `as_masks` is trained on them.
+        in_memory: Whether the pixels are at hand, or decoded each time that they are asked for.
 
     Raises:
         ValueError: If the tensors do not fit together.
@@ -92,6 +94,7 @@ class ImageSet:
     factors: Factors
     ids: Tensor
     masks: Tensor | None = None
+    in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
@@ -124,6 +127,22 @@ class ImageSet:
             self, pixels=self.pixels[index], factors=factors, ids=self.ids[index], masks=masks
         )
 
+    def resident(self, device: torch.device | str) -> ImageSet:
+        """Lay images and labels on a GPU, as bytes and once, where they lie in memory and fit.
+
+        Args:
+            device: Where networks will look at them.
+
+        Returns:
+            The set without masks, its tensors on the device; or, on a CPU or where it is too large
+            or lies in files, the set itself.
+        """
+        on_gpu = torch.device(device).type == "cuda"
+        if not on_gpu or not self.in_memory or self.pixels.nbytes > RESIDENT_BYTES:
+            return self
+        factors = self.factors.map(lambda labels: sent(labels, device))
+        return replace(self, pixels=self.pixels.to(device), factors=factors, masks=None)
+
     def as_masks(self) -> ImageSet:
         """Show the true masks in place of the images: white objects on black.
 
@@ -153,9 +172,9 @@ class ImageSet:
     ) -> Iterator[tuple[Tensor, Factors]]:
         """Go through the set once, in order or, with a generator, shuffled.
 
-        While another device than the CPU works on a batch, the next ones are read. On the CPU
-        several are read at once before it works on them: side by side, what decodes and what
-        computes would only take the cores from each other.
+        While a GPU works on a batch, the next ones are read and sent, unless they are `resident`
+        there. On the CPU several are read at once before it works on them: side by side, what
+        decodes and what computes would only take the cores from each other.
 
         Args:
             batch_size: Images a batch; the last batch may be shorter.
@@ -169,12 +188,18 @@ class ImageSet:
         order = torch.arange(len(self))
         if generator is not None:
             order = torch.randperm(len(self), generator=generator)
+        order = sent(order, self.factors.shape.device)
         indices = order.split(batch_size)[part]
-        on_cpu = torch.device(device).type == "cpu"
-        each = (_read_together if on_cpu else _read_ahead)(self.read, indices)
-        for index, pixels in zip(indices, each, strict=True):
-            factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
-            yield to_images(pixels.to(device)), factors
+        labels = self.factors.map(lambda own: sent(own[order], device))
+        told = list(zip(*(own.split(batch_size) for own in labels), strict=True))[part]
+        if order.is_cuda:
+            each: Iterator[Tensor] = map(self.read, indices)
+        elif torch.device(device).type == "cpu":
+            each = _read_together(self.read, indices)
+        else:
+            each = sent_ahead(self.read, indices, device)
+        for pixels, factors in zip(each, told, strict=True):
+            yield to_images(pixels.to(device)), Factors(*factors)
 
     def sha256(self) -> str:
         """Hash pixels and labels; masks and ids do not count, for no classifier sees them.
@@ -189,6 +214,10 @@ class ImageSet:
         for tensor in (self.pixels, *self.factors):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Name all that decides what `read` gives, and the labels; it may move with versions."""
+        return self.sha256()
 
     def save(self, path: Path, metadata: dict[str, object] | None = None) -> None:
         """Write the set to one safetensors file, atomically.
@@ -220,8 +249,16 @@ def _from_parts(parts: Mapping[str, Tensor], path: Path) -> ImageSet:
     try:
         factors = Factors(*(parts[name] for name in Factors._fields))
         return ImageSet(parts["pixels"], factors, parts["ids"], parts.get("masks"))
-    except KeyError as error:
-        raise ValueError(f"{path} holds no image set: it lacks {error}") from None
+    except (KeyError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} holds no image set: {reason}") from None
+
+
+@dataclass(frozen=True)
+class SetNames:
+    """The header of a file of several sets: their names."""
+
+    sets: list[str]
 
 
 def save_sets(path: Path, sets: Mapping[str, ImageSet]) -> None:
@@ -246,11 +283,8 @@ def load_sets(path: Path) -> dict[str, ImageSet]:
         ValueError: If the file holds no such sets, or is cut short.
     """
     tensors, metadata = load_tensors(path)
-    names = metadata.get("sets")
-    if not isinstance(names, list):
-        raise ValueError(f"{path} does not say which image sets it holds")
     sets = {}
-    for name in names:
+    for name in checked(SetNames, metadata, f"the header of {path}").sets:
         own = [key for key in tensors if key.startswith(f"{name}/")]
         parts = {key.removeprefix(f"{name}/"): tensors[key] for key in own}
         sets[name] = _from_parts(parts, path)
@@ -262,17 +296,6 @@ def _read_together(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) 
     for start in range(0, len(indices), TOGETHER):
         several = indices[start : start + TOGETHER]
         yield from read(torch.cat(tuple(several))).split([len(index) for index in several])
-
-
-def _read_ahead(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Read one batch after the other, each next one while the last one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(read, index) for index in indices[:AHEAD])
-        for index in (*indices[AHEAD:], *[None] * len(waiting)):
-            pixels = waiting.popleft().result()
-            if index is not None:
-                waiting.append(reader.submit(read, index))
-            yield pixels
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -306,31 +329,41 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().to(torch.uint8)
 
 
-def draw_of_classes(classes: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw for each label an image of that class, with replacement.
+class ByClass:
+    """Images in the order of their classes, to draw from.
 
-    Args:
-        classes: Classes of all images, (N,) int64.
-        labels: Wanted classes, (B,) int64.
-        generator: Decides which.
-
-    Returns:
-        Indices, (B,) int64.
-
-    Raises:
-        ValueError: If no image is of a wanted class.
+    Attributes:
+        classes: Their classes, (N,) int64, on the CPU.
 
     Example:
-        >>> classes = torch.tensor([1, 0, 1, 0])
-        >>> drawn = draw_of_classes(classes, torch.tensor([0, 1]), torch.Generator().manual_seed(0))
-        >>> classes[drawn]
+        >>> images = ByClass(torch.tensor([1, 0, 1, 0]))
+        >>> drawn = images.draw(torch.tensor([0, 1]), torch.Generator().manual_seed(0))
+        >>> images.classes[drawn]
         tensor([0, 1])
     """
-    sizes = classes.bincount(minlength=int(labels.max()) + 1)
-    if (without := labels[sizes[labels] == 0]).numel():
-        raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
-    place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
-    return classes.argsort(stable=True)[(sizes.cumsum(0) - sizes)[labels] + place]
+
+    def __init__(self, classes: Tensor) -> None:
+        self.classes = classes
+        self._order, self._sizes = classes.argsort(stable=True), classes.bincount()
+
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for each label an image of that class, with replacement.
+
+        Args:
+            labels: Wanted classes, (B,) int64.
+            generator: Decides which.
+
+        Returns:
+            Indices, (B,) int64.
+
+        Raises:
+            ValueError: If no image is of a wanted class.
+        """
+        sizes = pad(self._sizes, (0, max(0, int(labels.max()) + 1 - len(self._sizes))))
+        if (without := labels[sizes[labels] == 0]).numel():
+            raise ValueError(f"no image is of class {int(without.min())}; every class needs one")
+        place = (torch.rand(len(labels), generator=generator) * sizes[labels]).long()
+        return self._order[(sizes.cumsum(0) - sizes)[labels] + place]
 
 
 def concatenate(sets: list[ImageSet]) -> ImageSet:
@@ -343,34 +376,25 @@ def concatenate(sets: list[ImageSet]) -> ImageSet:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
     """Write tensors and a JSON-able header to a safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
-    try:
-        plain = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
-        save_file(plain, temporary, {"json": json.dumps(metadata)})
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    with written(path) as place:
+        save_file(plain, place, {"json": json.dumps(metadata)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def load_tensors(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors, memory-mapped, and the header.
 
+    Args:
+        path: The file.
+        needed: Names of tensors that it must have.
+
     Raises:
-        ValueError: If there is no such file, or it is not a whole safetensors file.
+        ValueError: If there is no such file, it is not a whole safetensors file, or lacks one.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("json", "{}"))
-        return load_file(path), metadata
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); delete it and make it anew"
-        ) from None
+    tensors, header = read_safetensors(path)
+    if lacking := [name for name in needed if name not in tensors]:
+        raise ValueError(f"{path} lacks {lacking[0]}; delete it and make it anew")
+    return tensors, header

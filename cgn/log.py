@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cgn.io.errors import write_errors
+from cgn.io.writing import written
+
 
 class LossLog:
     """Notes the losses of each step; it is what the loops call as `progress`.
@@ -26,7 +29,7 @@ class LossLog:
         """Note a step."""
         if not self._begun:
             self._begin(step, terms)
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with write_errors(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow([step, *terms.values()])
         if self._board is not None:
             for name, value in terms.items():
@@ -39,13 +42,10 @@ class LossLog:
         if self.path.is_file():
             with self.path.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.reader(file) if row[:1] and row[0].isdecimal()]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with written(self.path) as place, place.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["step", *terms])
             writer.writerows(row for row in rows if int(row[0]) < step)
-        part.replace(self.path)
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter  # seconds to import
 

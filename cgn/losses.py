@@ -13,11 +13,16 @@ Source:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    hardtanh,
+)
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:
@@ -77,8 +82,9 @@ def mask_entropy(probability: Tensor) -> Tensor:
         >>> mask_entropy(torch.tensor([0.0, 0.5, 1.0, 0.5]).view(1, 1, 2, 2)).round(decimals=2)
         tensor(0.5000)
     """
-    m = probability.clamp(1e-4, 1 - 1e-4)  # the gradient of H is infinite at 0 and 1
-    return (-m * m.log2() - (1 - m) * (1 - m).log2()).mean()
+    m = hardtanh(probability, 1e-4, 1 - 1e-4)  # the gradient of H is infinite at 0 and 1
+    # H is the cross-entropy of m with itself, and changes with m as that does with its target.
+    return binary_cross_entropy(m.detach(), m) / math.log(2)
 
 
 def reconstruction(logits: Tensor, outlines: Tensor) -> Tensor:
@@ -121,11 +127,12 @@ def divergence(mean: Tensor, deviation: Tensor) -> Tensor:
         >>> divergence(torch.ones(1, 4), torch.ones(1, 4))
         tensor(2.)
     """
-    return 0.5 * (mean**2 + deviation**2 - 1 - 2 * deviation.log()).sum(dim=1).mean()
+    squares = torch.cat([mean, deviation], dim=1).square() - 1
+    return (0.5 * (squares.sum() + mean.numel()) - deviation.log().sum()) / len(mean)
 
 
 def colours(drawn: Tensor, images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
-    """How far a texture's colours are from those of one part of real images of its class.
+    """How far textures' colours are from those of parts of real images of their class.
 
     Distributions over a class are compared, not single images: the k-th smallest value among the
     drawn textures with the k-th smallest among the real ones, for textures must differ from each
@@ -133,14 +140,15 @@ def colours(drawn: Tensor, images: Tensor, masks: Tensor, labels: Tensor) -> Ten
     a texture, the more its colours differ from one look to the next.
 
     Args:
-        drawn: Textures, f or b, (B, 3, H, W) in [0, 1].
+        drawn: Textures, f, b or both, (..., B, 3, H, W) in [0, 1].
         images: Real images, (B, 3, H, W) in [0, 1].
-        masks: Which part of them: the object for f, all else for b, (B, 1, H, W) in {0, 1}.
+        masks: Which part of them each texture is for: the object for f, all else for b,
+            (..., B, 1, H, W) in {0, 1}.
         labels: Classes of both, (B,) int64.
 
     Returns:
-        Scalar in [0, 1]: mean absolute difference, Wasserstein's distance, of the colours' mean
-        and standard deviation over the pixels.
+        (...) in [0, 1]: mean absolute difference, Wasserstein's distance, of the colours' mean and
+        standard deviation over the pixels.
 
     Source:
         Takes the place of the original's background loss, which needs a saliency network.
@@ -152,23 +160,25 @@ def colours(drawn: Tensor, images: Tensor, masks: Tensor, labels: Tensor) -> Ten
         >>> colours(white, images, mask, torch.tensor([0]))
         tensor(0.)
     """
-    drawn_colours, real_colours = _colours(drawn, masks), _colours(images, masks)
-    return (_ranked(drawn_colours, labels) - _ranked(real_colours, labels)).abs().mean()
+    share = masks / masks.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
+    drawn_colours, real_colours = _colours(drawn, share), _colours(images, share)
+    drawn_ranked, real_ranked = _ranked(torch.stack([drawn_colours, real_colours]), labels)
+    difference: Tensor = (drawn_ranked - real_ranked).abs().mean(dim=(-2, -1))
+    return difference
 
 
 def _ranked(values: Tensor, labels: Tensor) -> Tensor:
-    """Sort each column of values (B, K) in [0, 1] within each class, class after class."""
-    order = (values.detach() + 2 * labels[:, None]).argsort(dim=0)
-    return values.gather(0, order)
+    """Sort each column of values (..., B, 6) in [0, 1] within each class, class after class."""
+    order = (values.detach() + 2 * labels[:, None]).argsort(dim=-2)
+    return values.gather(-2, order)
 
 
-def _colours(images: Tensor, masks: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel within masks, (B, 6)."""
-    share = masks / masks.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-    mean = (images * share).sum(dim=(2, 3), keepdim=True)
-    variance = ((images - mean) ** 2 * share).sum(dim=(2, 3))
+def _colours(images: Tensor, share: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel, (..., B, 6), by each pixel's share in them."""
+    mean = (images * share).sum(dim=(-2, -1), keepdim=True)
+    variance = ((images - mean) ** 2 * share).sum(dim=(-2, -1))
     # A standard deviation of 0 has an infinite gradient; 1e-3 is a quarter of a byte's step.
-    return torch.cat([mean.flatten(1), (variance + 1e-6).sqrt()], dim=1)
+    return torch.cat([mean.flatten(-3), (variance + 1e-6).sqrt()], dim=-1)
 
 
 def gram(maps: Tensor) -> Tensor:
@@ -189,12 +199,12 @@ def gram(maps: Tensor) -> Tensor:
     return flat @ flat.mT / flat.shape[2]
 
 
-def style(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+def style(maps: Sequence[Tensor]) -> Tensor:
     """Difference in texture between generated and real images of the same labels.
 
     Args:
-        fake: Feature maps of generated images, coarser and coarser, each (B, K, H, W).
-        real: The same of real images; image i has the label of the generated image i.
+        maps: Feature maps, coarser and coarser, each (2 B, K, H, W): first of real images, then of
+            generated ones; real image i has the label of generated image i.
 
     Returns:
         Scalar in [0, inf): mean absolute difference of Gram matrices, summed over the layers,
@@ -205,14 +215,14 @@ def style(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         another, random class.
 
     Example:
-        >>> maps = [torch.rand(2, 3, 4, 4)]
-        >>> style(maps, maps)
+        >>> style([torch.rand(1, 3, 4, 4).repeat(2, 1, 1, 1)])
         tensor(0.)
     """
     terms = []
-    for fake_maps, real_maps in zip(fake, real, strict=True):
-        target = gram(real_maps.detach())
-        terms.append((gram(fake_maps) - target).abs().mean() / target.abs().mean().clamp(min=1e-8))
+    for each in maps:
+        real, fake = gram(each).chunk(2)
+        size = real.detach().abs().mean().clamp(min=1e-8)
+        terms.append((fake - real.detach()).abs().mean() / size)
     return torch.stack(terms).sum()
 
 

@@ -1,7 +1,7 @@
-"""Where the objects of real images are: masks from boxes, from files, from a saliency network.
+"""Where the objects of real images are: masks from boxes and from a saliency network.
 
-How objects are found without any of these is in `cgn.abduction`, what is made of masks in
-`cgn.recombination`.
+How objects are found without any of these is in `cgn.abduction`, how masks are read that somebody
+else made in `cgn.mask_files`, what is made of masks in `cgn.recombination`.
 
 Source:
     Rother, Kolmogorov and Blake, GrabCut: Interactive Foreground Extraction using Iterated Graph
@@ -12,7 +12,7 @@ Source:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from cgn.cache import cache_key, open_or_make
-from cgn.files import AS_IT_IS, Preprocessing, to_pixels
 from cgn.images import ImageSet, load_tensors, save_tensors
+from cgn.io.identity import sources
 
 Progress = Callable[[int, int], None]
 
@@ -34,7 +33,6 @@ CORE = 0.4  # of the box's sides: the ellipse that is surely object
 MARGIN = 0.04  # of the image's side: where a box reaches the edge, so much is background to begin
 WORKERS = os.cpu_count() or 1  # threads: OpenCV works without Python's lock
 AT_ONCE = 512  # images read together
-MASK_ENDINGS = (".npy", ".png")
 
 
 def opencv() -> Any:
@@ -154,78 +152,15 @@ def masks_from_boxes_cached(
     Returns:
         As from `masks_from_boxes`.
     """
-    parts: dict[str, object] = {"images_sha256": images.sha256(), "boxes": boxes.tolist()}
+    parts: dict[str, object] = {"images": images.fingerprint(), "boxes": boxes.tolist()}
     parts["opencv"] = opencv().__version__
 
     def make(path: Path) -> None:
         masks = masks_from_boxes(images, boxes, progress=progress)
-        save_tensors(path, {"masks": masks}, {"images_sha256": parts["images_sha256"]})
+        save_tensors(path, {"masks": masks}, {"images": parts["images"]})
 
-    path = cache / f"masks-{cache_key(parts, [Path(__file__)])}.safetensors"
-    return open_or_make(path, lambda path: load_tensors(path)[0]["masks"], make)
-
-
-def masks_from_files(
-    paths: Sequence[Path], size_px: int, preprocessing: Preprocessing = AS_IT_IS
-) -> Tensor:
-    """Read masks that somebody else made.
-
-    Args:
-        paths: Files, one an image: NumPy arrays (`.npy`), or pictures with white objects.
-        size_px: Height and width of every mask once it is prepared.
-        preprocessing: As of the images that they belong to, so that both are cut alike.
-
-    Returns:
-        Where the objects are, (N, 1, H, W) bool.
-
-    Raises:
-        ValueError: If a file is no mask, or one of another size.
-    """
-    with ThreadPoolExecutor(WORKERS) as pool:
-        masks = list(pool.map(lambda path: _read_mask(path, preprocessing), paths))
-    for path, mask in zip(paths, masks, strict=True):
-        if mask.shape[1:] != (size_px, size_px):
-            came = tuple(mask.shape[1:])
-            raise ValueError(f"{path} is a mask of {came}, expected {(size_px, size_px)}")
-    return torch.stack(masks)
-
-
-def _read_mask(path: Path, preprocessing: Preprocessing) -> Tensor:
-    """Read one mask, (1, H, W) bool."""
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            if array.ndim == 3:  # a mask for each colour, all alike
-                array = array[..., 0]
-            picture = Image.fromarray(np.uint8(255) * (array > 0))
-        else:
-            with Image.open(path) as image:
-                picture = image.convert("L")
-    except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as a mask: {error}") from None
-    return preprocessing.apply(to_pixels(picture))[:1] > 127
-
-
-def paths_of_masks(images: Sequence[Path], folder: Path, masks: Path) -> list[Path]:
-    """Find the mask of each image: the file of the same name in a folder of the same layout.
-
-    Args:
-        images: Files of images.
-        folder: The folder that all of them lie in.
-        masks: The folder of masks.
-
-    Raises:
-        ValueError: If an image has no mask.
-    """
-    found = []
-    for path in images:
-        stem = masks / path.relative_to(folder)
-        there = [stem.with_suffix(end) for end in MASK_ENDINGS if stem.with_suffix(end).is_file()]
-        if not there:
-            ends = ", ".join(MASK_ENDINGS)
-            raise ValueError(f"{path} has no mask {stem.with_suffix('')} with one of {ends}")
-        found.append(there[0])
-    return found
+    path = cache / f"masks-{cache_key(parts, sources(__name__))}.safetensors"
+    return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)
 
 
 @torch.inference_mode()

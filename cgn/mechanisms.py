@@ -10,11 +10,15 @@ Source:
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgn.poses import place
+
+CHANNELS_A_GROUP = 8  # that are normalised together
 
 
 class Mechanism(nn.Module):
@@ -62,17 +66,28 @@ class Mechanism(nn.Module):
         Returns:
             (B, out_channels, H, W), any real numbers.
         """
-        return self._draw(self._condition(noise, labels))
+        return self._draw(*self._conditions(noise, labels, self._conditioned()))
 
-    def _condition(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Join what decides a map, (B, 2 Z)."""
-        return torch.cat([noise, self.embedding(labels)], dim=1)
+    def _conditioned(self) -> list[nn.Linear]:
+        """List the layers that see noise and label: of the first map, and of each block."""
+        return [self.first, *(block.modulate for block in self.blocks)]  # type: ignore[list-item]
 
-    def _draw(self, condition: Tensor) -> Tensor:
-        """Draw one map for each condition, (B, 2 Z)."""
-        maps = self.first(condition).unflatten(1, (-1, 8, 8))
-        for block in self.blocks:
-            maps = block(maps, condition)
+    def _conditions(
+        self, noise: Tensor, labels: Tensor, layers: list[nn.Linear]
+    ) -> tuple[Tensor, ...]:
+        """Compute what each layer makes of u, (B, Z), and y, (B,): one product for all."""
+        condition = torch.cat([noise, self.embedding(labels)], dim=1)
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        sizes = [layer.out_features for layer in layers]
+        products: tuple[Tensor, ...] = F.linear(condition, weight, bias).split(sizes, dim=1)
+        return products
+
+    def _draw(self, first: Tensor, *modulations: Tensor) -> Tensor:
+        """Draw maps from what the layers made of noise and labels."""
+        maps = first.unflatten(1, (-1, 8, 8))
+        for block, modulation in zip(self.blocks, modulations, strict=True):
+            maps = block(maps, modulation)
         return self.last(maps)  # type: ignore[no-any-return]
 
 
@@ -88,17 +103,54 @@ class UpBlock(nn.Module):
         self.convolution = nn.ConvTranspose2d(
             before, after, 4, stride=2, padding=padding, bias=False
         )
-        # Within an image, not over the batch: a sample must not depend on its neighbours.
-        self.normalise = nn.GroupNorm(after // 8, after, affine=False)
         self.modulate = nn.Linear(condition, 2 * after)
 
-    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
-        """Return maps of twice the height and width."""
-        if self.wraps:
-            maps = nn.functional.pad(maps, (1, 1, 1, 1), mode="circular")
-        gain, offset = self.modulate(condition)[:, :, None, None].chunk(2, dim=1)
-        maps = self.normalise(self.convolution(maps)) * (1 + gain) + offset
-        return nn.functional.leaky_relu(maps, 0.2)
+    def forward(self, maps: Tensor, modulation: Tensor) -> Tensor:
+        """Return maps of twice the height and width.
+
+        Args:
+            maps: (B, before, H, W).
+            modulation: What `modulate` makes of the condition, (B, 2 after).
+        """
+        maps = self.convolution(wrapped(maps) if self.wraps else maps)
+        gain, offset = modulation.chunk(2, dim=1)
+        # Within an image, not over the batch: a sample must not depend on its neighbours. As if all
+        # images' channels were one image's, each has a gain and an offset of its own.
+        flat = maps.reshape(1, -1, *maps.shape[2:])
+        n_groups = flat.shape[1] // CHANNELS_A_GROUP
+        flat = F.group_norm(flat, n_groups, (1 + gain).flatten(), offset.flatten())
+        return F.leaky_relu_(flat, 0.2).view(maps.shape)
+
+
+def wrapped(maps: Tensor) -> Tensor:
+    """Pad maps, (B, K, H, W), by one pixel on all sides with what lies on the other side."""
+    if not torch.is_grad_enabled():  # on a CPU twice as fast as joining maps
+        return F.pad(maps, (1, 1, 1, 1), mode="circular")
+    padded: Tensor = Wrapped.apply(maps)
+    return padded
+
+
+class Wrapped(torch.autograd.Function):
+    """What `nn.functional.pad` does with "circular", forth and back in a quarter of its kernels."""
+
+    @staticmethod
+    def forward(context: Any, maps: Tensor) -> Tensor:
+        """Return (B, K, H + 2, W + 2)."""
+        for dim in (2, 3):
+            n = maps.shape[dim]
+            maps = torch.cat([maps.narrow(dim, n - 1, 1), maps, maps.narrow(dim, 0, 1)], dim)
+        return maps
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        """Add to each pixel's gradient that of its copies."""
+        for dim in (3, 2):
+            n = gradient.shape[dim] - 2
+            inner = gradient.narrow(dim, 1, n).clone(memory_format=torch.preserve_format)
+            inner.narrow(dim, n - 1, 1).add_(gradient.narrow(dim, 0, 1))
+            inner.narrow(dim, 0, 1).add_(gradient.narrow(dim, n + 1, 1))
+            gradient = inner
+        return gradient
 
 
 class ShapeMechanism(Mechanism):
@@ -196,32 +248,34 @@ class TextureMechanism(Mechanism):
         Returns:
             (B, 3, H, W) in [0, 1].
         """
-        condition = self._condition(noise, labels)
-        colour, contrast = self.plain(condition)[:, :, None, None].chunk(2, dim=1)
-        pattern = self._draw(condition)
+        *maps, plain = self._conditions(noise, labels, [*self._conditioned(), self.plain])
+        colour, contrast = plain[:, :, None, None].chunk(2, dim=1)
+        pattern = self._draw(*maps)
         # A sigmoid alone is flat where colours are pure, and would draw white and black all alike.
-        tile: Tensor = (1.1 * (colour + (1 + contrast) * pattern).sigmoid() - 0.05).clamp(0, 1)
+        tile: Tensor = F.hardtanh(
+            1.1 * (colour + (1 + contrast) * pattern).sigmoid() - 0.05, 0.0, 1.0
+        )
         if origin is not None:
             tile = roll(tile, origin)
-        return tile.repeat(1, 1, self.repeats, self.repeats)
+        return tile.repeat(1, 1, self.repeats, self.repeats) if self.repeats > 1 else tile
 
 
 def roll(tile: Tensor, origin: Tensor) -> Tensor:
     """Shift each image of a batch around its own borders.
 
     Args:
-        tile: (B, C, H, W).
+        tile: (B, C, H, W), H = W.
         origin: Rows and columns to shift up and left by, (B, 2) int64.
 
     Returns:
-        (B, C, H, W), the same numbers in other places.
+        The same numbers in other places.
 
     Example:
-        >>> roll(torch.arange(3.0).view(1, 1, 1, 3), torch.tensor([[0, 1]])).flatten()
-        tensor([1., 2., 0.])
+        >>> roll(torch.arange(4.0).view(1, 1, 2, 2), torch.tensor([[0, 1]])).flatten()
+        tensor([1., 0., 3., 2.])
     """
-    batch, _, height, width = tile.shape
-    rows = (torch.arange(height, device=tile.device) + origin[:, :1]) % height
-    columns = (torch.arange(width, device=tile.device) + origin[:, 1:]) % width
-    image = torch.arange(batch, device=tile.device)[:, None, None]
+    batch, size_px = len(tile), tile.shape[-1]
+    steps = torch.arange(max(batch, size_px), device=tile.device)
+    rows, columns = ((steps[:size_px] + origin[:, :, None]) % size_px).unbind(1)
+    image = steps[:batch, None, None]
     return tile.movedim(1, -1)[image, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)

@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,12 @@ from torch import Tensor, nn
 
 from cgn import released
 from cgn.images import Factors, load_tensors, save_tensors
+from cgn.io.schema import checked
+from cgn.io.weights import fill_described, read_state
 from cgn.mechanisms import ShapeMechanism, TextureMechanism
+from cgn.transfer import sent
+
+LARGEST_PX = 4_096  # side of an image; weights don't tell it, so a file might ask for any
 
 
 def compose(mask: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
@@ -69,6 +75,34 @@ def binarise(probability: Tensor) -> Tensor:
     return (probability > 0.5).to(probability) + (probability - probability.detach())
 
 
+class Noise(NamedTuple):
+    """What chance decides of a batch of images, but for their labels.
+
+    Attributes:
+        units: u of shape, texture and background, (3, B, Z), standard normal.
+        origins: Row and column where the tiles of texture and background begin, (2, B, 2) int64.
+        exemplars: Which code and which pose the shapes have, (B, 2) int64.
+    """
+
+    units: Tensor
+    origins: Tensor
+    exemplars: Tensor
+
+    def to(self, device: torch.device | str) -> Noise:
+        """Move to a device; the host does not wait for a GPU to have it."""
+        return Noise(*(sent(each, device) for each in self))
+
+    def part(self, span: slice) -> Noise:
+        """Return that of some of the images."""
+        return Noise(self.units[:, span], self.origins[:, span], self.exemplars[span])
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Noise]) -> Noise:
+        """Put that of several batches into one."""
+        units, origins, exemplars = zip(*blocks, strict=True)
+        return cls(torch.cat(units, dim=1), torch.cat(origins, dim=1), torch.cat(exemplars))
+
+
 class Parts(NamedTuple):
     """What the three mechanisms drew.
 
@@ -101,6 +135,13 @@ class CGNConfig:
     canvas_px: int = 32  # size at which outlines are drawn
     n_exemplars: int = 256  # codes and poses of each class that shapes are drawn from
     released: bool = False  # the original authors' mechanisms, whose masks are not binary
+
+    def __post_init__(self) -> None:
+        for name in ("image_size_px", "tile_px", "canvas_px"):
+            if not 1 <= getattr(self, name) <= LARGEST_PX:
+                raise ValueError(
+                    f"{name} must lie between 1 and {LARGEST_PX}, got {getattr(self, name)}"
+                )
 
 
 class CGN(nn.Module):
@@ -150,16 +191,26 @@ class CGN(nn.Module):
         Returns:
             The parts of B images; noise is drawn for each mechanism on its own.
         """
-        n, device = len(factors.shape), factors.shape.device
-        noise = torch.randn(3, n, self.config.noise_size, generator=generator).to(device)
-        origin = torch.randint(self.config.tile_px, (2, n, 2), generator=generator).to(device)
-        exemplars = torch.randint(self.config.n_exemplars, (n, 2), generator=generator).to(device)
+        noise = self.draw_noise(len(factors.shape), generator).to(factors.shape.device)
+        return self.draw(noise, factors, probability)
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Noise:
+        """Draw on the CPU what chance decides of `n` images."""
+        of = self.config
+        return Noise(
+            torch.randn(3, n, of.noise_size, generator=generator),
+            torch.randint(of.tile_px, (2, n, 2), generator=generator),
+            torch.randint(of.n_exemplars, (n, 2), generator=generator),
+        )
+
+    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
+        """Draw one image for each triple of labels from noise on their device."""
         if probability is None:
-            probability = self.shape(noise[0], factors.shape, exemplars)
+            probability = self.shape(noise.units[0], factors.shape, noise.exemplars)
         return Parts(
             probability if self.config.released else binarise(probability),
-            self.texture(noise[1], factors.texture, origin[0]),
-            self.background(noise[2], factors.background, origin[1]),
+            self.texture(noise.units[1], factors.texture, noise.origins[0]),
+            self.background(noise.units[2], factors.background, noise.origins[1]),
             probability,
         )
 
@@ -181,12 +232,9 @@ class CGN(nn.Module):
         tensors, metadata = load_tensors(path)
         if "cgn" not in metadata:
             raise ValueError(f"{path} holds no CGN; `bench.py train cgn --help` makes one")
-        try:
-            model = cls(CGNConfig(**metadata["cgn"]))  # type: ignore[arg-type]
-            model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{path}: weights and config differ: {error}") from None
-        return model.eval(), metadata
+        config = checked(CGNConfig, metadata["cgn"], f"the header of {path}")
+        wide = {name: tensor.float() for name, tensor in tensors.items()}
+        return fill_described(lambda: cls(config), wide, path).eval(), metadata
 
 
 def load_released(path: Path) -> CGN:
@@ -201,14 +249,12 @@ def load_released(path: Path) -> CGN:
     Raises:
         ValueError: If the file is cut short or holds something else.
     """
+    config = CGNConfig(n_classes=10, image_size_px=32, released=True)
     try:
-        stored = torch.load(path, weights_only=True, map_location="cpu")
-        renamed = released.rename(stored)
-        model = CGN(CGNConfig(n_classes=10, image_size_px=32, released=True))
-        model.load_state_dict(renamed)
-    except Exception as error:  # on other files the unpickler raises whatever it stumbles over
+        renamed = released.rename(read_state(path))
+        return fill_described(lambda: CGN(config), renamed, path).eval()
+    except ValueError as error:
         raise ValueError(f"{path} is no MNIST CGN of the original authors: {error}") from None
-    return model.eval()
 
 
 def weights_sha256(module: nn.Module) -> str:

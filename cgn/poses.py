@@ -81,8 +81,9 @@ def place(canvases: Tensor, poses: Tensor, size_px: int) -> Tensor:
 
 def _warp(maps: Tensor, scale: Tensor, shift: Tensor, size_px: int) -> Tensor:
     """Read maps (B, K, H, W) at scale * place + shift for each place of a new image."""
-    zero = torch.zeros_like(scale)
-    rows = torch.stack([scale, zero, shift[:, 0]], 1), torch.stack([zero, scale, shift[:, 1]], 1)
-    shape = [len(maps), maps.shape[1], size_px, size_px]
-    grid = F.affine_grid(torch.stack(rows, dim=1), shape, align_corners=False)
+    first = 1 / size_px - 1  # the middle of the first pixel
+    places = torch.linspace(first, -first, size_px, device=maps.device)
+    columns, rows = torch.addcmul(shift[:, :, None], scale[:, None, None], places).unbind(1)
+    shape = len(maps), size_px, size_px
+    grid = torch.stack([columns[:, None].expand(shape), rows[:, :, None].expand(shape)], dim=-1)
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)

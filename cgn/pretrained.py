@@ -8,17 +8,17 @@ Source:
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, empty, prepared
+from cgn.io.downloads import download
+from cgn.io.weights import read_state
 from cgn.paths import user_path
 from cgn.u2net import U2Net
 
@@ -82,31 +82,13 @@ def _from_url(source: str, folder: Path | None) -> Path:
         raise ValueError(f"{source} names no file; give the address of one")
     path = folder / name
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(source, str(path), progress=False)
+            download(source, path)
         except OSError as error:
             raise ValueError(
                 f"cannot fetch {source} ({error}); fetch it by other means and give its path"
             ) from None
     return path
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a published state dict, safetensors or a plain pickle; nothing in it is executed.
-
-    Raises:
-        ValueError: If it is neither, or holds more than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        stored = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from None
-    if not isinstance(stored, Mapping) or not all(isinstance(v, Tensor) for v in stored.values()):
-        raise ValueError(f"{path} holds more than tensors by name; it is no state dict")
-    return {name.removeprefix("module."): tensor for name, tensor in stored.items()}
 
 
 def fill(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

@@ -60,6 +60,7 @@ class Range:
 
 RANGES = {
     "batch_size": Range(1, 65_536),  # images
+    "checkpoint_minutes": Range(0, 100_000),
     "checkpoint_steps": Range(1, 1_000_000_000),
     "combine": Range(1, 64),  # shapes in a picture
     "ema_decay": Range(0, 1, without_high=True),
@@ -93,17 +94,19 @@ RANGES |= {
 LOSS_WEIGHT = Range(0, 1e12)
 
 
-def require_in_range(config: DataclassInstance) -> None:
+def require_in_range(config: DataclassInstance, *, but: tuple[str, ...] = ()) -> None:
     """Refuse a config in which a number is none, or lies outside of its range.
 
     Args:
         config: Its fields are looked up in `RANGES` by their names.
+        but: Names of fields that mean something of their own and are no numbers of this kind.
 
     Raises:
         ValueError: If one does not fit; the message names it.
     """
     for field in fields(config):
-        if (allowed := RANGES.get(field.name)) is not None:
+        allowed = RANGES.get(field.name)
+        if allowed is not None and field.name not in but:
             require(field.name, getattr(config, field.name), allowed, whole=field.type == "int")
 
 

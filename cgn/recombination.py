@@ -34,6 +34,7 @@ from cgn.images import (
     to_bytes,
     to_images,
 )
+from cgn.io.identity import sources, versions
 from cgn.masks import AT_ONCE, WORKERS, Progress, opencv
 from cgn.model import compose
 
@@ -210,7 +211,7 @@ def cut_out_cached(
     """
 
     def open_(path: Path) -> Cutouts:
-        parts, _ = load_tensors(path)
+        parts, _ = load_tensors(path, "backgrounds", "squares")
         return Cutouts(images, masks, parts["backgrounds"], parts["squares"])
 
     def make(path: Path) -> None:
@@ -223,12 +224,11 @@ def cut_out_cached(
 def _key(images: ImageSet, masks: Tensor, settings: dict[str, object]) -> str:
     """Hash all that decides what is made of images and masks."""
     parts = settings | {
-        "images_sha256": images.sha256(),
+        "images": images.fingerprint(),
         "masks_sha256": hashlib.sha256(masks.contiguous().numpy().data).hexdigest(),
         "opencv": opencv().__version__,
     }
-    names = ("masks.py", "model.py", "recombination.py")
-    return cache_key(parts, [Path(__file__).parent / name for name in names])
+    return cache_key(parts | versions("torch"), sources(__name__))
 
 
 def recombine(
@@ -349,6 +349,7 @@ def recombine_cached(
         "n_classes": n_classes,
         "seed": seed,
         "own_texture": own_texture,
+        "device": torch.device(device).type,
     }
 
     def make(path: Path) -> None:

@@ -6,9 +6,10 @@ What is minimised is not here: see `cgn.losses`; nor is the loop itself: see `cg
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,31 @@ from torch import Tensor, nn
 
 from cgn import losses
 from cgn.abduction import ShapeEncoder, find_objects
-from cgn.critic import Critic, EfficientNetFeatures
-from cgn.images import Factors, ImageSet, draw_of_classes, to_images
-from cgn.loop import Progress, Weights, advance_all, descend, resume, seeded, write_checkpoint
+from cgn.critic import Critic, packed
+from cgn.graphs import Captured
+from cgn.images import ByClass, ImageSet, to_images
+from cgn.loop import (
+    Progress,
+    Weights,
+    adam_of_gans,
+    advance_all,
+    descend,
+    falling_rate,
+    load_adam,
+    resume,
+    seeded,
+    set_rate,
+    write_checkpoint,
+)
 from cgn.mechanisms import ShapeMechanism
-from cgn.model import CGN, CGNConfig, compose
+from cgn.model import CGN, CGNConfig
 from cgn.poses import measure, normalise
 from cgn.ranges import require_in_range
+from cgn.transfer import sent
 
+Module = TypeVar("Module", bound=nn.Module)
+
+AT_ONCE = 50  # steps on CUDA before the host waits: what they need is drawn and sent together
 LEAST_PX = 4  # an object that has less without its rim keeps the rim: a deviation needs some pixels
 
 
@@ -55,9 +73,6 @@ class TrainConfig:
     # and taken for it they come back as dark blots: nothing but the mask is learned from them.
     soft_edges: bool = False
     ema_decay: float = 0.995  # of the averaged weights that sampling uses
-    # Or "efficientnet-lite0". After 300 steps on wildlife MNIST a classifier finds the textures of
-    # both equally often (73.7 and 73.0 %, n = 2,000), but a step takes 1.3 times as long.
-    style_features: str = "critic"
     checkpoint_steps: int = 250  # steps between checkpoints
     weights: LossWeights = field(default_factory=LossWeights)
 
@@ -65,11 +80,9 @@ class TrainConfig:
         require_in_range(self)
         if self.batch_size % 2:
             raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
-        if self.style_features not in ("critic", "efficientnet-lite0"):
-            raise ValueError(
-                f"style_features must be critic or efficientnet-lite0, got {self.style_features!r}"
-            )
 
+
+LOSSES = (*(each.name for each in fields(LossWeights)), "critic")  # in the order of their curves
 
 # What differs from the defaults in each world; a new world starts from the defaults.
 PRESETS = {
@@ -87,25 +100,25 @@ class Batch(NamedTuple):
         images: (B, 3, H, W) in [0, 1], i and i + B/2 of one class; uint8 in a whole set. What is
             neither object nor background is black.
         labels: Their classes, (B,) int64.
-        objects: Where there is nothing but object, (B, 1, H, W) in {0, 1}; bool in a whole set.
-        backgrounds: Where there is nothing but background, the same.
+        regions: Where there is nothing but object, and nothing but background, (2, B, 1, H, W) in
+            {0, 1}; bool in a whole set.
         outlines: Where the objects are, without pose, (B, 1, S, S) in {0, 1}; bool in a whole set.
         poses: See `cgn.poses`, (B, 3).
     """
 
     images: Tensor
     labels: Tensor
-    objects: Tensor
-    backgrounds: Tensor
+    regions: Tensor
     outlines: Tensor
     poses: Tensor
 
     def take(self, index: Tensor) -> Batch:
         """Take some images of a whole set, as numbers."""
-        images, labels, objects, backgrounds, outlines, poses = (each[index] for each in self)
+        images, labels, outlines, poses = (
+            each[index] for each in (self.images, self.labels, self.outlines, self.poses)
+        )
         images = to_images(images).contiguous(memory_format=torch.channels_last)
-        regions = objects.float(), backgrounds.float()
-        return Batch(images, labels, *regions, outlines.float(), poses)
+        return Batch(images, labels, self.regions[:, index].float(), outlines.float(), poses)
 
 
 def prepare(images: ImageSet, canvas_px: int, *, soft_edges: bool = False) -> Batch:
@@ -119,7 +132,7 @@ def prepare(images: ImageSet, canvas_px: int, *, soft_edges: bool = False) -> Ba
         # Black on both sides, so that the critic cannot tell drawn edges by their hardness.
         pixels = pixels * (objects | backgrounds)
     outlines = normalise(masks, poses, canvas_px)
-    return Batch(pixels, labels, objects, backgrounds, outlines, poses)
+    return Batch(pixels, labels, torch.stack([objects, backgrounds]), outlines, poses)
 
 
 def _without_rim(regions: Tensor) -> Tensor:
@@ -129,10 +142,29 @@ def _without_rim(regions: Tensor) -> Tensor:
     return torch.where(enough, deep, regions)
 
 
+class Chance(NamedTuple):
+    """What chance decides of a step; or of several, stacked.
+
+    Attributes:
+        shown: Which images, (B,) int64, i and i + B/2 of one class.
+        outlines: Noise of the shapes around what was inferred, (B, Z).
+        units: Noise of object and background, (2, B, Z).
+        origins: Where their tiles begin, (2, B, 2) int64.
+    """
+
+    shown: Tensor
+    outlines: Tensor
+    units: Tensor
+    origins: Tensor
+
+
 class Training:
     """A training run in progress: networks, optimisers, and what is needed to resume.
 
+    On CUDA a step is a graph: no host memory is touched and nothing is waited for inside of it.
+
     Attributes:
+        images: The whole training set, on the run's device.
         cgn: The generator that learns.
         encoder: Infers the shape's noise of real images.
         averaged: The running mean of its weights, which is what is kept in the end.
@@ -142,44 +174,62 @@ class Training:
 
     def __init__(
         self,
+        images: Batch,
         n_classes: int,
-        image_size_px: int,
         config: TrainConfig,
         device: torch.device | str,
     ) -> None:
         self.config = config
         self.device = torch.device(device)
+        self.images = Batch(*(each.to(self.device) for each in images))
+        self._by_class = ByClass(images.labels)
         size = CGNConfig(
             n_classes=n_classes,
-            image_size_px=image_size_px,
+            image_size_px=images.images.shape[-1],
             width=config.width,
             tile_px=config.tile_px,
+            canvas_px=images.outlines.shape[-1],
         )
-        self.cgn = CGN(size).to(self.device)
-        self.averaged = copy.deepcopy(self.cgn).requires_grad_(False)
-        self.encoder = ShapeEncoder(
-            n_classes, size.canvas_px, width=config.width, noise_size=size.noise_size
-        ).to(self.device)
-        self.critic = Critic(n_classes, image_size_px, config.width).to(self.device)
         # A step on a CPU takes 0.37 s instead of 0.40 (wildlife MNIST, one thread).
-        for network in (self.cgn, self.encoder, self.critic):
-            network.to(memory_format=torch.channels_last)
-        self.style: nn.Module | None = None
-        if config.style_features == "efficientnet-lite0":
-            self.style = EfficientNetFeatures().to(self.device)
-        self.cgn_adam = _adam([self.cgn, self.encoder], config.learning_rate)
-        self.critic_adam = _adam([self.critic], config.critic_learning_rate)
+        self.cgn = _placed(CGN(size), self.device)
+        self.averaged = copy.deepcopy(self.cgn).requires_grad_(False)
+        encoder = ShapeEncoder(
+            n_classes, size.canvas_px, width=config.width, noise_size=size.noise_size
+        )
+        self.encoder = _placed(encoder, self.device)
+        self.critic = _placed(Critic(n_classes, size.image_size_px, config.width), self.device)
+        self.cgn_adam = adam_of_gans([self.cgn, self.encoder], config.learning_rate)
+        self.critic_adam = adam_of_gans([self.critic], config.critic_learning_rate)
         self.step = 0
+        self._learned = Captured(self._learn)
 
-    def advance(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, generator: torch.Generator) -> Chance:
+        """Draw on the CPU what chance decides of the next step."""
+        n = self.config.batch_size
+        index = draw_pairs(self._by_class, n, generator)
+        of = self.cgn.config
+        outlines, *units = torch.randn(3, n, of.noise_size, generator=generator)
+        origins = torch.randint(of.tile_px, (2, n, 2), generator=generator)
+        return Chance(index, outlines, torch.stack(units), origins)
+
+    def advance_all(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Take several steps; return the unweighted losses of each, (n,).
+
+        Whatever they need is drawn before and sent to the device at once.
+        """
+        drawn = [self.draw(generator) for _ in range(n)]
+        stacked = [sent(torch.stack(each), self.device) for each in zip(*drawn, strict=True)]
+        curves = [self.advance(Chance(*each)) for each in zip(*stacked, strict=True)]
+        return {name: torch.stack([terms[name] for terms in curves]) for name in LOSSES}
+
+    def advance(self, chance: Chance) -> dict[str, Tensor]:
         """Take one step of the generator and one of the critic.
 
         The generated images have the outlines and poses of the real ones, as far as the noise
         inferred from them says, and the same classes, so that style is compared within a class.
 
         Args:
-            batch: Real images.
-            generator: Decides the noise.
+            chance: From `draw`, on the run's device.
 
         Returns:
             The unweighted losses, each a scalar.
@@ -188,67 +238,67 @@ class Training:
             (self.cgn_adam, self.config.learning_rate),
             (self.critic_adam, self.config.critic_learning_rate),
         ):
-            adam.param_groups[0]["lr"] = rate * min(1.0, 2 - 2 * self.step / self.config.steps)
-        fake, terms = self._generate(batch, generator)
-        descend(self.cgn_adam, self.config.weights.total(terms))
-        pair_labels = batch.labels[: len(batch.labels) // 2]
-        real_scores, fake_scores = (
-            self.critic(images, pair_labels) for images in (batch.images, fake.detach())
-        )
-        terms["critic"] = losses.critic_hinge(real_scores, fake_scores)
-        descend(self.critic_adam, terms["critic"])
+            set_rate(adam, falling_rate(rate, self.step, self.config.steps))
+        # The next step writes to the same memory.
+        terms = self._learned(*chance).clone()
         self._average()
         self.step += 1
-        return {name: term.detach() for name, term in terms.items()}
+        return dict(zip(LOSSES, terms, strict=True))
 
-    def _generate(
-        self, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Draw images like those of the batch; them, and what the generator minimises."""
+    def _learn(self, *chance: Tensor) -> Tensor:
+        """Take a step but for the average: the losses in the order of `LOSSES`."""
+        decided = Chance(*chance)
+        batch = self.images.take(decided.shown)
+        terms = self._losses(batch, decided)
+        of_generator = {name: term for name, term in terms.items() if name != "critic"}
+        descend(self.cgn_adam, self.config.weights.total(of_generator), keep_graph=True)
+        descend(self.critic_adam, terms["critic"])
+        return torch.stack([terms[name].detach() for name in LOSSES])
+
+    def _losses(self, batch: Batch, decided: Chance) -> dict[str, Tensor]:
+        """Draw images like those of the batch, and compute the losses of generator and critic."""
         shape: ShapeMechanism = self.cgn.shape  # type: ignore[assignment]
         posterior = self.encoder(batch.outlines, batch.labels)
-        outlines = shape.outline(posterior.sample(generator), batch.labels)
+        outlines = shape.outline(posterior.sample(decided.outlines), batch.labels)
         probability = shape.place(outlines, batch.poses)
-        parts = self.cgn(Factors.tied(batch.labels), generator, probability)
+        textures = torch.stack(
+            [
+                mechanism(units, batch.labels, origin)
+                for mechanism, units, origin in zip(
+                    (self.cgn.texture, self.cgn.background),
+                    decided.units,
+                    decided.origins,
+                    strict=True,
+                )
+            ]
+        )
         # In the objects that were found, not in those just drawn: what tells real from fake is then
         # the textures alone.
-        fake = compose(batch.objects, parts.foreground, batch.backgrounds * parts.background)
-        return fake, self._appearance(fake, batch) | {
+        fake = (batch.regions * textures).sum(dim=0)
+        pairs = torch.cat([packed(batch.images), packed(fake)])
+        maps, scores = self.critic(pairs, batch.labels)  # halves of real and of drawn images
+        real_scores, fake_scores = scores.chunk(2)
+        foreground, background = losses.colours(textures, batch.images, batch.regions, batch.labels)
+        return {
+            "adversarial": losses.adversarial(fake_scores),
+            # The coarsest maps see whole objects: their statistics would hold shape.
+            "style": losses.style(maps[:2]),
             "mask_entropy": losses.mask_entropy(probability),
             "reconstruction": losses.reconstruction(outlines, batch.outlines),
             "divergence": losses.divergence(*posterior),
-            "foreground": losses.colours(
-                parts.foreground, batch.images, batch.objects, batch.labels
-            ),
-            "background": losses.colours(
-                parts.background, batch.images, batch.backgrounds, batch.labels
-            ),
-        }
-
-    def _appearance(self, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Compute what the generator minimises in the eyes of the critic."""
-        self.critic.requires_grad_(False)
-        fake_features = self.critic.features(fake)
-        scores = self.critic.scores(fake_features, batch.labels[: len(batch.labels) // 2])
-        if self.style is not None:
-            fake_features = self.style(fake)
-        with torch.no_grad():
-            real_features = (self.style or self.critic.features)(batch.images)
-        self.critic.requires_grad_(True)
-        return {
-            "adversarial": losses.adversarial(scores),
-            # The coarsest maps see whole objects: their statistics would hold shape.
-            "style": losses.style(fake_features[:2], real_features[:2]),
+            "foreground": foreground,
+            "background": background,
+            "critic": losses.critic_hinge(real_scores, fake_scores),
         }
 
     @torch.no_grad()
-    def remember(self, images: Batch, generator: torch.Generator) -> None:
+    def remember(self, generator: torch.Generator) -> None:
         """Let the shape mechanism draw from codes and poses of training images from now on.
 
         Args:
-            images: The whole training set.
             generator: Decides which images; each about as often as any other of its class.
         """
+        images = self.images
         shape: ShapeMechanism = self.averaged.shape  # type: ignore[assignment]
         for label in images.labels.unique().tolist():
             of_class = (images.labels == label).nonzero()[:, 0].cpu()
@@ -297,7 +347,10 @@ class Training:
                 "anew, or repeat the command it was made with"
             )
         for part, stored in zip(self._parts(), state["parts"], strict=True):
-            part.load_state_dict(stored)
+            if isinstance(part, nn.Module):
+                part.load_state_dict(stored)
+            else:
+                load_adam(part, stored)
         self.step = state["step"]
         generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
@@ -324,36 +377,40 @@ def train(
 
     Returns:
         The CGN with averaged weights, on the CPU. One seed gives the same weights on one CPU,
-        interrupted or not.
+        interrupted or not; on CUDA it does not, for gradients of what is looked up are added up
+        in any order there.
 
     Raises:
         ValueError: If the checkpoint belongs to another config or other images.
     """
     train_sha256 = images.sha256()
-    with seeded(config.seed) as generator:
-        run = Training(n_classes, images.pixels.shape[-1], config, device)
+    with seeded(config.seed, device) as generator:
+        found = prepare(images, CGNConfig.canvas_px, soft_edges=config.soft_edges)
+        run = Training(found, n_classes, config, device)
         resume(run, generator, train_sha256, checkpoint)
-        found = prepare(images, run.cgn.config.canvas_px, soft_edges=config.soft_edges)
-        found = Batch(*(each.to(run.device) for each in found))
-
-        def advance() -> dict[str, Tensor]:
-            index = draw_pairs(images.factors.shape, config.batch_size, generator).to(run.device)
-            return run.advance(found.take(index), generator)
 
         def keep() -> None:
             if checkpoint is not None:
                 write_checkpoint(run.state(generator, train_sha256), checkpoint)
 
-        advance_all(run, advance, keep, progress)
-        run.remember(found, generator)
+        at_once = AT_ONCE if run.device.type == "cuda" else 1
+        advance_all(
+            run, partial(run.advance_all, generator=generator), keep, progress, at_once=at_once
+        )
+        run.remember(generator)
     return run.averaged.cpu().eval()
 
 
-def draw_pairs(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
+def _placed(module: Module, device: torch.device) -> Module:
+    """Move a network to a device, channels last in memory."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def draw_pairs(images: ByClass, n: int, generator: torch.Generator) -> Tensor:
     """Draw images with replacement, the second half of the classes of the first.
 
     Args:
-        labels: Classes of all images, (N,) int64.
+        images: All of them.
         n: How many to draw, even.
         generator: Decides which.
 
@@ -362,15 +419,9 @@ def draw_pairs(labels: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
     Example:
         >>> labels = torch.tensor([1, 0, 1, 0])
-        >>> drawn = labels[draw_pairs(labels, 6, torch.Generator().manual_seed(0))]
+        >>> drawn = labels[draw_pairs(ByClass(labels), 6, torch.Generator().manual_seed(0))]
         >>> drawn[:3].equal(drawn[3:])
         True
     """
-    first = torch.randint(len(labels), (n // 2,), generator=generator)
-    return torch.cat([first, draw_of_classes(labels, labels[first], generator)])
-
-
-def _adam(modules: list[nn.Module], learning_rate: float) -> torch.optim.Adam:
-    """Return the optimiser of GANs: no memory of old directions."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    return torch.optim.Adam(parameters, learning_rate, betas=(0.0, 0.99))
+    first = torch.randint(len(images.classes), (n // 2,), generator=generator)
+    return torch.cat([first, images.draw(images.classes[first], generator)])

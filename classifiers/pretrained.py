@@ -11,20 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgn.efficientnet import efficientnet_lite
 from cgn.files import IMAGENET, Preprocessing
+from cgn.io.downloads import download
+from cgn.io.writing import write_text
 from cgn.model import weights_sha256
+from classifiers.architectures import (
+    OPTIONS,
+    Front,
+    timm_front,
+    torchvision_classifiers,
+    torchvision_front,
+)
+from classifiers.filled import Filled, fill
 
 SHIPPED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 FORMS = (
@@ -44,8 +53,6 @@ GEIRHOS = {
     + "resnet50_finetune_60_epochs_lr_decay_after_30_start_resnet50_train_45_epochs_combined_IN_SF"
     + "-ca06340c.pth.tar",
 }
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,7 @@ class Pretrained:
         preprocessing: How images were resized and cropped for it.
         n_classes: C.
         classes: Their names, in the order of the outputs; empty if they are ImageNet's 1,000.
+        note: What the user should know about how the spec was read; may be empty.
     """
 
     spec: str
@@ -67,6 +75,7 @@ class Pretrained:
     preprocessing: Preprocessing
     n_classes: int
     classes: tuple[str, ...] = ()
+    note: str = ""
 
     def normalised_by(self, mean: Sequence[float], deviation: Sequence[float]) -> Pretrained:
         """Return the same network behind another normalisation than it was trained with.
@@ -84,6 +93,21 @@ class Pretrained:
                 "another --protocol"
             )
         return replace(self, module=Normalised(self.module.network, mean, deviation).eval())
+
+    def for_images_of(self, size_px: int) -> Pretrained:
+        """Return the network for images of a size that is not its own, if it has to be helped.
+
+        Many networks take images of any size; others, transformers above all, only their own. To
+        these images are resized within, and their spec says so.
+
+        Args:
+            size_px: Height and width of the images.
+        """
+        own_px = self.preprocessing.crop_px
+        if own_px in (None, size_px) or _n_classes(self.module, size_px) == self.n_classes:
+            return self
+        module = Resized(self.module, own_px, self.preprocessing.interpolation).eval()
+        return replace(self, spec=f"{self.spec}+resized{own_px}", module=module)
 
 
 class Normalised(nn.Module):
@@ -105,6 +129,20 @@ class Normalised(nn.Module):
         return self.network((images - self.mean) / self.deviation)  # type: ignore[no-any-return]
 
 
+class Resized(nn.Module):
+    """A network that takes images of one size, behind a layer that resizes them to it."""
+
+    def __init__(self, network: nn.Module, size_px: int, interpolation: str) -> None:
+        super().__init__()
+        self.network, self.size_px, self.interpolation = network, size_px, interpolation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, C) of images (B, 3, H, W) in [0, 1]."""
+        size = (self.size_px, self.size_px)
+        resized = F.interpolate(images, size, mode=self.interpolation, antialias=True)
+        return self.network(resized.clamp(0, 1))  # type: ignore[no-any-return]
+
+
 def is_spec(text: str) -> bool:
     """Tell the spec of a pretrained network from the name of a recipe.
 
@@ -121,8 +159,12 @@ def load(spec: str) -> Pretrained:
     Args:
         spec: `efficientnet-lite0`, `-lite1` or `-lite2`, whose weights come with packages;
             `timm:NAME.TAG`, `tv:NAME@WEIGHTS` or `geirhos:NAME`, which are downloaded once; or
-            `file:PATH#arch=ARCH` with weights of your own, safetensors or a plain state dict, for
-            an ARCH `timm:NAME` or `tv:NAME`, and `&sha256=HEX` if the file is to be a certain one;
+            `file:PATH#arch=ARCH` with weights of your own, safetensors or a state dict, for an
+            ARCH `timm:NAME`, `timm:NAME.TAG`, `tv:NAME` or `tv:NAME@WEIGHTS`, whose configuration
+            says how images are prepared; `&sha256=HEX` if the file is to be a certain one,
+            `&set=NAME` if it holds several sets of weights, and `&resize=`, `&crop=`,
+            `&interpolation=`, `&squash=1`, `&mean=` and `&deviation=` (three numbers, as in
+            `0.485-0.456-0.406`, or one) where the configuration is not that of the weights;
             `ensemble:PATH` with what `bench.py fit` wrote.
 
     Returns:
@@ -133,7 +175,7 @@ def load(spec: str) -> Pretrained:
     """
     if spec in SHIPPED:
         network: Any = efficientnet_lite(int(spec[-1]))
-        return _of_timm(spec, network, network.pretrained_cfg)
+        return _prepared(spec, network, timm_front(spec, network.pretrained_cfg))
     kind, _, rest = spec.partition(":")
     if kind not in _LOADERS:
         raise ValueError(f"{spec!r} could mean several networks; write {_candidates(spec)}")
@@ -146,7 +188,7 @@ def _candidates(name: str) -> str:
     from torchvision.models import get_model_weights
 
     found = [f"timm:{each}" for each in timm.list_models(f"{name}.*", pretrained=True)]
-    if name in _torchvision_classifiers():
+    if name in torchvision_classifiers():
         found += [f"tv:{name}@{each.name}" for each in get_model_weights(name)]
     return ", ".join(found) or FORMS
 
@@ -164,18 +206,8 @@ def _load_timm(name: str) -> Pretrained:
     if config is None or not config.num_classes:
         raise ValueError(f"timm:{name} gives features, no classes; take a network with classes")
     network = _fetched(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
-    return _of_timm(f"timm:{name}", network, network.pretrained_cfg)
-
-
-def _of_timm(spec: str, network: nn.Module, config: Mapping[str, Any]) -> Pretrained:
-    """Prepare a network of timm as its config says."""
-    crop_px, mode = config["input_size"][-1], config["crop_mode"]
-    if mode not in ("center", "squash"):
-        raise ValueError(f"{spec} wants its images cropped by {mode!r}, which is not known here")
-    preprocessing = Preprocessing(
-        int(crop_px / config["crop_pct"]), crop_px, config["interpolation"], mode == "squash"
-    )
-    return _prepared(spec, network, config["mean"], config["std"], preprocessing)
+    front = timm_front(f"timm:{name}", network.pretrained_cfg)
+    return _prepared(f"timm:{name}", network, front)
 
 
 def _load_torchvision(text: str) -> Pretrained:
@@ -183,7 +215,7 @@ def _load_torchvision(text: str) -> Pretrained:
     from torchvision.models import get_model, get_model_weights
 
     name, _, tag = text.partition("@")
-    if name not in _torchvision_classifiers():
+    if name not in torchvision_classifiers():
         raise ValueError(f"torchvision has no network {name!r} that classifies images")
     known = get_model_weights(name)
     if tag not in known.__members__ or tag == "DEFAULT":  # which moves with the version
@@ -191,18 +223,7 @@ def _load_torchvision(text: str) -> Pretrained:
         raise ValueError(f"tv:{text} names no fixed weights; write {names}")
     weights = known[tag]
     network = _fetched(f"tv:{text}", lambda: get_model(name, weights=weights))
-    own = weights.transforms()
-    preprocessing = Preprocessing(own.resize_size[0], own.crop_size[0], own.interpolation.value)
-    return _prepared(f"tv:{text}", network, own.mean, own.std, preprocessing)
-
-
-def _torchvision_classifiers() -> list[str]:
-    """Names of torchvision's networks for images; others detect, segment or see videos."""
-    from torchvision import models
-
-    # Those for other tasks, and quantised ones, lie in modules below.
-    names: list[str] = models.list_models(module=models)
-    return names
+    return _prepared(f"tv:{text}", network, torchvision_front(weights))
 
 
 def _load_geirhos(name: str) -> Pretrained:
@@ -213,14 +234,10 @@ def _load_geirhos(name: str) -> Pretrained:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     digits = path.name.removesuffix(".pth.tar").rpartition("-")[2]
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _fetched(
-            f"geirhos:{name}",
-            lambda: torch.hub.download_url_to_file(url, str(path), digits, progress=False),
-        )
+        _fetched(f"geirhos:{name}", lambda: download(url, path, digits))
     _require_pinned(path, digits)
-    network = _filled("tv:resnet50", path)
-    return _prepared(f"geirhos:{name}", network, IMAGENET_MEAN, IMAGENET_STD, IMAGENET)
+    network = fill("tv:resnet50@IMAGENET1K_V1", path).network
+    return _prepared(f"geirhos:{name}", network, Front(IMAGENET))
 
 
 def _require_pinned(path: Path, digits: str) -> None:
@@ -228,7 +245,7 @@ def _require_pinned(path: Path, digits: str) -> None:
     sha256 = _sha256(path)
     pin = path.with_name(f"{path.name}.sha256")
     if not pin.is_file() and sha256.startswith(digits):
-        pin.write_text(f"{sha256}\n")
+        write_text(pin, f"{sha256}\n")
     expected = pin.read_text().strip() if pin.is_file() else f"{digits}…"
     if sha256 != expected:
         raise ValueError(
@@ -237,78 +254,69 @@ def _require_pinned(path: Path, digits: str) -> None:
 
 
 def _load_file(text: str) -> Pretrained:
-    """Load `PATH#arch=ARCH&sha256=HEX`."""
-    name, _, rest = text.partition("#")
-    options = dict(parse_qsl(rest, keep_blank_values=True))  # an empty sha256 is a wrong one
-    path, arch = Path(name).expanduser(), options.get("arch", "")
-    if unknown := options.keys() - {"arch", "sha256"}:
-        raise ValueError(f"file:{text} has an unknown part {sorted(unknown)[0]!r}")
+    """Load `PATH#arch=ARCH`, and maybe `&sha256=HEX`, `&set=NAME` or how images are prepared."""
+    name, rest = _path_and_options(text)
+    path, options = Path(name).expanduser(), _options(rest, f"file:{text}")
     try:
         sha256 = _sha256(path)
-        if options.get("sha256", sha256).lower() != sha256:
-            raise ValueError(f"{path} has the sha256 {sha256}, expected {options['sha256']!r}")
-        network = _filled(arch, path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    spec = f"file:{path.name}#arch={arch}&sha256={sha256}"
-    return _prepared(spec, network, IMAGENET_MEAN, IMAGENET_STD, IMAGENET)
+    if options.get("sha256", sha256).lower() != sha256:
+        raise ValueError(f"{path} has the sha256 {sha256}, expected {options['sha256']!r}")
+    filled = fill(options.get("arch", ""), path, options.get("set"))
+    front = filled.architecture.front.but(options)
+    said = {"arch": filled.architecture.name, **front.options()}
+    said |= {"set": filled.set_name} if filled.others else {}
+    said["sha256"] = sha256
+    spec = f"file:{path.name}#{'&'.join(f'{name}={value}' for name, value in said.items())}"
+    return _prepared(spec, filled.network, front, note=_note(path, filled, front))
+
+
+def pinned(spec: str) -> str:
+    """Name the network of a spec so that no other has the name: a file's content counts.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in ("file", "ensemble"):
+        return spec
+    path = Path(rest if kind == "ensemble" else _path_and_options(rest)[0]).expanduser()
+    try:
+        return f"{spec} {_sha256(path)}"
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _path_and_options(text: str) -> tuple[str, str]:
+    """Part a path, in which `#` may stand, from what is said behind it."""
+    path, _, options = (text, "", "") if Path(text).is_file() else text.rpartition("#")
+    return path or options, options if path else ""
+
+
+def _options(text: str, spec: str) -> dict[str, str]:
+    """Read what stands behind the path in a spec; whatever is there counts."""
+    pairs = parse_qsl(text, keep_blank_values=True)  # an empty sha256 is a wrong one
+    options = dict(pairs)
+    if unknown := options.keys() - {"arch", "sha256", "set", *OPTIONS}:
+        raise ValueError(f"{spec} has an unknown part {sorted(unknown)[0]!r}")
+    if len(options) != len(pairs):
+        raise ValueError(f"{spec} names a part twice")
+    return options
+
+
+def _note(path: Path, filled: Filled, front: Front) -> str:
+    """Say in a sentence what was taken for what."""
+    how = ", ".join(f"{name} {value}" for name, value in front.options().items())
+    others = ", ".join(filled.others)
+    which = f"the weights {filled.set_name}, not {others}; " if filled.others else ""
+    return f"{path.name}: {which}images prepared as {filled.architecture.name} has it: {how}"
 
 
 def _sha256(path: Path) -> str:
     """Hash a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _filled(arch: str, path: Path) -> nn.Module:
-    """Build a network and load its weights from a file."""
-    plain = {key.removeprefix("module."): each.float() for key, each in _read_weights(path).items()}
-    network = _untrained(arch, plain)
-    try:
-        network.load_state_dict(plain)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise ValueError(f"{path} does not fit {arch}: {first[:200]}") from None
-    return network
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Read safetensors or a state dict, never code."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        stored = torch.load(path, weights_only=True, map_location="cpu")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file: {error}") from None
-    except OSError:
-        raise
-    except Exception as error:  # the unpickler raises whatever it stumbles over
-        raise ValueError(f"{path} holds no plain weights: {str(error).splitlines()[0]}") from None
-    if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
-        stored = stored["state_dict"]  # as in the checkpoints of training scripts
-    if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
-        raise ValueError(f"{path} holds no plain state dict, from names to tensors")
-    return stored
-
-
-def _untrained(arch: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Build a network without weights, with as many outputs as the weights have."""
-    import timm
-    from torchvision.models import get_model
-
-    kind, _, name = arch.partition(":")
-    builders: dict[str, Callable[..., nn.Module]] = {}
-    if timm.is_model(name):
-        builders["timm"] = timm.create_model
-    if name in _torchvision_classifiers():
-        builders["tv"] = get_model
-    if kind not in builders:
-        raise ValueError(f"arch must be timm:NAME or tv:NAME of a network there is, got {arch!r}")
-    network = builders[kind](name)
-    layers = [n for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    last = tensors.get(f"{layers[-1]}.weight")
-    # Without that layer the weights don't fit, which loading them says better.
-    return network if last is None else builders[kind](name, num_classes=len(last))
 
 
 def _fetched(spec: str, fetch: Callable[[], Any]) -> Any:
@@ -323,25 +331,31 @@ def _fetched(spec: str, fetch: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _prepared(
-    spec: str,
-    network: nn.Module,
-    mean: Sequence[float],
-    deviation: Sequence[float],
-    preprocessing: Preprocessing,
-) -> Pretrained:
+def _prepared(spec: str, network: nn.Module, front: Front, note: str = "") -> Pretrained:
     """Put a network behind its normalisation."""
-    module = Normalised(network, mean, deviation).eval()
-    with torch.inference_mode():
-        side = preprocessing.crop_px or 224
-        n_classes = module(torch.zeros(1, 3, side, side)).shape[1]
+    module = Normalised(network, front.mean, front.deviation).eval()
+    size_px = front.preprocessing.crop_px or IMAGENET.crop_px or 0
+    n_classes = _n_classes(module, size_px)
+    if n_classes is None:
+        raise ValueError(f"{spec} takes no images of {size_px} pixels; write another &crop=")
     return Pretrained(
         spec=spec,
         module=module,
         weights_sha256=weights_sha256(network),
-        preprocessing=preprocessing,
+        preprocessing=front.preprocessing,
         n_classes=n_classes,
+        note=note,
     )
+
+
+@torch.inference_mode()
+def _n_classes(module: nn.Module, size_px: int) -> int | None:
+    """How many logits a module in evaluation mode gives; None if it takes none of that size."""
+    try:
+        logits: Tensor = module(torch.zeros(1, 3, size_px, size_px))
+    except (RuntimeError, AssertionError, ValueError, IndexError):  # as each network has it
+        return None
+    return logits.shape[1]
 
 
 def _load_ensemble(text: str) -> Pretrained:

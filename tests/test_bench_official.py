@@ -17,9 +17,8 @@ from benchmarks.leaderboard import read_runs
 from benchmarks.official import classes_of
 from benchmarks.suite import DataSource
 from cgn.files import IMAGENET, Preprocessing
+from classifiers.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Normalised,
     Pretrained,
     load,
@@ -87,6 +86,27 @@ def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
     assert [each for each in problems if "changes that are in no commit" not in each] == []
 
 
+def test_a_variant_without_images_leaves_its_own_scores_undefined_and_gives_the_others(
+    stimuli: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in stimuli.glob("*/*.png"):
+        if path.parent.name == path.stem.partition("-")[2].rstrip("0123456789"):
+            path.unlink()
+    results = tmp_path / "results"
+    assert run(results, f"--suite cue-conflict --model timm:net.tag --data {stimuli}") == 0
+    assert "undefined" in capsys.readouterr().out
+    runs = read_runs(results)
+    agree = runs["variant"] == "agree"
+    assert runs[agree]["value"].isna().all()
+    assert set(runs[agree]["n"]) == {0}
+    accuracies = runs[~agree & (runs["metric"] == "shape_accuracy")]
+    assert accuracies["value"].between(0, 1).all()
+    bench.main(["check", "--results", str(results)])
+    *problems, _ = capsys.readouterr().out.splitlines()
+    assert [each for each in problems if "changes that are in no commit" not in each] == []
+    assert bench.main(["rescore", "--results", str(results)]) == 0
+
+
 def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     stimuli.rename(tmp_path / "data" / "cue-conflict")
@@ -105,10 +125,6 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
         (
             "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",
             "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v1",
-        ),
-        (
-            "--suite in9-challenge --model timm:a.b --data STIMULI --precision bfloat16",
-            "in9-challenge runs in float32 only",
         ),
         ("--suite in9 --model erm --precision bfloat16", "--precision is for pretrained networks"),
     ],
@@ -146,9 +162,9 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
         variants = suite.variants(source)
         name = f"cue-conflict@{protocol}-v1"
         exam = Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
-        prepared, module = bench.shown_to(asks, exam)
+        prepared, shown = bench.shown_to(asks, exam)
         assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
-        assert module is asks.module
+        assert shown is asks
 
 
 def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli: Path) -> None:
@@ -160,14 +176,12 @@ def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli:
     suite = OFFICIAL_SUITES["in9"]
     exam = Exam(suite, source, {}, "", "in9@cgn-paper-v1")
     seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
-    _, module = bench.shown_to(replace(network("a"), module=seen), exam)
+    _, shown = bench.shown_to(replace(network("a"), module=seen), exam)
     mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])
-    assert torch.allclose(module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
+    assert torch.allclose(shown.module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
 
 
-def test_another_precision_than_the_devices_own_is_named_in_the_row(
-    stimuli: Path, tmp_path: Path
-) -> None:
+def test_another_precision_than_float32_is_named_in_the_row(stimuli: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     for flag in ("", " --precision float32", " --precision bfloat16"):
         text = f"--suite cue-conflict --model timm:net.tag --data {stimuli}{flag}"

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cgn.files import IMAGENET, ImageFiles, Preprocessing, decode, to_pixels
+from cgn.decoding import decode, to_pixels
+from cgn.files import IMAGENET, ImageFiles, Preprocessing
 from cgn.images import Factors, ImageSet
 
 

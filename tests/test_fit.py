@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
 from cgn.distributed import here
+from cgn.files import Preprocessing, image_folder
 from cgn.images import Factors, ImageSet
 from classifiers import fit as fitting
 from classifiers.augmentation import N_NUMBERS, flip_and_crop, flip_and_shift
@@ -313,3 +316,92 @@ def test_what_is_no_backbone_is_refused(spec: str, message: str) -> None:
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnsembleConfig(**change)
+
+
+def interrupt(checkpoint: Path, sets: Mapping[str, ImageSet], made_by: Recipe) -> None:
+    """Leave the checkpoint of a fit that was killed after its first step."""
+
+    def kill(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(made_by, sets, n_classes=N_CLASSES, seed=0, checkpoint=checkpoint, progress=kill)
+    assert checkpoint.is_file()
+
+
+def of_other_pixels(images: ImageSet) -> ImageSet:
+    pixels = images.pixels.clone()
+    pixels[-1, 0, 0, 0] ^= 1
+    return replace(images, pixels=pixels)
+
+
+@pytest.mark.parametrize("changed", ["biased", "recombined"])
+def test_a_fit_does_not_go_on_with_other_images_of_the_same_labels(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_STEPS", 1)
+    path = tmp_path / "fit.checkpoint"
+    interrupt(path, SETS, recipe())
+    others = SETS | {changed: of_other_pixels(SETS[changed])}
+    with pytest.raises(ValueError, match="with other settings or other images; delete it"):
+        fit(recipe(), others, n_classes=N_CLASSES, seed=0, checkpoint=path)
+
+
+def test_a_fit_does_not_go_on_with_the_same_files_at_another_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_STEPS", 1)
+    for label in range(N_CLASSES):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (48, 48), (80 * label, 10 * number, 0)).save(
+                tmp_path / "images" / str(label) / f"{number}.png"
+            )
+    path = tmp_path / "fit.checkpoint"
+    small, large = (
+        {"biased": image_folder(tmp_path / "images", Preprocessing(size, size))[0]}
+        for size in (32, 40)
+    )
+    one_head = EnsembleConfig(epochs=0, steps=4, batch_size=8).recipe(real_only=True)
+    one_head = replace(one_head, network=replace(TINY_ENSEMBLE, heads=False))
+
+    def resumed(sets: Mapping[str, ImageSet]) -> nn.Module:
+        return fit(one_head, sets, n_classes=N_CLASSES, seed=0, checkpoint=path)
+
+    interrupt(path, small, one_head)
+    with pytest.raises(ValueError, match="with other settings or other images"):
+        resumed(large)
+    resumed(small)
+
+
+def test_a_fit_does_not_go_on_from_other_first_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_STEPS", 1)
+    path = tmp_path / "fit.checkpoint"
+    interrupt(path, SETS, recipe())
+    began = Backbone.__call__
+
+    def other_release(self: Backbone, n_classes: int, size_px: int) -> nn.Module:
+        network = began(self, n_classes, size_px)
+        with torch.no_grad():
+            next(network.parameters()).mul_(2)
+        return network
+
+    monkeypatch.setattr(Backbone, "__call__", other_release)
+    with pytest.raises(ValueError, match="with other settings or other images"):
+        fit(recipe(), SETS, n_classes=N_CLASSES, seed=0, checkpoint=path)
+
+
+def test_the_checkpoint_goes_only_after_the_weights_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_STEPS", 1)
+    path, there = tmp_path / "fit.checkpoint", list[bool]()
+
+    def keep(network: nn.Module) -> None:
+        there.append(path.is_file())
+
+    fit(recipe(), SETS, n_classes=N_CLASSES, seed=0, checkpoint=path, keep=keep)
+    assert there == [True]
+    assert not path.exists()

@@ -5,7 +5,8 @@ import colorsys
 import pytest
 import torch
 
-from benchmarks.mnists import colored, digits, double_colored
+from benchmarks.digits import digits
+from benchmarks.mnists import colored, double_colored
 from benchmarks.suite import EMBEDDED
 from cgn.images import ImageSet
 from classifiers.front_ends import GrayscaleCNN, TwoMeansCNN, luma, two_means

@@ -132,7 +132,7 @@ def test_a_file_without_a_cgn_and_one_of_another_size_are_refused(tmp_path: Path
     cgn = tiny_cgn()[0]
     cgn.save(tmp_path / "cgn.safetensors", {})
     tensors, about = load_tensors(tmp_path / "cgn.safetensors")
-    about["imagenet_cgn"]["width"] = 8  # type: ignore[index]
+    about["imagenet_cgn"]["width"] = 8
     save_tensors(tmp_path / "cgn.safetensors", tensors, about)
     with pytest.raises(ValueError, match="weights and config differ"):
         ImageNetCGN.load(tmp_path / "cgn.safetensors")
@@ -184,7 +184,7 @@ def broken(state: dict[str, Tensor], how: str) -> object:
         ("a tensor too few", "f_text of .*cgn.pth does not fit"),
         ("a tensor too many", "'f_hair.weight' of .* is no tensor of the original ImageNet CGN"),
         ("a network too few", "u2net of .* holds no U²-Net"),
-        ("a number", "holds more than tensors by name"),
+        ("a number", "holds no plain state dict"),
     ],
 )
 def test_another_file_is_refused(tmp_path: Path, how: str, message: str) -> None:
@@ -198,7 +198,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     torch.save(tiny_biggan().state_dict(), tmp_path / "biggan.bin")
     content = (tmp_path / "biggan.bin").read_bytes()
     (tmp_path / "biggan.bin").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="cannot be read as weights"):
+    with pytest.raises(ValueError, match=r"biggan\.bin is cut short"):
         load_biggan([str(tmp_path / "biggan.bin")])
 
 

@@ -23,6 +23,7 @@ from cgn.imagenet import ImageNetCGN
 from cgn.imagenet_training import (
     IMAGENET_PRESETS,
     PARTS,
+    Draw,
     ImageNetLossWeights,
     ImageNetTrainConfig,
     ImageNetTraining,
@@ -106,7 +107,7 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
     config = replace(CONFIG, bfloat16=bfloat16)
     checkpoint = tmp_path / "deep" / "run.checkpoint"
     with pytest.raises(InterruptedError):
-        trained(config, checkpoint=checkpoint, progress=stop_after(2))
+        trained(config, checkpoint=checkpoint, progress=stop_after(1))
     done: list[int] = []
     resumed = trained(config, checkpoint=checkpoint, progress=lambda n, *_: done.append(n))
     assert done == [2]
@@ -114,9 +115,40 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
     assert weights_sha256(resumed) == weights_sha256(expected)
 
 
+def test_a_run_that_is_interrupted_within_a_step_goes_on_from_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: ImageNetTraining, batch: Draw) -> Any:
+        if run.step == 1:
+            raise KeyboardInterrupt
+        return drawn(run, batch)
+
+    drawn = ImageNetTraining.drawn
+    monkeypatch.setattr(ImageNetTraining, "drawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint=tmp_path / "run")
+    monkeypatch.setattr(ImageNetTraining, "drawn", drawn)
+    done: list[int] = []
+    resumed = trained(checkpoint=tmp_path / "run", progress=lambda n, *_: done.append(n))
+    assert done == [2]
+    assert weights_sha256(resumed) == weights_sha256(baseline())
+
+
+def test_nothing_is_written_while_the_weights_are_on_their_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: ImageNetTraining) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageNetTraining, "_average", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
-        trained(checkpoint=tmp_path / "run", progress=stop_after(2))
+        trained(checkpoint=tmp_path / "run", progress=stop_after(1))
     with pytest.raises(ValueError, match="made with other settings or from other weights; delete"):
         trained(replace(CONFIG, truncation=0.5), checkpoint=tmp_path / "run")
 
@@ -138,6 +170,30 @@ def gradient(config: ImageNetTrainConfig) -> Tensor:
 def test_images_that_are_taken_together_give_the_same_gradient(batch_size: int) -> None:
     alone, together = (gradient(replace(CONFIG, batch_size=size)) for size in (1, batch_size))
     assert (together - alone).norm() < 1e-3 * alone.norm()
+
+
+def test_keeping_normalised_maps_changes_no_gradient() -> None:
+    run = training()
+    draw = run.draw(generator())
+    found = []
+    for spare in (True, False):
+        for mechanism in run.cgn.mechanisms().values():
+            mechanism.generator.spare = spare
+        run._accumulate(draw)
+        found.append(torch.cat([p.grad.flatten() for p in run.learning if p.grad is not None]))
+        run.adam.zero_grad(set_to_none=False)
+    torch.testing.assert_close(*found)
+
+
+def test_memory_that_does_not_suffice_is_said_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(ImageNetTraining, "drawn", full)
+    with pytest.raises(ValueError, match=r"2 images at once do not fit .* smaller batch_size"):
+        trained(replace(CONFIG, batch_size=2))
 
 
 def test_a_step_minimises_the_mean_over_its_images() -> None:
@@ -230,9 +286,12 @@ def test_averaged_weights_are_shown_for_as_long_as_they_are_looked_at() -> None:
 
 def test_sheets_are_due_with_the_checkpoints_and_change_nothing(tmp_path: Path) -> None:
     seen: list[int] = []
-    cgn = trained(at_checkpoint=lambda _, step: seen.append(step))
+    config = replace(CONFIG, checkpoint_minutes=0.0)
+    cgn = trained(config, at_checkpoint=lambda _, step: seen.append(step))
     assert seen == [1, 2]
     assert weights_sha256(cgn) == weights_sha256(baseline())
+    trained(at_checkpoint=lambda _, step: seen.append(step))
+    assert seen == [1, 2, 2]  # in less than ten minutes only the last one
 
 
 def test_the_result_has_its_own_saliency_network_again() -> None:
@@ -256,6 +315,7 @@ def test_a_plan_counts_what_learns_and_how_many_passes_are_left() -> None:
     ("bad", "message"),
     [
         ({"images_per_step": 0}, "must be positive"),
+        ({"batch_size": -1}, "must not be negative"),
         ({"truncation": 0.0}, r"truncation must lie in \(0, 1\]"),
     ],
 )

@@ -116,7 +116,7 @@ def test_sets_in_one_file_come_back_byte_for_byte_in_their_order(
 
 @pytest.mark.parametrize(
     ("header", "message"),
-    [({}, "does not say which image sets"), ({"sets": ["a"]}, "it lacks 'shape'")],
+    [({}, "the header of .*x.safetensors lacks sets"), ({"sets": ["a"]}, "it lacks 'shape'")],
 )
 def test_a_file_without_the_sets_is_an_error_that_says_so(
     header: dict[str, object], message: str, tmp_path: Path

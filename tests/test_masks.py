@@ -4,21 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cgn import masks as masking
-from cgn.files import AS_IT_IS, Preprocessing
 from cgn.images import Factors, ImageSet
 from cgn.masks import (
     masks_from_boxes,
     masks_from_boxes_cached,
-    masks_from_files,
     opencv,
-    paths_of_masks,
 )
 
 pytest.importorskip("cv2", reason="the extra `images` is not installed")
@@ -108,39 +103,3 @@ def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ValueError, match=r"cgn-bench\[images\]"):
         opencv()
-
-
-def test_arrays_and_pictures_of_one_mask_read_alike_and_are_cut_as_their_images(
-    tmp_path: Path,
-) -> None:
-    mask = np.zeros((40, 60), bool)
-    mask[10:30, 5:40] = True
-    np.save(tmp_path / "flat.npy", mask)
-    np.save(tmp_path / "colours.npy", np.repeat(mask[..., None], 3, axis=2))
-    Image.fromarray(mask).save(tmp_path / "picture.png")
-    paths = [tmp_path / name for name in ("flat.npy", "colours.npy", "picture.png")]
-    half = masks_from_files(paths, 20, Preprocessing(20, 20))
-    assert torch.equal(half[0], half[1])
-    assert torch.equal(half[0], half[2])
-    assert half.shape == (3, 1, 20, 20)
-    assert half[0, 0, 5:15, :15].all()
-    assert not half[0, 0, :, 16:].any()
-
-
-def test_a_mask_of_another_size_and_what_is_no_mask_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "mask.npy", np.ones((9, 9), bool))
-    with pytest.raises(ValueError, match=r"is a mask of \(9, 9\), expected \(8, 8\)"):
-        masks_from_files([tmp_path / "mask.npy"], 8, AS_IT_IS)
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ValueError, match="cannot be read as a mask"):
-        masks_from_files([tmp_path / "text.png"], 8, AS_IT_IS)
-
-
-def test_each_image_has_the_mask_of_its_name_or_is_named_in_the_error(tmp_path: Path) -> None:
-    images, masks = tmp_path / "images", tmp_path / "masks"
-    (masks / "dog").mkdir(parents=True)
-    np.save(masks / "dog" / "1.npy", np.ones((2, 2)))
-    paths = [images / "dog" / "1.JPEG", images / "dog" / "2.JPEG"]
-    assert paths_of_masks(paths[:1], images, masks) == [masks / "dog" / "1.npy"]
-    with pytest.raises(ValueError, match=r"2\.JPEG has no mask"):
-        paths_of_masks(paths, images, masks)

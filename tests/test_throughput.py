@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from benchmarks.evaluate import PIXELS_AT_ONCE, evaluate
 from cgn.counterfactuals import sample
+from cgn.decoding import decode
 from cgn.efficientnet import efficientnet_lite
-from cgn.files import ImageFiles, decode
+from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
 from cgn.loop import seeded
 from cgn.model import CGN, CGNConfig

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu, mse_loss
 
 from benchmarks import SUITES
-from benchmarks.mnists import N_OFFICIAL_TRAIN
+from benchmarks.digits import N_OFFICIAL_TRAIN
 from benchmarks.suite import EMBEDDED, World
 from benchmarks.training_sets import LENT, TURNS
 from cgn import losses

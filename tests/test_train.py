@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ import pytest
 import torch
 
 from benchmarks import SUITES
-from cgn.images import Factors, ImageSet
-from cgn.loop import seeded
+from cgn.images import ByClass, Factors, ImageSet
+from cgn.loop import descend, seeded
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, weights_sha256
 from cgn.train import (
+    LOSSES,
     PRESETS,
-    Batch,
+    Chance,
     LossWeights,
     TrainConfig,
     Training,
@@ -156,42 +158,93 @@ def test_the_averaged_weights_are_returned_ready_to_sample(images: ImageSet) -> 
 
 
 @pytest.fixture
-def step(images: ImageSet) -> tuple[Training, Batch]:
-    """A fresh run, with the batch of its first step."""
+def run(images: ImageSet) -> Training:
+    """A run before its first step."""
     with seeded(0):
-        run = Training(N_CLASSES, 16, CONFIG, "cpu")
-    index = draw_pairs(images.factors.shape, 8, torch.Generator().manual_seed(0))
-    return run, prepare(images, run.cgn.config.canvas_px).take(index)
+        return Training(prepare(images, 32), N_CLASSES, CONFIG, "cpu")
+
+
+def first(run: Training) -> Chance:
+    return run.draw(torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", ["cgn", "averaged", "encoder", "critic"])
-def test_a_step_moves_every_network(step: tuple[Training, Batch], name: str) -> None:
-    run, batch = step
+def test_a_step_moves_every_network(run: Training, name: str) -> None:
     before = weights_sha256(getattr(run, name))
-    run.advance(batch, torch.Generator().manual_seed(0))
+    run.advance(first(run))
     assert weights_sha256(getattr(run, name)) != before
     assert run.step == 1
 
 
-def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(
-    step: tuple[Training, Batch],
-) -> None:
-    run, batch = step
-    _, terms = run._generate(batch, torch.Generator().manual_seed(0))
-    run.config.weights.total(terms).backward()
+def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training) -> None:
+    terms = run._losses(run.images.take(first(run).shown), first(run))
+    del terms["critic"]
+    run.config.weights.total(terms).backward(
+        inputs=[*run.cgn.parameters(), *run.encoder.parameters()]
+    )
     assert all(weight.grad is None for weight in run.critic.parameters())
-    assert all(weight.requires_grad for weight in run.critic.parameters())
     reached = {name.split(".")[0] for name, w in run.cgn.named_parameters() if w.grad is not None}
     assert reached == {"shape", "texture", "background"}
     assert all(weight.grad is not None for weight in run.encoder.parameters())
 
 
-def test_the_average_lies_between_the_old_and_the_new_weights(
-    step: tuple[Training, Batch],
+def test_a_step_of_the_critic_sends_no_gradient_into_the_generator(run: Training) -> None:
+    terms = run._losses(run.images.take(first(run).shown), first(run))
+    before = weights_sha256(run.critic)
+    descend(run.critic_adam, terms["critic"])
+    assert weights_sha256(run.critic) != before
+    learners = *run.cgn.parameters(), *run.encoder.parameters()
+    assert all(weight.grad is None for weight in learners)
+
+
+def test_steps_taken_together_are_those_taken_one_by_one(images: ImageSet) -> None:
+    found, hashes, curves = prepare(images, 32), set(), []
+    for sizes in ([1, 1, 1, 1], [4], [3, 1]):
+        with seeded(0) as generator:
+            run = Training(found, N_CLASSES, CONFIG, "cpu")
+            told = [run.advance_all(n, generator) for n in sizes]
+        hashes.add(weights_sha256(run.averaged))
+        curves.append(torch.cat([torch.stack([*each.values()]) for each in told], dim=1))
+    assert len(hashes) == 1
+    assert curves[0].shape == (len(LOSSES), 4)
+    assert curves[0].equal(curves[1])
+    assert curves[0].equal(curves[2])
+
+
+def test_a_checkpoint_written_on_a_gpu_goes_on_without_one(
+    images: ImageSet, tmp_path: Path
 ) -> None:
-    run, batch = step
+    path = tmp_path / "run.pt"
+    with pytest.raises(InterruptedError):
+        trained(images, checkpoint=path, progress=stop_after(3))
+    as_if_written_on_cuda(path)
+    assert trained(images, checkpoint=path) == trained(images)
+
+
+def as_if_written_on_cuda(path: Path) -> None:
+    """Make a checkpoint's storages say cuda:0, and its optimisers' settings as on CUDA."""
+    state = torch.load(path, weights_only=True)
+    for part in state["parts"]:
+        for group in part.get("param_groups", []):
+            group |= {"capturable": True, "fused": True, "lr": torch.tensor(group["lr"])}
+    torch.save(state, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {info.filename: archive.read(info) for info in archive.infolist()}
+    (pickled,) = (name for name in files if name.endswith("data.pkl"))
+    # BINUNICODE: the length as four bytes, then the text.
+    old, new = b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"
+    assert old in files[pickled]
+    files[pickled] = files[pickled].replace(old, new)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        torch.load(path, weights_only=True)
+
+
+def test_the_average_lies_between_the_old_and_the_new_weights(run: Training) -> None:
     old = next(run.averaged.shape.parameters()).clone()
-    run.advance(batch, torch.Generator().manual_seed(0))
+    run.advance(first(run))
     new, mean = (next(cgn.shape.parameters()) for cgn in (run.cgn, run.averaged))
     low, high = torch.minimum(old, new) - 1e-6, torch.maximum(old, new) + 1e-6
     assert ((low <= mean) & (mean <= high)).all()
@@ -212,11 +265,12 @@ def test_no_pixel_of_a_soft_edge_is_object_or_background(soft_edges: bool) -> No
     images = squares([8, 14])
     found = prepare(images, 16, soft_edges=soft_edges)
     # One pixel on either side of the edge belongs to its rim.
-    for of_image, size in zip(found.objects, (8, 14), strict=True):
+    objects, backgrounds = found.regions
+    for of_image, size in zip(objects, (8, 14), strict=True):
         assert of_image.sum() == (size - 2 * soft_edges) ** 2
-    for of_image, size in zip(found.backgrounds, (8, 14), strict=True):
+    for of_image, size in zip(backgrounds, (8, 14), strict=True):
         assert of_image.sum() == 32**2 - (size + 2 * soft_edges) ** 2
-    assert (found.images.bool().any(dim=1, keepdim=True) == found.objects).all()
+    assert (found.images.bool().any(dim=1, keepdim=True) == objects).all()
     assert found.outlines.equal(prepare(images, 16).outlines)
 
 
@@ -225,7 +279,7 @@ def test_an_object_that_is_all_rim_keeps_it() -> None:
     images.pixels[0] = 0
     images.pixels[0, :, 12:14, 10:22] = 255
     found = prepare(images, 16, soft_edges=True)
-    assert found.objects.sum(dim=(1, 2, 3)).tolist() == [24, 144]
+    assert found.regions[0].sum(dim=(1, 2, 3)).tolist() == [24, 144]
 
 
 def test_shapes_are_drawn_at_the_poses_of_training_images_of_their_own_class() -> None:
@@ -238,11 +292,10 @@ def test_shapes_are_drawn_at_the_poses_of_training_images_of_their_own_class() -
 
 
 def test_every_image_of_a_class_is_remembered_about_as_often(images: ImageSet) -> None:
+    found = prepare(images, 32)._replace(poses=torch.arange(30.0)[:, None].expand(30, 3))
     with seeded(0):
-        run = Training(N_CLASSES, 16, CONFIG, "cpu")
-    found = prepare(images, run.cgn.config.canvas_px)
-    found = found._replace(poses=torch.arange(30.0)[:, None].expand(30, 3))
-    run.remember(found, torch.Generator().manual_seed(0))
+        run = Training(found, N_CLASSES, CONFIG, "cpu")
+    run.remember(torch.Generator().manual_seed(0))
     assert isinstance(run.averaged.shape, ShapeMechanism)
     for label, poses in enumerate(run.averaged.shape.poses):
         of_class, times = poses[:, 0].unique(return_counts=True)
@@ -292,7 +345,6 @@ def test_a_weight_without_a_loss_is_an_error_that_names_it(name: str) -> None:
         ({"steps": 0}, "must be positive"),
         ({"checkpoint_steps": 0}, "must be positive"),
         ({"batch_size": 7}, "batch_size must be even, got 7"),
-        ({"style_features": "vgg"}, "must be critic or efficientnet-lite0, got 'vgg'"),
     ],
 )
 def test_nonsense_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -305,13 +357,15 @@ def test_every_preset_belongs_to_a_world_and_fits_its_images(world: str) -> None
     worlds = {suite.world.name: suite.world for suite in SUITES.values()}
     assert world in worlds
     size_px = worlds[world].image_size_px
-    config = replace(PRESETS[world], width=8)
-    Training(len(worlds[world].classes), size_px, config, "meta")
+    config, n_classes = replace(PRESETS[world], width=8), len(worlds[world].classes)
+    pixels = torch.zeros(n_classes, 3, size_px, size_px, dtype=torch.uint8)
+    images = ImageSet(pixels, Factors.tied(torch.arange(n_classes)), torch.arange(n_classes))
+    Training(prepare(images, 32), n_classes, config, "meta")
 
 
 def test_pairs_are_of_one_class_and_every_class_is_drawn() -> None:
     labels = torch.tensor([2, 0, 1, 1, 0, 2, 2, 2])
-    index = draw_pairs(labels, 200, torch.Generator().manual_seed(0))
+    index = draw_pairs(ByClass(labels), 200, torch.Generator().manual_seed(0))
     first, second = labels[index].chunk(2)
     assert torch.equal(first, second)
     assert set(index.tolist()) == set(range(8))
@@ -319,11 +373,12 @@ def test_pairs_are_of_one_class_and_every_class_is_drawn() -> None:
 
 def test_classes_are_drawn_as_often_as_they_occur() -> None:
     labels = torch.tensor([0] * 10 + [2] * 30)  # class 1 does not occur
-    drawn = labels[draw_pairs(labels, 8_000, torch.Generator().manual_seed(0))]
+    drawn = labels[draw_pairs(ByClass(labels), 8_000, torch.Generator().manual_seed(0))]
     assert drawn.bincount(minlength=3).tolist()[1] == 0
     assert (drawn == 2).double().mean() == pytest.approx(0.75, abs=0.03)
 
 
 def test_the_partners_of_a_class_are_drawn_alike() -> None:
-    index = draw_pairs(torch.zeros(5, dtype=torch.int64), 10_000, torch.Generator().manual_seed(0))
+    images = ByClass(torch.zeros(5, dtype=torch.int64))
+    index = draw_pairs(images, 10_000, torch.Generator().manual_seed(0))
     assert index[5_000:].bincount(minlength=5).min() > 850
