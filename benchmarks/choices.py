@@ -129,6 +129,27 @@ def chosen_suites(text: str) -> list[Suite]:
     return chosen(text, known_suites(), "suite", groups)
 
 
+def chosen_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
+    """Look one name up.
+
+    Args:
+        text: The name.
+        known: Entries by name.
+        kind: What an entry is, for the message.
+
+    Raises:
+        ValueError: If it is unknown, or there are several.
+
+    Example:
+        >>> chosen_one("b", {"a": 1, "b": 2}, "number")
+        2
+    """
+    found = chosen(text, known, kind, {})
+    if len(found) > 1:
+        raise ValueError(f"expected the name of one {kind}, got {text!r}")
+    return found[0]
+
+
 def known_suites() -> dict[str, Suite]:
     """Everything that can be run: the seven suites, their twins, and what moves a model."""
     official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
