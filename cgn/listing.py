@@ -50,10 +50,15 @@ def list_images(
     others: list[Path] = []
     try:
         for place in _folders(folder) if deep else [folder]:
-            for path in sorted(path for path in place.iterdir() if not hidden(path)):
-                if path.suffix.lower() in wanted and path.is_file():
+            with os.scandir(place) as within:  # unlike paths, its entries know what they are
+                entries = sorted(within, key=lambda entry: entry.name)
+            for entry in entries:
+                path = place / entry.name
+                if hidden(path):
+                    continue
+                if path.suffix.lower() in wanted and entry.is_file():
                     images.append(path)
-                elif not (deep and path.is_dir()):
+                elif not (deep and entry.is_dir()):
                     others.append(path)
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None

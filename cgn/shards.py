@@ -228,16 +228,29 @@ class ImageShards(ImageSet):
     """A set of counterfactuals that lies in shards and is decoded where it is touched.
 
     Attributes:
+        folder: Where the shards lie.
+        config: What says which image is in which.
         rows: Which rows of the table, in the order of the images, (N,) int64.
     """
 
     in_memory = False
+    folder: Path
+    config: SetConfig
     rows: Tensor
 
-    def __init__(self, table: Any, factors: Factors, ids: Tensor, rows: Tensor) -> None:
+    def __init__(
+        self,
+        table: Any,
+        factors: Factors,
+        ids: Tensor,
+        rows: Tensor,
+        *,
+        folder: Path,
+        config: SetConfig,
+    ) -> None:
         """Name the rows of a table of `datasets`; see `load_shards`."""
         own = {"table": table, "factors": factors, "ids": ids, "rows": rows, "masks": None}
-        for name, value in own.items():
+        for name, value in (own | {"folder": folder, "config": config}).items():
             object.__setattr__(self, name, value)  # as all image sets, these don't change
 
     def __len__(self) -> int:
@@ -249,10 +262,15 @@ class ImageShards(ImageSet):
         return self.read(slice(None))
 
     def read(self, index: Tensor | slice) -> Tensor:
-        """Decode the chosen images, (B, 3, H, W) uint8."""
+        """Decode the chosen images, (B, 3, H, W) uint8.
+
+        Raises:
+            ValueError: If one cannot be read, or is of another size; the message names its shard.
+        """
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
-        names = [f"image {row} of the set of counterfactuals" for row in rows]
+        shards = [self.folder / self.config.shard_name(r // self.config.shard_size) for r in rows]
+        names = [f"image {row}, in {shard}," for row, shard in zip(rows, shards, strict=True)]
         images = list(decoders().map(decode, files, names))
         for name, image in zip(names, images, strict=True):
             if image.shape != images[0].shape:
@@ -264,7 +282,14 @@ class ImageShards(ImageSet):
         """Return the set of the chosen images."""
         factors = self.factors.map(lambda labels: labels[index])
         table = self.table  # type: ignore[attr-defined]
-        return ImageShards(table, factors, self.ids[index], self.rows[index])
+        return ImageShards(
+            table,
+            factors,
+            self.ids[index],
+            self.rows[index],
+            folder=self.folder,
+            config=self.config,
+        )
 
     def sha256(self) -> str:
         """Hash the files of the images and the labels."""
@@ -315,7 +340,8 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
             "repeat the command that made them"
         ) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))
-    return ImageShards(table, factors, numbers["id"], torch.arange(len(table)))
+    rows = torch.arange(len(table))
+    return ImageShards(table, factors, numbers["id"], rows, folder=folder, config=config)
 
 
 def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:

@@ -184,7 +184,9 @@ def test_where_lower_is_better_the_lowest_comes_first(tmp_path: Path, suite: Sui
     assert ours["rank"].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("change", [{"source": "official"}, {"data_sha256": "d1"}])
+@pytest.mark.parametrize(
+    "change", [{"source": "official"}, {"source": "custom"}, {"data_sha256": "d1"}]
+)
 def test_other_test_images_share_no_ranking(
     tmp_path: Path, suite: Suite, change: dict[str, str]
 ) -> None:

@@ -299,12 +299,14 @@ def test_damaged_shards_and_images_of_another_size_are_named(folder: Path, tmp_p
     images[1]["bytes"] = file.getvalue()
     column = pa.array(images, table.schema.field("image").type)
     parquet.write_table(table.set_column(0, table.schema.field("image"), column), path)
-    with pytest.raises(ValueError, match=r"image 4 of the set .* has \(9, 9\) pixels, others \(16"):
+    with pytest.raises(
+        ValueError, match=r"image 4, in .*00001-of-00003.parquet, has \(9, 9\) pixels, others \(16"
+    ):
         load_shards(place, tmp_path / "cache2").read(slice(None))
     images[1]["bytes"] = b"<html>"
     column = pa.array(images, table.schema.field("image").type)
     parquet.write_table(table.set_column(0, table.schema.field("image"), column), path)
-    with pytest.raises(ValueError, match="image 4 of the set of counterfactuals cannot be read"):
+    with pytest.raises(ValueError, match=r"image 4, in .*00001-of-00003.parquet, cannot be"):
         load_shards(place, tmp_path / "cache3").read(slice(None))
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(ValueError, match=r"the shards of .* cannot be read: .* delete those"):
