@@ -898,7 +898,8 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "memory": f"{needs.fixed_bytes / 1e9:.2f} GB for weights, gradients, their means and the "
         f"optimiser; {needs.peak_bytes / 1e9:.2f} GB at most so far, in this process",
         "steps": f"{steps:,} of {images_per_step:,} images",
-        "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
+        "a pass": f"{needs.seconds_a_pass:.3f} s for {needs.at_once} images at once; an update "
+        f"{needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
         say(f"{name:12} {value}")

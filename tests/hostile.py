@@ -104,8 +104,9 @@ def make_idx(folder: Path) -> None:
 
 
 def read_idx(folder: Path) -> object:
-    for cached in (digits._official, digits.is_mnist):
-        cached.cache_clear()
+    for each in vars(digits).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
     return digits.digits(DataSource(folder=folder), "t10k").pixels
 
 
