@@ -176,7 +176,7 @@ def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path | None:
     parts = {
         "name": name,
         "network": architecture(fit.module),
-        "weights": fit.weights_sha256,
+        "weights": [fit.weights_sha256, weights_sha256(fit.module)],
         "data": exam.data_sha256,
         "protocol": exam.protocol,
         "prepared": [str(getattr(each, "preprocessing", "")) for each in exam.variants.values()],

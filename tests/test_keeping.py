@@ -36,13 +36,17 @@ class Counting(nn.Module):
         with torch.no_grad():
             for weight in self.layer.parameters():
                 weight.copy_(torch.randn(weight.shape, generator=generator))
-        self.seen = 0
-        self.killed_before = killed_before
+        self._seen = 0  # names that are private are no settings, which would make it another one
+        self._killed_before = killed_before
+
+    @property
+    def seen(self) -> int:
+        return self._seen
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.seen == self.killed_before:
+        if self._seen == self._killed_before:
             raise KeyboardInterrupt
-        self.seen += 1
+        self._seen += 1
         logits: Tensor = self.layer(images.flatten(1))
         return logits
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
+from cgn.io.schema import parsed
 from cgn.io.writing import write_all
 
 
@@ -35,7 +36,7 @@ class Journal:
         self._ends = [0]  # of the lines, in bytes
         for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
             try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
+                entry = parsed(line, path) if line.endswith(b"\n") else None
             except ValueError:
                 break
             if entry is None:
