@@ -24,7 +24,7 @@ from benchmarks.values import (
     word,
 )
 from cgn.critic import VGG_WEIGHTS
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
     ImageNetLossWeights,
@@ -78,6 +78,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving."""
         raise ValueError(f"{message}; see `{self.prog} --help`")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse `--flag=--`, of which the parser would make a list without any word."""
+        value = super()._get_values(action, arg_strings)
+        if action.nargs is None and value == []:
+            self.error(f"argument {'/'.join(action.option_strings)}: expected a word, got '--'")
+        return value
 
 
 def command_line(ensemble: type[Any] | None = None) -> Parser:
@@ -445,7 +452,7 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
         "--masks",
         type=folder_to_read,
         metavar="FOLDER",
-        help="named as the images: .npy, or .png with white objects",
+        help="named as the images: .npy or pictures, where what is not 0 is object",
     )
     parser.add_argument(
         "--n-counterfactuals",

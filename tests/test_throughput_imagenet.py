@@ -25,7 +25,8 @@ from cgn import losses
 from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.critic import VGGFeatures
 from cgn.imagenet import truncated_noise
-from cgn.imagenet_training import IMAGENET_PRESETS, ImageNetTrainConfig, ImageNetTraining
+from cgn.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig
+from cgn.imagenet_training import ImageNetTraining
 from cgn.images import Factors
 from cgn.model import compose
 from cgn.patches import draw_patches, patch_grid
