@@ -40,7 +40,8 @@ from cgn.counterfactuals import sample
 from cgn.critic import VGGFeatures
 from cgn.graphs import WARM_UP, Captured
 from cgn.imagenet import ImageNetCGN, truncated_noise
-from cgn.imagenet_training import ImageNetTrainConfig, ImageNetTraining
+from cgn.imagenet_config import ImageNetTrainConfig
+from cgn.imagenet_training import ImageNetTraining
 from cgn.images import Factors, ImageSet
 from cgn.interventions import abduct
 from cgn.loop import seeded
