@@ -50,6 +50,7 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
+from benchmarks.evaluate import probabilities
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -101,6 +102,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.suspicions import suspicions
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -272,7 +274,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
 
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
-    check_writable(results, "--results")
+    check_place(results / "throughput.csv", "--results")
     read_runs(results)
 
 
@@ -301,6 +303,10 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
+            decide = exam.suite.decide or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+                place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
         names.append(place.named(name))
     return names
 
@@ -892,7 +898,8 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "memory": f"{needs.fixed_bytes / 1e9:.2f} GB for weights, gradients, their means and the "
         f"optimiser; {needs.peak_bytes / 1e9:.2f} GB at most so far, in this process",
         "steps": f"{steps:,} of {images_per_step:,} images",
-        "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
+        "a pass": f"{needs.seconds_a_pass:.3f} s for {needs.at_once} images at once; an update "
+        f"{needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
         say(f"{name:12} {value}")
@@ -1055,7 +1062,7 @@ def measure_throughput(options: argparse.Namespace) -> int:
             say(line)
         return 0
     device = chosen_device(options.device)
-    check_writable(results, "--results")
+    check_place(results / "throughput.csv", "--results")
     measured = measure_all(device, options.only, options.seconds, quick=options.quick)
     if measured.speeds and not options.quick:
         append_speeds(measured.speeds, results)

@@ -17,8 +17,9 @@ class Plan(NamedTuple):
     Attributes:
         parameters: Of all networks.
         learning: Of what learns.
-        fixed_bytes: Weights, gradients, both means of the optimiser and the averaged weights.
+        fixed_bytes: Weights, normalised and averaged too, gradients, both means of the optimiser.
         peak_bytes: All memory of this process, or of its GPU, at most.
+        at_once: Images of a pass, in this process.
         seconds_a_pass: Forth and back for one batch.
         seconds_an_update: Of the weights, once a step.
         seconds_left: Until the end of the run.
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     learning: int
     fixed_bytes: int
     peak_bytes: int
+    at_once: int
     seconds_a_pass: float
     seconds_an_update: float
     seconds_left: float
@@ -56,9 +58,11 @@ def plan(run: ImageNetTraining, generator: torch.Generator, n_passes: int = 3) -
     return Plan(
         learning + sum(p.numel() for p in frozen),
         learning,
-        5 * 4 * learning + sum(p.numel() * p.element_size() for p in frozen),
+        (5 * 4 + config.dtype.itemsize) * learning
+        + sum(p.numel() * p.element_size() for p in frozen),
         peak_bytes(run.device),
+        run.at_once.images,
         a_pass,
         update,
-        (config.steps - run.step + n_passes) * (passes * a_pass + update),
+        (config.steps - run.step + len(times)) * (passes * a_pass + update),
     )

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from test_predictions import FirstRow
 
-from benchmarks import mnists, predictions
+from benchmarks import digits, predictions
 from benchmarks.backgrounds_challenge import Outcome, outcomes_kept
 from benchmarks.evaluate import evaluate
 from benchmarks.leaderboard import read_runs
@@ -30,7 +30,7 @@ from benchmarks.store import DataSet, Download, fetch
 from benchmarks.suite import EMBEDDED, DataSource
 from cgn.files import Preprocessing, image_folder
 from cgn.images import ImageSet, load_sets, save_sets
-from cgn.masks import masks_from_files
+from cgn.mask_files import masks_from_files
 from cgn.model import CGN, CGNConfig
 from cgn.pretrained import load_imagenet_cgn, load_u2net
 from cgn.shards import SetConfig, generate, load_shards
@@ -104,9 +104,10 @@ def make_idx(folder: Path) -> None:
 
 
 def read_idx(folder: Path) -> object:
-    for name in ("_official", "_t10k"):
-        getattr(mnists, name).cache_clear()
-    return mnists.digits(DataSource(folder=folder), "t10k").pixels
+    for each in vars(digits).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+    return digits.digits(DataSource(folder=folder), "t10k").pixels
 
 
 def picture() -> bytes:

@@ -62,16 +62,15 @@ def read_stored(path: Path, device: torch.device | str = "cpu") -> Any:
         ValueError: If it cannot be read; the message says what it is instead, and the cure.
     """
     head = _head(path)
+    if not _is_safetensors(head):
+        _require_weights(path, head)
     try:
         if _is_safetensors(head):
             stored: Any = load_file(path, device=str(device))
         else:
-            _require_weights(path, head)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about formats, which the message says better
                 stored = torch.load(path, weights_only=True, map_location=device)
-    except ValueError:
-        raise
     except Exception as error:  # the unpickler raises whatever it stumbles over
         raise ValueError(f"{path} {'; '.join(_fault(error))}") from None
     for name, tensor in islice(_tensors(stored), MOST):
