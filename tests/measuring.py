@@ -64,7 +64,7 @@ def measure(
     milliseconds: list[float] = []
 
     def timed() -> None:
-        milliseconds.append(_milliseconds(run, device))
+        milliseconds.append(milliseconds_of(run, device))
         if seconds is not None:
             milliseconds[-1] = 1e3 * seconds()
 
@@ -86,7 +86,7 @@ def measure(
         info["share_of_matrix_product_peak"] = 1e3 * flops / median / matrix_product_peak(device)
 
 
-def _milliseconds(run: Callable[[], object], device: str) -> float:
+def milliseconds_of(run: Callable[[], object], device: str) -> float:
     """Time one call."""
     if device == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -132,7 +132,7 @@ def matrix_product_peak(device: str) -> float:
     """Floating-point operations a second of a large matrix product in bfloat16, the best of 5."""
     size = (8192 if device == "cuda" else 2048) if FULL else 64
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return 2e3 * size**3 / min(_milliseconds(lambda: a @ b, device) for _ in range(6))
+    return 2e3 * size**3 / min(milliseconds_of(lambda: a @ b, device) for _ in range(6))
 
 
 def forget_peak(device: str) -> None:

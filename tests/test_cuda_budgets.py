@@ -153,13 +153,13 @@ def test_sampling_a_thousand_images_keeps_its_budget(ledger: Ledger) -> None:
     here = sample(cgn, 1_000, seed=0)
     ledger.reset()
     there = sample(cgn, 1_000, seed=0, device="cuda")
-    assert_within(ledger, ledger.counts(), 1_270, 100, 60)
+    assert_within(ledger, ledger.counts(), 130, 40, 6)
     assert (here.pixels.int() - there.pixels.int()).abs().max() <= 1
 
 
 def test_sampling_of_the_gan_keeps_its_budget(ledger: Ledger) -> None:
     sample_gan(GAN(N_CLASSES, 32, width=8), 1_000, seed=0, device="cuda")
-    assert_within(ledger, ledger.counts(), 290, 31, 30)
+    assert_within(ledger, ledger.counts(), 30, 11, 3)
 
 
 def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> None:
@@ -168,7 +168,7 @@ def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> Non
     masks = find_objects(of.pixels, of.factors.shape)
     ledger.reset()
     abduct(cgn, of, masks, 1_000, seed=0, lent=0.5, device="cuda")
-    assert_within(ledger, ledger.counts(), 920, 190, 30)
+    assert_within(ledger, ledger.counts(), 110, 44, 3)
 
 
 def test_a_pass_of_the_imagenet_cgn_keeps_its_budget(ledger: Ledger) -> None:
@@ -196,7 +196,7 @@ def test_the_imagenet_cgn_trains_and_draws(ledger: Ledger) -> None:
     fast = trained.for_sampling().to("cuda")
     ledger.reset()
     sample(fast, 4, seed=0, batch_size=4, device="cuda")
-    assert_within(ledger, ledger.counts(), 1_773, 4, 6)
+    assert_within(ledger, ledger.counts(), 1_250, 0, 6)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -209,9 +209,9 @@ def test_a_step_of_every_recipe_keeps_its_budget(ledger: Ledger, name: str) -> N
     def run(steps: int) -> None:
         fit(replace(recipe, steps=steps), sets, n_classes=N_CLASSES, seed=0, device="cuda")
 
-    assert_within(ledger, difference(ledger, run, 1, 3), 310, 5 * len(sets), 0)
+    assert_within(ledger, difference(ledger, run, 1, 3), 320, 0, 0)
 
 
 def test_evaluation_of_images_in_memory_keeps_its_budget(ledger: Ledger) -> None:
     evaluate(SmallCNN(N_CLASSES, 32), {"test": images(1_000)}, device="cuda")
-    assert_within(ledger, ledger.counts(), 90, 42, 6)
+    assert_within(ledger, ledger.counts(), 50, 29, 3)

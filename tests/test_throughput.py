@@ -9,6 +9,7 @@ small. Networks have random weights: time does not depend on them.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -24,8 +25,10 @@ from measuring import (
     flops_of,
     keep_row,
     measure,
+    milliseconds_of,
     seconds_left,
 )
+from pretended_cuda import pretended_cuda
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
@@ -346,21 +349,38 @@ def test_speed(
     assert info["images_per_second"] > 0
 
 
+def warn_as_inductor_does() -> None:
+    """PyTorch up to 2.12 warns, once in a process, where a GPU could use TF32 and does not."""
+    warnings.warn(
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled. "
+        "Consider setting `torch.set_float32_matmul_precision('high')` for better performance.",
+        stacklevel=2,
+    )
+
+
 @allows_tf32_warning
-def test_a_compiler_may_say_that_tf32_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import compile_fx  # seconds to import
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
-    compile_fx._warn_tf32_disabled.cache_clear()
-    compile_fx._warn_tf32_disabled()
+def test_a_compiler_may_say_that_tf32_is_off() -> None:
+    warn_as_inductor_does()
+    with pytest.raises(UserWarning, match="another"):
+        warnings.warn("another", stacklevel=1)
 
 
-def test_without_leave_to_say_so_that_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._inductor import compile_fx
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
-    compile_fx._warn_tf32_disabled.cache_clear()
+def test_elsewhere_that_warning_is_an_error() -> None:
     with pytest.raises(UserWarning, match="TensorFloat32 tensor cores"):
-        compile_fx._warn_tf32_disabled()
+        warn_as_inductor_does()
+
+
+@pytest.mark.parametrize(("name", "batch_size", "form"), sorted(FIRST), ids=lambda each: str(each))
+def test_what_is_measured_runs_on_a_gpu_and_agrees_with_the_cpu(
+    name: str, batch_size: int, form: str
+) -> None:
+    with pretended_cuda():
+        case = BENCHMARKS[name]("cuda", batch_size, form)
+        for _ in range(WARM_UP + 2 if form == "graph" else 1):
+            milliseconds_of(case.run, "cuda")
+        if case.seconds is not None:
+            assert case.seconds() > 0
+        if case.result is not None:
+            case = BENCHMARKS[name]("cuda", batch_size, form)
+            assert case.result is not None
+            assert disagreement(case.result(), on_the_cpu(name, batch_size)) < 0.01
