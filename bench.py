@@ -12,7 +12,8 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from io import TextIOWrapper
@@ -25,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import nn
 
 from benchmarks import NATURAL, OFFICIAL_SUITES, SUITES
 from benchmarks.arguments import command_line
@@ -33,6 +35,7 @@ from benchmarks.choices import (
     chosen,
     chosen_config,
     chosen_device,
+    chosen_one,
     chosen_preset,
     chosen_source,
     chosen_suites,
@@ -47,6 +50,7 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
+from benchmarks.evaluate import probabilities
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -57,7 +61,14 @@ from benchmarks.examination import (
     predicted,
     read_exam,
 )
-from benchmarks.folders import cache_folder, check_writable, data_folder, images_folder, own_weights
+from benchmarks.folders import (
+    cache_folder,
+    check_place,
+    check_writable,
+    data_folder,
+    images_folder,
+    own_weights,
+)
 from benchmarks.gate import (
     check,
     check_history,
@@ -69,6 +80,7 @@ from benchmarks.gate import (
 from benchmarks.leaderboard import (
     ENOUGH_SEEDS,
     Row,
+    alone,
     append,
     environment,
     leaderboard,
@@ -90,6 +102,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.suspicions import suspicions
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -99,6 +112,14 @@ from benchmarks.tables import (
     sensitivity_table,
 )
 from benchmarks.terminal import PlainConsole, printable
+from benchmarks.throughput import (
+    append_speeds,
+    measure_all,
+    read_speeds,
+    slower,
+    speeds_markdown,
+    speeds_table,
+)
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
@@ -119,17 +140,12 @@ from cgn.distributed import here, own_device, team
 from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
-    IMAGENET_PRESETS,
-    ImageNetTrainConfig,
-    ImageNetTraining,
-    Plan,
-    plan,
-    train_imagenet,
-    without,
-)
+from cgn.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig, without
+from cgn.imagenet_plan import Plan, plan
+from cgn.imagenet_training import ImageNetTraining, train_imagenet
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
+from cgn.io.locks import locked
 from cgn.io.writing import write_text
 from cgn.log import LossLog, told
 from cgn.loop import seeded
@@ -138,7 +154,7 @@ from cgn.pictures import draw_picture, sheets
 from cgn.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
 from cgn.quality import abduction_quality, accuracy, quality, variety
 from cgn.shards import SetConfig, generate
-from cgn.train import train
+from cgn.train import TrainConfig, train
 from cgn.verification import lessons
 from classifiers import MODELS
 from classifiers.backbones import Backbone
@@ -183,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:  # after the help
         raise
     except KeyboardInterrupt:
-        say("interrupted; run the same command again to resume", file=sys.stderr)
+        say(f"interrupted; {after_interruption(options)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # as of `head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -192,6 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line, code = explained(error, given, options)
         say(f"bench.py: {line}", file=sys.stderr)
         return code
+
+
+def after_interruption(options: argparse.Namespace | None) -> str:
+    """Tell what running a command again does; only what keeps finished work promises to go on."""
+    if options is not None and options.command in GOES_ON:
+        return "run the same command again to resume"
+    return "nothing of it is kept: run the same command again to start anew"
 
 
 def say(line: str, file: TextIO | None = None) -> None:
@@ -231,7 +254,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     require_embedded(shipped, sources)
     protocols = [options.protocol or suite.protocol for suite in suites]
     shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         place = Place(device, options.results, bars, options.precision)
         # All test images are read before any work starts, so that bad data costs no time.
@@ -249,6 +272,23 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     return [*specs, *shipped, *fitted_here], exams
 
 
+def require_results(results: Path) -> None:
+    """Find out before the work that rows cannot be added."""
+    check_place(results / "throughput.csv", "--results")
+    read_runs(results)
+
+
+@contextmanager
+def alone_at(out: Path) -> Iterator[None]:
+    """Let no other process make the same file, or go on from the same checkpoint, in the block.
+
+    It is waited for, but for those of `torchrun`, who would wait in vain for one another.
+    """
+    leads, size = here().leads, here().size
+    with locked(out.with_suffix(".checkpoint"), wait=size == 1) if leads else nullcontext():
+        yield
+
+
 def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
     """Let a pretrained network take all exams; its names in the results."""
     with bar(place.bars, f"{spec}: weights"), here().leader_first():
@@ -263,6 +303,10 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
+            decide = exam.suite.decide or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+                place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
         names.append(place.named(name))
     return names
 
@@ -408,7 +452,8 @@ def compare_models(options: argparse.Namespace) -> None:
     first, second = options.models
     found = []
     for suite in chosen_suites(options.suite):
-        runs = load_runs(options.results, suite, options.source, options.models)
+        with alone(options.results):
+            runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
             scores = [score for score in suite.scores if score.comparable]
             found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
@@ -445,10 +490,11 @@ def official_data(options: argparse.Namespace) -> int:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    runs, suites = read_runs(results), suites_with_rows(results)
+    with alone(results):
+        runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
-    with progress_bars() as bars:
+    with progress_bars() as bars, alone(results):
         problems = found_problems(suites, options, bars)
     for problem in problems:
         say(problem)
@@ -505,12 +551,13 @@ def rescore(options: argparse.Namespace) -> None:
     """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
     results: Path = options.results
     suites = chosen_suites(options.suite) if options.suite else suites_with_rows(results)
-    check_writable(results, "--results")
-    with progress_bars() as bars, bar(bars, "scores") as update:
-        rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
-    added = append(rows, results)
-    write_leaderboards(results, suites)
-    write_sensitivity(results, known_suites().values())
+    require_results(results)
+    with alone(results):
+        with progress_bars() as bars, bar(bars, "scores") as update:
+            rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
+        added = append(rows, results)
+        write_leaderboards(results, suites)
+        write_sensitivity(results, known_suites().values())
     show_what_follows(results, {suite.name for suite in suites})
     say(f"rows added: {added}")
 
@@ -539,7 +586,7 @@ def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
                 "with --data, or print what is there with --no-run"
             )
     device = chosen_device(options.device)
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         place = Place(device, options.results, bars)
         exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
@@ -581,7 +628,7 @@ def report(options: argparse.Namespace) -> None:
     out: Path = options.out or options.results / "report.html"
     if not suites:
         raise ValueError(f"{options.results} holds no rows to report; run a model first")
-    check_writable(out.parent, "--out")
+    check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
             suite.name: read_exam(suite, EMBEDDED, bars).variants if suite.embedded else {}
@@ -632,34 +679,51 @@ def train_cgn(options: argparse.Namespace) -> None:
     """Train the CGN of a suite's world; write its weights and a sheet of samples."""
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    suite = chosen_one(options.suite, SUITES, "suite")
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     config = chosen_config(chosen_preset(world), vars(options))
-    check_writable(options.out.parent if options.out else own_weights(), "--out")
-    started = time.perf_counter()
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
             images = training_cached(world, "train", source, images_folder())
             train_sha256 = images.sha256()
         # The name keeps weights for official and embedded data, and those of each seed, apart.
         name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
-        default = own_weights() / name
-        out: Path = options.out or default
-        checkpoint = out.with_suffix(".checkpoint")
-        with bar(bars, f"{world.name}: CGN") as update:
-            n_classes = len(world.classes)
-            cgn = train(
-                images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
-            )
-        seconds = round(time.perf_counter() - started, 1)
-        scores = measured(cgn, world, source, images, config.seed, device, bars)
+        out: Path = options.out or own_weights() / name
+        for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
+            check_place(each, "--out")
+        with alone_at(out):
+            scores = train_and_keep(suite, source, images, config, out, device, options, bars)
+    show_quality(scores)
+    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+
+
+def train_and_keep(
+    suite: Suite,
+    source: DataSource,
+    images: ImageSet,
+    config: TrainConfig,
+    out: Path,
+    device: torch.device,
+    options: argparse.Namespace,
+    bars: Progress,
+) -> dict[str, float]:
+    """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
+    world, started = suite.world, time.perf_counter()
+    checkpoint = out.with_suffix(".checkpoint")
+    with bar(bars, f"{world.name}: CGN") as update:
+        n_classes = len(world.classes)
+        cgn = train(
+            images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
+        )
+    seconds = round(time.perf_counter() - started, 1)
+    scores = measured(cgn, world, source, images, config.seed, device, bars)
     origin = {
         "world": world.name,
         "classes": world.classes,
         "source": source.name,
         "correlation": source.correlation,
-        "train_sha256": train_sha256,
+        "train_sha256": images.sha256(),
         "command": shlex.join(["python", "bench.py", *options.given]),
         "seconds": seconds,
         "quality": scores,
@@ -668,17 +732,16 @@ def train_cgn(options: argparse.Namespace) -> None:
     cgn.save(out, {"config": asdict(config)} | origin)
     sheet(cgn, out.with_suffix(".png"), seed=config.seed)
     checkpoint.unlink(missing_ok=True)
-    show_quality(scores)
-    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+    return scores
 
 
 def ship_classifiers(options: argparse.Namespace) -> None:
     """Fit a model on each world's embedded data, write its weights, and score these."""
-    (recipe,) = chosen(options.model, MODELS, "model", {})
+    recipe = chosen_one(options.model, MODELS, "model")
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     check_writable(options.out, "--out")
-    check_writable(options.results, "--results")
+    require_results(options.results)
     with progress_bars() as bars:
         for world in worlds.values():
             path = ship_classifier(recipe, world, options, Place(*place_of, bars))
@@ -727,10 +790,11 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     names = {field.name for field in fields(EnsembleConfig)}
     config = EnsembleConfig(**{n: value for n, value in vars(options).items() if n in names})
     out: Path = options.out
-    check_writable(out.parent, "--out")
+    for each in (out, out.with_suffix(".checkpoint")):
+        check_place(each, "--out")
     device = chosen_device(options.device)
     Backbone(config.backbone).require_size(options.size)
-    with team(device), progress_bars() as bars:
+    with team(device), progress_bars() as bars, alone_at(out):
         images, classes = real_images(options)
         sets = {"biased": images}
         masks = own_masks(options, images, len(classes)) if options.masks else None
@@ -742,8 +806,14 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 sets["recombined"] = counterfactuals_of(
                     options, images, masks, len(classes), config.seed, update
                 )
+        command = shlex.join(["python", "bench.py", *options.given])
+        origin = {"config": asdict(config), "command": command, **environment(device)}
+
+        def keep(network: nn.Module) -> None:
+            save_ensemble(network, classes, options.size, out, origin)
+
         with bar(bars, f"{config.backbone}: fit") as update:
-            network = fit(
+            fit(
                 config.recipe(real_only=options.real_only),
                 sets,
                 n_classes=len(classes),
@@ -751,11 +821,9 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 device=device,
                 progress=update,
                 checkpoint=out.with_suffix(".checkpoint"),
+                keep=keep,
             )
         if here().leads:
-            command = shlex.join(["python", "bench.py", *options.given])
-            origin = {"config": asdict(config), "command": command, **environment(device)}
-            save_ensemble(network, classes, options.size, out, origin)
             say(f"wrote {out}; score it with --model ensemble:{out}")
 
 
@@ -771,9 +839,10 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
     ablation = f"-without-{options.without}" if options.without else ""
     name = f"imagenet-{options.preset}{ablation}-seed{config.seed}.safetensors"
     out: Path = options.out or own_weights() / name
-    check_writable(out.parent, "--out")
+    for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".csv")):
+        check_place(each, "--out")
     device = own_device(chosen_device(options.device))
-    with team(device) as of, progress_bars() as bars:
+    with team(device) as of, progress_bars() as bars, alone_at(out):
         with bar(bars, "weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
             cgn = initial(real, load_u2net(options.u2net))
@@ -829,7 +898,8 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "memory": f"{needs.fixed_bytes / 1e9:.2f} GB for weights, gradients, their means and the "
         f"optimiser; {needs.peak_bytes / 1e9:.2f} GB at most so far, in this process",
         "steps": f"{steps:,} of {images_per_step:,} images",
-        "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
+        "a pass": f"{needs.seconds_a_pass:.3f} s for {needs.at_once} images at once; an update "
+        f"{needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
         say(f"{name:12} {value}")
@@ -969,7 +1039,7 @@ def measure_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         show_quality(measure_imagenet(options))
         return
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    suite = chosen_one(options.suite, SUITES, "suite")
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     with progress_bars() as bars:
@@ -981,6 +1051,37 @@ def measure_cgn(options: argparse.Namespace) -> None:
     show_quality(scores)
 
 
+def measure_throughput(options: argparse.Namespace) -> int:
+    """Measure speeds, keep and print them; 1 if one failed or is slower than it was."""
+    results: Path = options.results
+    before = read_speeds(results)
+    if options.table:
+        if before.empty:
+            raise ValueError(f"{results} holds no speeds; measure some without --table")
+        for line in speeds_markdown(before).splitlines():
+            say(line)
+        return 0
+    device = chosen_device(options.device)
+    check_place(results / "throughput.csv", "--results")
+    measured = measure_all(device, options.only, options.seconds, quick=options.quick)
+    if measured.speeds and not options.quick:
+        append_speeds(measured.speeds, results)
+    if measured.speeds:
+        console().print(speeds_table(measured.speeds, measured.speeds[0].card))
+    problems = [f"failed: {line}" for line in measured.failed]
+    if options.compare_fail is not None and not options.quick:
+        lines = slower(before, measured.speeds, options.compare_fail)
+        problems += [f"slower: {line}" for line in lines]
+    for problem in problems:
+        say(problem)
+    if measured.skipped or measured.cut:
+        ended = " and one was cut short" if measured.cut else ""
+        say(f"after {options.seconds} s: {measured.skipped} benchmarks were left out{ended}")
+    return int(bool(problems))
+
+
+# Those that keep what they have finished.
+GOES_ON = {"run", "reproduce", "data", "train cgn", "train classifier", "fit", "counterfactuals"}
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "run": run,
     "list": show_lists,
@@ -994,6 +1095,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train classifier": ship_classifiers,
     "fit": fit_ensemble,
     "quality": measure_cgn,
+    "throughput": measure_throughput,
     "counterfactuals": draw_counterfactuals,
 }
 

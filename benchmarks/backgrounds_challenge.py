@@ -12,7 +12,7 @@ Source:
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -34,9 +34,13 @@ from benchmarks.scores import Score, accuracy, bootstrap
 from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
+from cgn.io.journal import journal
+from cgn.io.schema import checked
 from cgn.mask_files import masks_from_files
 from cgn.model import compose
 from cgn.precision import evaluating
+
+log = logging.getLogger(__name__)
 
 AT_RANDOM = 16  # backgrounds that are looked at for every object, broken or not
 FIRST_LOOK = 4  # composites of an object in the next batch; each one after is twice as large
@@ -60,6 +64,11 @@ class Outcome:
     confidence: float
     tried: int
     misled: int
+
+    def __post_init__(self) -> None:
+        counts = min(self.broken_by + 1, self.tried, self.misled)
+        if counts < 0 or not 0 <= self.confidence <= 1.001:  # but for rounding
+            raise ValueError(f"{self} cannot have come of a search")
 
 
 @torch.inference_mode()
@@ -152,6 +161,10 @@ class _Look:
         composites = compose(self.mask, self.image, scenes)
         with evaluating(composites.device, self.precision):
             logits = self.module(composites.contiguous(memory_format=torch.channels_last))
+        if not logits.isfinite().all():
+            raise ValueError(
+                "the module gives logits that are infinite or NaN: did training diverge?"
+            )
         confidence, found = self.decide(logits.double()).max(dim=1)
         return found.cpu(), confidence.cpu()
 
@@ -219,27 +232,23 @@ def outcomes_kept(
 
     Args:
         path: One line an outcome; the file is made if it is missing. A line that an interruption
-            cut short is dropped.
+            cut short is dropped. Another process that writes it is waited for.
         go_on: From the outcomes that are known to the others.
 
     Yields:
         All outcomes, first those of the file.
     """
     known = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            known.append(Outcome(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            break
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        for outcome in known:
-            file.write(json.dumps(asdict(outcome)) + "\n")
-        file.flush()
+    with journal(path) as kept:
+        for entry in kept.entries:
+            try:
+                known.append(checked(Outcome, entry, path))
+            except ValueError:
+                break
+        kept.keep_first(len(known))
         yield from known
         for outcome in go_on(known):
-            file.write(json.dumps(asdict(outcome)) + "\n")
-            file.flush()
+            kept.add(asdict(outcome))
             yield outcome
 
 
@@ -284,6 +293,8 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
     masks = masks_from_files(paths, SIZE_PX)
+    if n_empty := int((~masks.flatten(1).any(dim=1)).sum()):
+        log.warning("%s: %d of %d masks are empty", folder / "fg_mask", n_empty, len(masks))
     foregrounds = ImageFiles(
         original.paths,
         Factors(labels, labels, torch.full_like(labels, -1)),

@@ -21,7 +21,7 @@ from benchmarks.backgrounds_challenge import CHALLENGE
 from benchmarks.folders import official_folder
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from cgn.distributed import here, own_device
-from cgn.imagenet_training import ImageNetTrainConfig
+from cgn.imagenet_config import ImageNetTrainConfig
 from cgn.paths import user_path
 from cgn.train import PRESETS, TrainConfig
 
@@ -127,6 +127,27 @@ def chosen_suites(text: str) -> list[Suite]:
         "natural": list(NATURAL),
     }
     return chosen(text, known_suites(), "suite", groups)
+
+
+def chosen_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
+    """Look one name up.
+
+    Args:
+        text: The name.
+        known: Entries by name.
+        kind: What an entry is, for the message.
+
+    Raises:
+        ValueError: If it is unknown, or there are several.
+
+    Example:
+        >>> chosen_one("b", {"a": 1, "b": 2}, "number")
+        2
+    """
+    found = chosen(text, known, kind, {})
+    if len(found) > 1:
+        raise ValueError(f"expected the name of one {kind}, got {text!r}")
+    return found[0]
 
 
 def known_suites() -> dict[str, Suite]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.keeping import Keeper
 from benchmarks.processes import own_batches, together
 from benchmarks.scores import Estimate, Score
 from benchmarks.suite import EMBEDDED, Column, DataSource, Decide, Suite
+from benchmarks.suspicions import labels_in_another_order, suspicions
 from cgn.images import Factors, ImageSet
 from cgn.memory import PIXELS_ON_CUDA
 from cgn.precision import evaluating
@@ -60,20 +63,31 @@ def score(
     Raises:
         ValueError: If the logits do not fit the suite.
 
+    Warns:
+        UserWarning: If something looks like a mistake, see `benchmarks.suspicions`, or the module
+            is in training mode, in which it is not evaluated.
+
     Example:
         >>> from benchmarks import SUITES
         >>> from benchmarks.evaluate import score
         >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
     """
+    variants, decide = suite.variants(source), suite.decide or probabilities
     predictions, _ = evaluate(
         module,
-        suite.variants(source),
+        variants,
         device=device,
         n_classes=len(suite.world.classes),
-        decide=suite.decide or probabilities,
+        decide=decide,
         unchanged=suite.unchanged,
         columns=suite.columns,
     )
+    found = ["it came in training mode, and was evaluated in evaluation mode"] * trains(module)
+    with evaluation_mode(module):
+        found += suspicions(module, variants, decide, device)
+    found.append(labels_in_another_order(predictions, int(predictions["shape"].max()) + 1))
+    for sentence in filter(None, found):
+        warnings.warn(f"{suite.name}, {type(module).__name__}: {sentence}", stacklevel=2)
     estimates = score_suite(suite, predictions)
     return pd.DataFrame(
         [
@@ -81,6 +95,12 @@ def score(
             for one, estimate in estimates.items()
         ]
     )
+
+
+def trains(module: nn.Module) -> bool:
+    """Tell whether parts that answer otherwise while they are trained are in training mode."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(part.training and isinstance(part, kinds) for part in module.modules())
 
 
 def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate]:
@@ -91,9 +111,15 @@ def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate
         predictions: From `evaluate`, or read back by `benchmarks.predictions.load`.
 
     Returns:
-        The estimates, in the suite's order.
+        The estimates, in the suite's order; undefined where a variant has no images.
+
+    Raises:
+        ValueError: If no variant of the suite has any.
     """
-    return {one: one.compute(predictions) for one in suite.scores}
+    if not any(one.seen_in(predictions) for one in suite.scores):
+        named = ", ".join(dict.fromkeys(name for one in suite.scores for name in one.variants))
+        raise ValueError(f"{suite.name} has no predictions of {named}")
+    return {one: one.estimated(predictions) for one in suite.scores}
 
 
 def data_sha256(variants: Mapping[str, ImageSet]) -> str:
@@ -152,8 +178,9 @@ def evaluate(
         processes share the images, each gets the answers of all.
 
     Raises:
-        ValueError: If the logits are not finite, or not (B, C), or variants are not of the same
-            objects as the unchanged one.
+        ValueError: If the logits are not finite, or not (B, C), variants are not of the same
+            objects as the unchanged one, or there are no images; of a variant without any there
+            are no predictions.
 
     Example:
         >>> from cgn.images import Factors
@@ -193,6 +220,7 @@ def evaluate_outputs(
     columns: Mapping[str, Column] = NO_COLUMNS,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
+    kept: Keeper | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module that gives several answers classify all images of all variants at once.
 
@@ -208,6 +236,7 @@ def evaluate_outputs(
         columns: As for `evaluate`.
         precision: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
+        kept: Keeps answers while it is under way, and has those of one that was interrupted.
 
     Returns:
         For each output, predictions as from `evaluate`; and images per second for all together.
@@ -226,21 +255,31 @@ def evaluate_outputs(
         >>> {name: len(table) for name, table in tables.items()}
         {'plus': 2, 'minus': 2}
     """
+    variants = _with_images(variants)
     module.to(device)
     read = _Reader(module, outputs, decide, columns, n_classes)
     tables = defaultdict(list)
-    started = time.perf_counter()
-    with _evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
+    kept = kept or Keeper()
+    started = time.perf_counter() - kept.seconds
+    with evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
         for variant, images in variants.items():
             at_once = min(batch_size or len(images), _at_once(images, device))
             labels = _labels(variant, variants, unchanged).map(lambda own: sent(own, device))
-            batches = images.resident(device).batches(at_once, device=device, part=own_batches())
+            dealt = _dealt(labels, at_once)
+            done = kept.of(variant, [len(told.shape) for told in dealt])
+            if progress is not None and done:
+                progress(sum(len(told.shape) for told in dealt[: len(done)]))
+            part = own_batches(len(done))
+            batches = images.resident(device).batches(at_once, device=device, part=part)
             own = []
-            for (batch, _), told in zip(batches, _dealt(labels, at_once), strict=True):
+            for (batch, _), told in zip(batches, dealt[len(done) :], strict=True):
                 own.append(read(_full(batch, at_once, len(images)), told))
                 if progress is not None:
                     progress(len(batch))
-            answers = together(_brought(own))
+                if kept.due():
+                    done += kept.add(variant, _brought(own))
+                    own = []
+            answers = together(done + _brought(own))
             for name in answers[0]:
                 parts = [answer[name] for answer in answers]
                 tables[name].append(_table(variant, images, parts))
@@ -267,8 +306,16 @@ def _full(batch: Tensor, at_once: int, n_images: int) -> Tensor:
     return torch.cat([batch, batch[:1].expand(lacking, -1, -1, -1)])
 
 
+def _with_images(variants: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """Leave out variants without images: nothing can be said of them."""
+    found = {name: images for name, images in variants.items() if len(images)}
+    if not found:
+        raise ValueError(f"there are no images in {', '.join(variants) or 'any variant'}")
+    return found
+
+
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; then each part's own mode, also of frozen parts."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

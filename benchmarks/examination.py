@@ -7,7 +7,7 @@ from: what it answers is an argument.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,11 @@ from benchmarks.evaluate import (
     probabilities,
     score_suite,
 )
-from benchmarks.folders import cache_folder, images_folder, official_folder
-from benchmarks.leaderboard import Row, append, environment, write_leaderboards
+from benchmarks.folders import cache_folder, check_place, images_folder, official_folder
+from benchmarks.keeping import Keeper
+from benchmarks.leaderboard import Row, alone, append, environment, write_leaderboards
 from benchmarks.predictions import Run, save
+from benchmarks.processes import together
 from benchmarks.progress import Progress, bar
 from benchmarks.published import PART
 from benchmarks.rendered import variants_cached
@@ -41,7 +43,9 @@ from benchmarks.sensitivity import write_sensitivity
 from benchmarks.suite import DataSource, Suite, marked
 from cgn.cache import cache_key
 from cgn.distributed import here
+from cgn.files import DECODED_BY
 from cgn.images import ImageSet
+from cgn.io.identity import LIBRARIES, architecture, sources, versions
 from cgn.model import weights_sha256
 from cgn.precision import PRECISIONS
 
@@ -156,27 +160,70 @@ def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
         ValueError: If the module does not answer as the suite asks.
     """
     name = marked(place.named(fit.name), exam.source.correlation)
-    rows: list[Row] = []
-    tables, speed = predicted(exam, fit.module, outputs, name, place)
-    if not here().leads:
-        return rows
-    for head, predictions in tables.items():
-        origin = origin_of(exam, fit, f"{name}/{head}" if head else name)
-        save(predictions, origin.path(place.results, exam.shown.view_name), origin)
-        found: dict[str, Any] = {
-            "images_per_second": round(speed, 1),
-            **environment(place.device),
-            "generator_seed": fit.generator_seed,
-        }
-        for suite in exam.suite.allowed(origin.protocol, predictions.columns):
-            run = asdict(replace(origin, protocol=suite.protocol))
-            rows += [
-                Row(**run, variant=s.variant, metric=s.metric, **e._asdict(), **found)
-                for s, e in score_suite(suite, predictions).items()
-            ]
-    append(rows, place.results)
-    write_leaderboards(place.results, [exam.suite])
-    write_sensitivity(place.results, known_suites().values())
+    if here().leads:
+        check_place(origin_of(exam, fit, name).path(place.results, exam.shown.view_name))
+    with Keeper(_kept_in(exam, fit, name, place)) as kept:
+        tables, speed = predicted(exam, fit.module, outputs, name, place, kept)
+        rows = _record(exam, fit, name, tables, speed, place) if here().leads else []
+        kept.remove()
+    return rows
+
+
+def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path | None:
+    """Name the file of an evaluation under way by all that its answers depend on."""
+    if exam.suite == CHALLENGE:  # which one process takes alone, and which keeps its outcomes
+        return None
+    parts = {
+        "name": name,
+        "network": architecture(fit.module),
+        "weights": fit.weights_sha256,
+        "data": exam.data_sha256,
+        "protocol": exam.protocol,
+        "prepared": [str(getattr(each, "preprocessing", "")) for each in exam.variants.values()],
+        "decoded_by": DECODED_BY,
+        "device": environment(place.device)["device"],
+        "precision": str(place.dtype),
+        "processes": here().size,
+    }
+    # The first of several processes alone knows what the images are.
+    key = together([cache_key(parts, sorted(Path(__file__).parent.glob("*.py")))])[0]
+    return cache_folder() / "under way" / f"{key}-{here().rank}.jsonl"
+
+
+def _record(
+    exam: Exam,
+    fit: Fit,
+    name: str,
+    tables: Mapping[str, pd.DataFrame],
+    speed: float,
+    place: Place,
+) -> list[Row]:
+    """Keep predictions, rows and leaderboards, all together, and return the rows."""
+    found: dict[str, Any] = {
+        "images_per_second": round(speed, 1),
+        **environment(place.device),
+        "generator_seed": fit.generator_seed,
+    }
+    origins = {head: origin_of(exam, fit, f"{name}/{head}" if head else name) for head in tables}
+    rows = [
+        Row(
+            **asdict(replace(origins[head], protocol=suite.protocol)),
+            variant=score.variant,
+            metric=score.metric,
+            **estimate._asdict(),
+            **found,
+        )
+        for head, predictions in tables.items()
+        for suite in exam.suite.allowed(origins[head].protocol, predictions.columns)
+        for score, estimate in score_suite(suite, predictions).items()
+    ]
+    place.results.mkdir(parents=True, exist_ok=True)
+    with alone(place.results):
+        for head, origin in origins.items():
+            save(tables[head], origin.path(place.results, exam.shown.view_name), origin)
+        append(rows, place.results)
+        write_leaderboards(place.results, [exam.suite])
+        write_sensitivity(place.results, known_suites().values())
     return rows
 
 
@@ -200,7 +247,12 @@ def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
 
 
 def predicted(
-    exam: Exam, module: nn.Module, outputs: Outputs, name: str, place: Place
+    exam: Exam,
+    module: nn.Module,
+    outputs: Outputs,
+    name: str,
+    place: Place,
+    kept: Keeper | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Evaluate one module on one suite.
 
@@ -211,6 +263,7 @@ def predicted(
             module's own answer.
         name: Of the module, for the bar.
         place: Where it runs.
+        kept: As for `evaluate_outputs`; the challenge keeps its outcomes itself.
 
     Returns:
         Predictions of each output, and images per second.
@@ -240,6 +293,7 @@ def predicted(
             columns=exam.suite.columns,
             precision=place.dtype,
             progress=count,
+            kept=kept,
         )
 
 
@@ -255,16 +309,24 @@ def challenged(
         place: Where it runs.
 
     Returns:
-        Predictions by output, of which there is one; and composites per second.
+        Predictions by output, of which there is one; and composites per second, 0 if all
+        outcomes were known.
     """
     foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
-    key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
-    key += "" if place.dtype == torch.float32 else f"+{place.precision}"
-    started, outcomes = time.perf_counter(), []
+    path = cache_folder() / "challenge" / f"{_challenge_key(exam, module, place)}.jsonl"
+    if (earlier := path.with_name(f"{_earlier_key(exam, module)}.jsonl")).is_file():
+        place.bars.console.print(
+            f"{name}: the outcomes in {earlier} don't say by which network, and how, they were "
+            "found; they are removed, and all objects of the challenge are searched anew"
+        )
+        earlier.unlink()
+    started, outcomes, known = time.perf_counter(), list[Outcome](), 0
     module.to(place.device).eval()
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
 
         def go_on(earlier: Sequence[Outcome]) -> Iterator[Outcome]:
+            nonlocal known
+            known = len(earlier)
             return attack(
                 module,
                 foregrounds,
@@ -275,14 +337,35 @@ def challenged(
                 earlier=earlier,
             )
 
-        for outcome in outcomes_kept(cache_folder() / "challenge" / f"{key}.jsonl", go_on):
+        for outcome in outcomes_kept(path, go_on):
             outcomes.append(outcome)
             update(len(outcomes), len(foregrounds))
     seconds = time.perf_counter() - started
     tried = sum(outcome.tried for outcome in outcomes)
+    tried_now = sum(outcome.tried for outcome in outcomes[known:])
     every = len(foregrounds) * len(backgrounds)
     place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
-    return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried / seconds
+    return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried_now / seconds
+
+
+def _challenge_key(exam: Exam, module: nn.Module, place: Place) -> str:
+    """Hash all that decides the outcomes of the challenge."""
+    parts: dict[str, object] = {
+        "weights": weights_sha256(module),
+        "architecture": architecture(module),
+        "data": exam.data_sha256,
+        "protocol": exam.suite.protocol,
+        "device": place.device.type,
+        "precision": str(place.dtype),
+        "decoders": DECODED_BY,
+    }
+    parts |= versions(*LIBRARIES)
+    return cache_key(parts, sources("benchmarks.backgrounds_challenge", __name__))
+
+
+def _earlier_key(exam: Exam, module: nn.Module) -> str:
+    """The key of versions that took all networks of the same tensors for one."""
+    return cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
 
 
 def caption(exam: Exam) -> str:

@@ -10,6 +10,8 @@ from platformdirs import user_cache_path
 
 from benchmarks import NATURAL
 from benchmarks.suite import Suite
+from cgn.io.errors import existing
+from cgn.io.locks import LONGEST_NAME
 
 
 def official_folder(suite: Suite) -> Path:
@@ -52,6 +54,37 @@ def check_writable(folder: Path, flag: str) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}); name another place with {flag}"
+        ) from None
+
+
+def check_place(path: Path, flag: str = "--results") -> None:
+    """Find out now, not after the work, that a file cannot be made; nothing is made.
+
+    Args:
+        path: The file.
+        flag: What names another place on the command line, for the message.
+
+    Raises:
+        ValueError: If nothing can be written there, it is a folder, or its name is longer than the
+            file system takes.
+    """
+    folder = existing(path.parent)
+    if path.is_dir() or not folder.is_dir():
+        odd = path if path.is_dir() else folder
+        raise ValueError(f"{odd} is {'a' if path.is_dir() else 'no'} folder; name another {flag}")
+    try:
+        longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else LONGEST_NAME
+        for name in path.absolute().relative_to(folder).parts:
+            if (n_bytes := len(os.fsencode(name))) > longest:
+                raise ValueError(
+                    f"a name of {n_bytes} bytes is longer than the {longest} that {folder} takes: "
+                    f"{name}; name a shorter one with {flag}"
+                )
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

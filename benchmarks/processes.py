@@ -30,14 +30,17 @@ def joined() -> AbstractContextManager[Team]:
     return team(torch.device("cpu"), PATIENCE)
 
 
-def own_batches() -> slice:
-    """Which batches are this process's, of all in their order.
+def own_batches(begin: int = 0) -> slice:
+    """Which batches are this process's, of all in their order, but for its first ones.
+
+    Args:
+        begin: How many of its own to leave out.
 
     Example:
         >>> [*range(5)][own_batches()]
         [0, 1, 2, 3, 4]
     """
-    return slice(here().rank, None, here().size)
+    return slice(here().rank + begin * here().size, None, here().size)
 
 
 def together(own: Sequence[Answer]) -> list[Answer]:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.choices import chosen_preset
@@ -286,9 +287,21 @@ def counterfactuals_of(
         n_classes: Classes there are.
         seed: Of what is joined with what.
         update: Called with images done and images in all.
+
+    Raises:
+        ValueError: If the counterfactuals cannot be read, or are of other classes or another size.
     """
     if masks is None:
-        return ImageSet.load(options.counterfactuals)
+        made = ImageSet.load(options.counterfactuals)
+        low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
+        size = tuple(made.pixels.shape[-2:])
+        if low < 0 or high >= n_classes or size != (options.size, options.size):
+            raise ValueError(
+                f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "
+                f"labels from {low} to {high}; expected {options.size} x {options.size} and labels "
+                f"from 0 to {n_classes - 1}, for the images have {n_classes} classes"
+            )
+        return made
     return recombine_cached(
         images,
         masks,

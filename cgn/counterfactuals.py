@@ -6,6 +6,7 @@ How the weights come about is not here: see `cgn.train`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from torch.nn.functional import one_hot
 from cgn.cache import cache_key, open_or_make
 from cgn.imagenet import ImageNetCGN, truncated_noise
 from cgn.images import Factors, ImageSet, load_tensors, to_bytes
+from cgn.io.identity import sources, versions
+from cgn.io.schema import checked
 from cgn.io.writing import written
 from cgn.memory import images_at_once, in_batches
 from cgn.model import CGN, Noise, Parts, compose, weights_sha256
@@ -128,9 +131,9 @@ def sample_cached(
     """
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {"weights_sha256": weights_sha256(cgn), "n": n, "seed": seed}
-    parts |= of_cache(device)
-    names = ("counterfactuals.py", "mechanisms.py", "model.py")
-    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+    parts |= {"config": asdict(cgn.config)}
+    parts |= of_cache(device) | versions("torch")
+    key = cache_key(parts, sources(__name__))
 
     def make(path: Path) -> None:
         sample(cgn, n, seed=seed, device=device, progress=progress).save(path, parts)
@@ -148,6 +151,13 @@ class Weights(NamedTuple):
 
     path: Path
     seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is asked of the settings that a file's CGN was trained with."""
+
+    seed: int = 0
 
 
 def find_weights(
@@ -200,7 +210,8 @@ def find_weights(
 
 def _seed(about: Mapping[str, Any]) -> int:
     """Seed of a CGN's training, from the header of its file; 0 if it does not say."""
-    return int(about.get("config", {}).get("seed", 0))
+    config = about.get("config", {})
+    return checked(Trained, config, "the header of a CGN's weights: config", open_=True).seed
 
 
 def best_classes() -> Factors:

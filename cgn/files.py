@@ -13,22 +13,24 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.decoding import pixel_limit, read_image
 from cgn.images import Factors, ImageSet
+from cgn.io.identity import sources, versions
 from cgn.listing import class_folders, list_images, say_left_out, some
 
+SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 # Threads; decoders work without Python's lock, but more of them would wait for it in between: on 16
 # cores, 12 decode fewer images a second than 8.
 DECODERS = min(8, os.cpu_count() or 1)
-# Other versions may give other pixels.
-DECODED_BY = " ".join(f"{name} {version(name)}" for name in ("pillow", "simplejpeg", "torchvision"))
+# Other versions, and other code, may give other pixels.
+DECODED_BY = cache_key(versions("numpy", "pillow", "simplejpeg", "torchvision"), sources(__name__))
 
 
 @cache
@@ -239,6 +241,11 @@ def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles
         raise ValueError(
             f"{folder} has no folder of images for each class; it holds "
             f"{some(path.name for path in (*beside.images, *beside.others))}"
+        )
+    if len(classes) > 1 and {path.name.lower() for path in classes} <= SPLITS:
+        raise ValueError(
+            f"{folder} holds splits and no classes: {some(path.name for path in classes)}; name "
+            "one of them"
         )
     within = [list_images(each, deep=True) for each in classes]
     for each, found in zip(classes, within, strict=True):

@@ -25,6 +25,7 @@ from cgn.counterfactuals import BLOCK
 from cgn.critic import Critic, packed
 from cgn.graphs import Captured
 from cgn.images import ByClass, Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
+from cgn.io.identity import sources, versions
 from cgn.io.weights import fill_described
 from cgn.loop import adam_of_gans, descend, falling_rate, seeded, set_rate
 from cgn.mechanisms import Mechanism
@@ -36,15 +37,6 @@ from cgn.transfer import Mailbox, sent
 Progress = Callable[[int, int], None]
 
 NOISE_SIZE = 32  # numbers in u, as in each of the CGN's mechanisms
-CODE = (
-    "counterfactuals.py",
-    "critic.py",
-    "gan.py",
-    "loop.py",
-    "losses.py",
-    "mechanisms.py",
-    "train.py",
-)
 
 
 class GAN(Mechanism):
@@ -220,14 +212,14 @@ def generated_cached(
     Returns:
         As from `sample_gan`.
     """
-    code = [Path(__file__).parent / name for name in CODE]
+    code = sources(__name__)
     kind = torch.device(device).type
     parts: dict[str, object] = {
-        "train_sha256": images.sha256(),
+        "train": images.fingerprint(),
         "n_classes": n_classes,
         "config": asdict(config),
         "device": kind,
-    }
+    } | versions("torch")
 
     def open_gan(path: Path) -> GAN:
         size_px = images.pixels.shape[-1]

@@ -117,7 +117,8 @@ def hub_images(
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises errors of many kinds
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{name} could not be had from the hub: {reason}") from None
+        hint = "; images in folders are named without hub:" if Path(name).is_dir() else ""
+        raise ValueError(f"{name} could not be had from the hub: {reason}{hint}") from None
     kinds = {type(feature): column for column, feature in reversed(table.features.items())}
     image, label = kinds.get(datasets.Image), kinds.get(datasets.ClassLabel)
     if image is None or label is None:

@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from cgn.images import (
     to_bytes,
     to_images,
 )
+from cgn.io.identity import sources, versions
 from cgn.memory import images_at_once, in_batches
 from cgn.model import CGN, Parts, compose, weights_sha256
 from cgn.precision import evaluating, of_cache
@@ -216,8 +217,9 @@ def find_objects_cached(
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
-    parts: dict[str, object] = {"train": images.fingerprint()} | of_cache(device)
-    key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
+    parts: dict[str, object] = {"train": images.fingerprint()}
+    parts |= of_cache(device) | versions("scipy", "torch")
+    key = cache_key(parts, sources("cgn.abduction"))
 
     def make(path: Path) -> None:
         masks = find_objects(images.pixels, images.factors.shape, device=device)
@@ -259,14 +261,14 @@ def abduct_cached(
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
+        "config": asdict(cgn.config),
         "train": images.fingerprint(),
         "n": n,
         "seed": seed,
         "lent": lent,
     }
-    parts |= of_cache(device)
-    names = ("abduction.py", "interventions.py", "mechanisms.py", "model.py")
-    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+    parts |= of_cache(device) | versions("scipy", "torch")
+    key = cache_key(parts, sources(__name__))
 
     def make(path: Path) -> None:
         masks = find_objects_cached(images, cache, device=device)

@@ -25,6 +25,8 @@ from cgn.io.weights import fill_described, read_state
 from cgn.mechanisms import ShapeMechanism, TextureMechanism
 from cgn.transfer import sent
 
+LARGEST_PX = 4_096  # side of an image; weights don't tell it, so a file might ask for any
+
 
 def compose(mask: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
     """Paste the foreground onto the background through the mask.
@@ -133,6 +135,13 @@ class CGNConfig:
     canvas_px: int = 32  # size at which outlines are drawn
     n_exemplars: int = 256  # codes and poses of each class that shapes are drawn from
     released: bool = False  # the original authors' mechanisms, whose masks are not binary
+
+    def __post_init__(self) -> None:
+        for name in ("image_size_px", "tile_px", "canvas_px"):
+            if not 1 <= getattr(self, name) <= LARGEST_PX:
+                raise ValueError(
+                    f"{name} must lie between 1 and {LARGEST_PX}, got {getattr(self, name)}"
+                )
 
 
 class CGN(nn.Module):

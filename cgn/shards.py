@@ -13,7 +13,8 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +22,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
-from cgn.decoding import decode
+from cgn.decoding import decode, sides
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, decoders, stacked
+from cgn.files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
 from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
 from cgn.ranges import require_in_range
@@ -68,6 +71,21 @@ class SetConfig:
     def shard_name(self, shard: int) -> str:
         """Name of one file."""
         return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(SetConfig):
+    """What the folder of a set says of it.
+
+    Attributes:
+        weights_sha256: Hash of the weights that drew it.
+        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+        dtype: What the maps were computed in; empty in sets of before it.
+    """
+
+    weights_sha256: str
+    drawn_by: str = ""
+    dtype: str = ""
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -110,7 +128,8 @@ def generate(
         ValueError: If the folder holds another set, or the disk has no room for this one.
         WriteError: If nothing can be written there.
     """
-    drawn_with = {"weights_sha256": weights_sha256(cgn), "dtype": str(dtype)}
+    drawn_by = cache_key(asdict(cgn.config), [])
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
     if team.leads:
         _claim(folder, asdict(config) | drawn_with)
         lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
@@ -121,14 +140,14 @@ def generate(
     fast = cgn.for_sampling(dtype).to(device)
 
     def draw(noise: Tensor, *labels: Tensor) -> Tensor:
-        return to_bytes(fast.draw(noise, Factors(*labels), config.truncation).image())
+        return fast.draw(noise, Factors(*labels), config.truncation).image()
 
     captured = Captured(draw)
 
     def pixels(*given: Tensor) -> Tensor:
         # A smaller last batch of a shard does not fit the graph, and must not become one.
         call = captured if len(given[0]) == batch_size else draw
-        return call(*(sent(each, torch.device(device)) for each in given)).cpu()
+        return to_bytes(call(*(sent(each, torch.device(device)) for each in given))).cpu()
 
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
@@ -147,8 +166,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     with locked(manifest):
         if not manifest.is_file():
             write_text(manifest, json.dumps(about, indent=2) + "\n")
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := [name for name in about if about[name] != there.get(name)]:
+        there = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := [name for name in about if about[name] != there[name]]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
@@ -234,7 +253,12 @@ class ImageShards(ImageSet):
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
         names = [f"image {row} of the set of counterfactuals" for row in rows]
-        return stacked(list(decoders().map(decode, files, names)))
+        images = list(decoders().map(decode, files, names))
+        for name, image in zip(names, images, strict=True):
+            if image.shape != images[0].shape:
+                sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
+                raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
+        return stacked(images)
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""
@@ -252,6 +276,10 @@ class ImageShards(ImageSet):
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name the files, and what decodes them."""
+        return f"{self.sha256()} {DECODED_BY}"
+
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     """Open a set that `generate` wrote.
@@ -268,18 +296,24 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
-    about = json.loads(manifest.read_text(encoding="utf-8"))
-    config = SetConfig(**{each.name: about[each.name] for each in fields(SetConfig)})
+    config = checked(Manifest, read_json(manifest), manifest)
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(
             f"{folder} lacks {len(missing)} of {len(paths)} shards, {missing[0]} first; repeat the "
             "command that made it, and it goes on"
         )
-    table = datasets.Dataset.from_parquet(
-        [str(path) for path in paths], cache_dir=None if cache is None else str(cache)
-    ).cast_column(IMAGE, datasets.Image(decode=False))
-    numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    try:
+        table = datasets.Dataset.from_parquet(
+            [escape(str(path)) for path in paths], cache_dir=None if cache is None else str(cache)
+        ).cast_column(IMAGE, datasets.Image(decode=False))
+        numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    except Exception as error:  # datasets and pyarrow raise errors of many kinds
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the shards of {folder} cannot be read: {said}; delete those that are damaged and "
+            "repeat the command that made them"
+        ) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))
     return ImageShards(table, factors, numbers["id"], torch.arange(len(table)))
 
@@ -300,11 +334,11 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
     path = folder / "labels.csv"
     if not path.is_file():
         raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[1:]
     try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
         labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError, csv.Error):
         raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
     names = [row[1] for row in rows]
     paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
@@ -312,6 +346,5 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
         raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
     if not paths:
         raise ValueError(f"{path} names no images")
-    with Image.open(paths[0]) as image:
-        size_px = image.width
+    size_px = sides(paths[0])[1]
     return ImageFiles(paths, Factors(*labels.unbind(1)), torch.arange(len(paths)), size_px=size_px)

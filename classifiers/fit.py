@@ -15,13 +15,16 @@ from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
 from cgn.graphs import Captured
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors
+from cgn.io.identity import LIBRARIES, sources, versions
 from cgn.io.weights import misfit, read_checkpoint, restoring
 from cgn.io.writing import require_room
 from cgn.loop import seeded, write_checkpoint
 from cgn.model import weights_sha256
 from cgn.precision import bfloat16_pays, evaluating, training
+from classifiers.backbones import Backbone
 from classifiers.batches import batches_of
 from classifiers.objectives import Batches, Objective
+from classifiers.pretrained import pinned
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
@@ -328,8 +331,8 @@ def _key(
     """Hash all that decides the weights."""
     shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, bfloat16_pays(device)
-    parts = [_described(recipe), shown, n_classes, seed, kind]
-    return cache_key(parts, Path(__file__).parent.glob("*.py"))
+    parts = [_described(recipe), shown, n_classes, seed, kind, versions(*LIBRARIES)]
+    return cache_key(parts, sources("classifiers.fit", "classifiers.ensemble"))
 
 
 def _described(recipe: Recipe | None) -> list[object]:
@@ -359,6 +362,8 @@ def _described(recipe: Recipe | None) -> list[object]:
 
 def _named(function: Callable[..., Any]) -> str:
     """Name a function or a class; describe what is no more than its settings."""
+    if isinstance(function, Backbone):
+        return f"{function!r} {pinned(function.spec)}"
     if not hasattr(function, "__qualname__"):
         return repr(function)
     return f"{function.__module__}.{function.__qualname__}"

@@ -252,7 +252,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a traceback may hold a file
 
 
 def add_to_journal(path: Path, entry: str) -> None:
@@ -387,8 +387,8 @@ def test_no_file_is_written_in_a_way_of_its_own() -> None:
     code = [root / "bench.py", *(path for each in packages for path in each.rglob("*.py"))]
     own = re.compile(r"mkstemp|NamedTemporary|os\.replace\(|\.part\"|\.write_(text|bytes)\(")
     found = {p.relative_to(root).as_posix() for p in code if own.search(p.read_text("utf-8"))}
-    # What is downloaded grows in a file that is taken up again.
-    assert found == {"cgn/io/writing.py", "benchmarks/store.py"}
+    # What is downloaded grows in a file that is taken up again; a log is a new one each time.
+    assert found == {"cgn/io/writing.py", "benchmarks/store.py", "benchmarks/mishaps.py"}
 
 
 def test_a_lock_can_be_had_in_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torchvision.models import VGG16_Weights
 import bench
 from benchmarks.choices import model_names
 from cgn.critic import VGG_WEIGHTS, VGGFeatures
-from cgn.imagenet_training import ImageNetLossWeights, ImageNetTrainConfig
+from cgn.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig
 from cgn.ranges import RANGES
 from cgn.shards import SetConfig
 from cgn.train import LossWeights, TrainConfig
@@ -70,6 +70,12 @@ REFUSED = [
     *(f"compare erm {name}" for name in ("''", "..", "../../..", "' '")),
     *(f"compare erm cgn --source {name}" for name in ("''", "..", "../..", "/etc")),
     "data ''",
+    "--suite in9 --model=--",
+    "--suite=-- --model erm",
+    "report --out=--",
+    "train cgn --suite in9,wildlife-mnist",
+    "quality --suite in9,in9,wildlife-mnist",
+    "train classifier --suite in9 --model erm,cgn --out FOLDER/new --results FOLDER/results",
     "data mnist --offline --folder FILE",
     *(f"{FIT} --size {n}" for n in ("0", "-1", "1000000", "7", "nan")),
     *(f"{FIT} --ratio {n}" for n in ("0", "-1", "nan", "inf", "1e9")),
