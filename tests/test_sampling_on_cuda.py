@@ -15,7 +15,7 @@ from benchmarks.evaluate import evaluate
 from cgn.abduction import find_objects
 from cgn.counterfactuals import sample
 from cgn.gan import GAN, sample_gan
-from cgn.images import Factors, ImageSet
+from cgn.images import Factors, ImageSet, to_bytes
 from cgn.interventions import abduct
 from cgn.model import CGN, CGNConfig
 from cgn.quality import abduction_quality, accuracy, quality, variety
@@ -71,6 +71,17 @@ def test_images_do_not_depend_on_how_many_are_drawn_at_once(batch_size: int) -> 
     assert_alike(
         sample(drawer(), 250, seed=1), sample(drawer(), 250, seed=1, batch_size=batch_size)
     )
+
+
+def test_noise_is_drawn_a_hundred_images_at_a_time() -> None:
+    generator, cgn = torch.Generator().manual_seed(1), drawer().eval()
+    factors = Factors.independent(250, N_CLASSES, generator)
+    with torch.inference_mode():
+        blocks = [
+            to_bytes(cgn(factors.map(lambda own, i=index: own[i]), generator).image())  # type: ignore[misc]
+            for index in torch.arange(250).split(100)
+        ]
+    assert sample(drawer(), 250, seed=1).pixels.equal(torch.cat(blocks))
 
 
 def test_images_of_a_gan_are_those_of_a_cpu() -> None:
