@@ -13,7 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
-from cgn.images import ImageSet, load_tensors, save_tensors
+from cgn.graphs import Captured
+from cgn.images import Factors, ImageSet, load_tensors, save_tensors
 from cgn.io.identity import LIBRARIES, sources, versions
 from cgn.io.weights import misfit, read_checkpoint, restoring
 from cgn.io.writing import require_room
@@ -27,6 +28,7 @@ from classifiers.pretrained import pinned
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
+GRAPH_PX = 64  # of images: launches bound the fit of networks that look at smaller ones
 CHECKPOINT_STEPS = 200  # steps between checkpoints
 
 Progress = Callable[[int, int], None]
@@ -154,21 +156,36 @@ class Fitting:
             mean = get_ema_multi_avg_fn(recipe.ema_decay)
             self.average = AveragedModel(self.network, multi_avg_fn=mean, use_buffers=True)
         self.step = 0
+        # Larger images keep a GPU busy as it is, and several processes meet within a step.
+        small = size_px <= GRAPH_PX and not distributed.is_initialized()
+        self._differentiated = Captured(self._differentiate, record=small)
 
     def advance(self, batches: Batches) -> None:
-        """Take one step."""
+        """Take one step, whose gradients are a graph on CUDA if images are small."""
         self.network.train()
         if self.recipe.frozen_norms:
             freeze_norms(self.network)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device)):
-            loss = self.loss(batches)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self._differentiated(
+            *(tensor for images, factors in batches.values() for tensor in (images, *factors))
+        )
         self.optimiser.step()
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
+
+    def _differentiate(self, *tensors: Tensor) -> Tensor:
+        """Compute gradients from the images and labels of each set in turn; return the loss."""
+        sets = (tensors[start : start + 4] for start in range(0, len(tensors), 4))
+        named = zip(self.recipe.trains_on, sets, strict=True)
+        batches = {name: (images, Factors(*labels)) for name, (images, *labels) in named}
+        kind, low = self.device.type, bfloat16_pays(self.device)
+        # A graph would keep casts of weights as they were.
+        with torch.autocast(kind, torch.bfloat16, enabled=low, cache_enabled=kind != "cuda"):
+            loss: Tensor = self.loss(batches)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach()
 
     def result(self) -> nn.Module:
         """Return what was fitted, averaged if the recipe says so, on the CPU, to be evaluated."""
