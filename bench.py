@@ -50,6 +50,7 @@ from benchmarks.choices import (
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
+from benchmarks.evaluate import probabilities
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -101,6 +102,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.suspicions import suspicions
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -110,6 +112,14 @@ from benchmarks.tables import (
     sensitivity_table,
 )
 from benchmarks.terminal import PlainConsole, printable
+from benchmarks.throughput import (
+    append_speeds,
+    measure_all,
+    read_speeds,
+    slower,
+    speeds_markdown,
+    speeds_table,
+)
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
@@ -130,15 +140,9 @@ from cgn.distributed import here, own_device, team
 from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
-    IMAGENET_PRESETS,
-    ImageNetTrainConfig,
-    ImageNetTraining,
-    Plan,
-    plan,
-    train_imagenet,
-    without,
-)
+from cgn.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig, without
+from cgn.imagenet_plan import Plan, plan
+from cgn.imagenet_training import ImageNetTraining, train_imagenet
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
 from cgn.io.locks import locked
@@ -270,7 +274,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
 
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
-    check_writable(results, "--results")
+    check_place(results / "throughput.csv", "--results")
     read_runs(results)
 
 
@@ -299,6 +303,10 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
+        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
+            decide = exam.suite.decide or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+                place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
         names.append(place.named(name))
     return names
 
@@ -672,7 +680,8 @@ def train_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
     suite = chosen_one(options.suite, SUITES, "suite")
-    source, world = chosen_source(suite, options), suite.world
+    source, device = chosen_source(suite, options), chosen_device(options.device)
+    world = suite.world
     config = chosen_config(chosen_preset(world), vars(options))
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
@@ -684,7 +693,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
             check_place(each, "--out")
         with alone_at(out):
-            scores = train_and_keep(suite, source, images, config, out, options, bars)
+            scores = train_and_keep(suite, source, images, config, out, device, options, bars)
     show_quality(scores)
     say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
 
@@ -695,11 +704,12 @@ def train_and_keep(
     images: ImageSet,
     config: TrainConfig,
     out: Path,
+    device: torch.device,
     options: argparse.Namespace,
     bars: Progress,
 ) -> dict[str, float]:
     """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
-    world, device, started = suite.world, chosen_device(options.device), time.perf_counter()
+    world, started = suite.world, time.perf_counter()
     checkpoint = out.with_suffix(".checkpoint")
     with bar(bars, f"{world.name}: CGN") as update:
         n_classes = len(world.classes)
@@ -888,7 +898,8 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "memory": f"{needs.fixed_bytes / 1e9:.2f} GB for weights, gradients, their means and the "
         f"optimiser; {needs.peak_bytes / 1e9:.2f} GB at most so far, in this process",
         "steps": f"{steps:,} of {images_per_step:,} images",
-        "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
+        "a pass": f"{needs.seconds_a_pass:.3f} s for {needs.at_once} images at once; an update "
+        f"{needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
         say(f"{name:12} {value}")
@@ -1040,6 +1051,35 @@ def measure_cgn(options: argparse.Namespace) -> None:
     show_quality(scores)
 
 
+def measure_throughput(options: argparse.Namespace) -> int:
+    """Measure speeds, keep and print them; 1 if one failed or is slower than it was."""
+    results: Path = options.results
+    before = read_speeds(results)
+    if options.table:
+        if before.empty:
+            raise ValueError(f"{results} holds no speeds; measure some without --table")
+        for line in speeds_markdown(before).splitlines():
+            say(line)
+        return 0
+    device = chosen_device(options.device)
+    check_place(results / "throughput.csv", "--results")
+    measured = measure_all(device, options.only, options.seconds, quick=options.quick)
+    if measured.speeds and not options.quick:
+        append_speeds(measured.speeds, results)
+    if measured.speeds:
+        console().print(speeds_table(measured.speeds, measured.speeds[0].card))
+    problems = [f"failed: {line}" for line in measured.failed]
+    if options.compare_fail is not None and not options.quick:
+        lines = slower(before, measured.speeds, options.compare_fail)
+        problems += [f"slower: {line}" for line in lines]
+    for problem in problems:
+        say(problem)
+    if measured.skipped or measured.cut:
+        ended = " and one was cut short" if measured.cut else ""
+        say(f"after {options.seconds} s: {measured.skipped} benchmarks were left out{ended}")
+    return int(bool(problems))
+
+
 # Those that keep what they have finished.
 GOES_ON = {"run", "reproduce", "data", "train cgn", "train classifier", "fit", "counterfactuals"}
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -1055,6 +1095,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train classifier": ship_classifiers,
     "fit": fit_ensemble,
     "quality": measure_cgn,
+    "throughput": measure_throughput,
     "counterfactuals": draw_counterfactuals,
 }
 

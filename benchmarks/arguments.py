@@ -24,7 +24,7 @@ from benchmarks.values import (
     word,
 )
 from cgn.critic import VGG_WEIGHTS
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
     ImageNetLossWeights,
@@ -111,6 +111,7 @@ def command_line(ensemble: type[Any] | None = None) -> Parser:
     add_train(commands.add_parser("train", help="train a CGN, or classifiers to be shipped"))
     add_fit(commands.add_parser("fit", help="fit an ensemble to images of your own"), ensemble)
     add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
+    add_throughput(commands.add_parser("throughput", help="measure how fast all of it is here"))
     add_counterfactuals(
         commands.add_parser("counterfactuals", help="draw a set of them from the ImageNet CGN")
     )
@@ -248,6 +249,33 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--suite", type=names, default="all", help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument("--source", type=word, default="embedded", help="as in the leaderboards")
     parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
+
+
+def add_throughput(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `throughput`."""
+    parser.set_defaults(command="throughput")
+    parser.description = (
+        "Measure training, sampling and evaluation with pytest-benchmark and add rows to "
+        "results/throughput.csv; needs a checkout of the repository. See docs/speed.md."
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="as pytest's -k")
+    parser.add_argument(
+        "--seconds",
+        type=number("seconds"),
+        default=0,
+        metavar="N",
+        help="stop then; default: never",
+    )
+    parser.add_argument(
+        "--compare-fail",
+        type=number("compare_fail", float),
+        metavar="RATIO",
+        help="end with 1 if anything has less than this share of its last speed on the same card",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes: do they run? no rows")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

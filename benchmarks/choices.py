@@ -21,7 +21,7 @@ from benchmarks.backgrounds_challenge import CHALLENGE
 from benchmarks.folders import official_folder
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from cgn.distributed import here, own_device
-from cgn.imagenet_training import ImageNetTrainConfig
+from cgn.imagenet_config import ImageNetTrainConfig
 from cgn.paths import user_path
 from cgn.train import PRESETS, TrainConfig
 

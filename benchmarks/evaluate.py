@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from benchmarks.keeping import Keeper
 from benchmarks.processes import own_batches, together
 from benchmarks.scores import Estimate, Score
 from benchmarks.suite import EMBEDDED, Column, DataSource, Decide, Suite
+from benchmarks.suspicions import labels_in_another_order, suspicions
 from cgn.images import Factors, ImageSet
 from cgn.memory import PIXELS_ON_CUDA
 from cgn.precision import evaluating
@@ -61,20 +63,31 @@ def score(
     Raises:
         ValueError: If the logits do not fit the suite.
 
+    Warns:
+        UserWarning: If something looks like a mistake, see `benchmarks.suspicions`, or the module
+            is in training mode, in which it is not evaluated.
+
     Example:
         >>> from benchmarks import SUITES
         >>> from benchmarks.evaluate import score
         >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
     """
+    variants, decide = suite.variants(source), suite.decide or probabilities
     predictions, _ = evaluate(
         module,
-        suite.variants(source),
+        variants,
         device=device,
         n_classes=len(suite.world.classes),
-        decide=suite.decide or probabilities,
+        decide=decide,
         unchanged=suite.unchanged,
         columns=suite.columns,
     )
+    found = ["it came in training mode, and was evaluated in evaluation mode"] * trains(module)
+    with evaluation_mode(module):
+        found += suspicions(module, variants, decide, device)
+    found.append(labels_in_another_order(predictions, int(predictions["shape"].max()) + 1))
+    for sentence in filter(None, found):
+        warnings.warn(f"{suite.name}, {type(module).__name__}: {sentence}", stacklevel=2)
     estimates = score_suite(suite, predictions)
     return pd.DataFrame(
         [
@@ -82,6 +95,12 @@ def score(
             for one, estimate in estimates.items()
         ]
     )
+
+
+def trains(module: nn.Module) -> bool:
+    """Tell whether parts that answer otherwise while they are trained are in training mode."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(part.training and isinstance(part, kinds) for part in module.modules())
 
 
 def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate]:
@@ -242,7 +261,7 @@ def evaluate_outputs(
     tables = defaultdict(list)
     kept = kept or Keeper()
     started = time.perf_counter() - kept.seconds
-    with _evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
+    with evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
         for variant, images in variants.items():
             at_once = min(batch_size or len(images), _at_once(images, device))
             labels = _labels(variant, variants, unchanged).map(lambda own: sent(own, device))
@@ -296,7 +315,7 @@ def _with_images(variants: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
 
 
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; then each part's own mode, also of frozen parts."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

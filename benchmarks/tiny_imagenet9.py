@@ -34,7 +34,7 @@ import cgn.masks
 import cgn.model
 from benchmarks.archives import require_sizes
 from benchmarks.imagenet9 import CHANCE, IN9, tile_over
-from benchmarks.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants
+from benchmarks.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants, names_in
 from benchmarks.scores import accuracy, paired_difference
 from benchmarks.suite import DataSource, Suite, World
 from cgn.decoding import decode
@@ -70,9 +70,10 @@ def archive(source: DataSource) -> Traversable:
                 return place
         if (folder / f"{NAME}.zip").is_file():
             return _opened(folder / f"{NAME}.zip")
+    there = f"{folder} holds {some(names_in(folder))}" if folder else "there is none"
     raise ValueError(
-        f"{NAME} needs the folder that holds {NAME}.zip, or train/, val/ and boxes.csv; there is "
-        f"none in {folder or 'no folder'}; name it with --data"
+        f"{NAME} needs the folder that holds {NAME}.zip, or train/, val/ and boxes.csv; {there}; "
+        "name it with --data"
     )
 
 

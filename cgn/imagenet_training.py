@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,97 +25,20 @@ from cgn.biggan import BigGAN, held_norms
 from cgn.checkpoints import Checkpoints
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team
-from cgn.graphs import WARM_UP, Captured
+from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.imagenet_config import ImageNetTrainConfig
 from cgn.imagenet_memory import at_once, free_bytes
 from cgn.images import Factors
-from cgn.loop import Progress, Weights, advance_all, resume, seeded
-from cgn.memory import give_back, on_disk, peak_bytes
+from cgn.loop import Progress, advance_all, resume, seeded
+from cgn.memory import give_back, on_disk
 from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
-from cgn.ranges import require_in_range
 from cgn.spectral import iterate, spectral_layers
 from cgn.stopwatch import Stopwatch
 from cgn.transfer import sent
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
-# What the parts of the loss are called in the paper, for ablations.
-PARTS = {
-    "shape": ("mask_entropy", "mask_area"),
-    "texture": ("texture",),
-    "background": ("background_saliency",),
-    "reconstruction": ("difference", "perceptual"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageNetLossWeights(Weights):
-    """How much each loss counts; the defaults are the paper's.
-
-    The two weights of Gram matrices are lambda squared times 5,000, as the authors' code has it.
-    """
-
-    difference: float = 100.0
-    perceptual: float = 5**2 * 5e3
-    mask_entropy: float = 300.0
-    mask_area: float = 500.0
-    texture: float = 5**2 * 5e3
-    background_saliency: float = 2_000.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageNetTrainConfig:
-    """Everything that fixes a training run, but for the weights it starts from."""
-
-    steps: int = 50  # of the optimiser
-    images_per_step: int = 2_048  # of all processes together
-    batch_size: int = 0  # images at once in each process; 0: as many as fit, on a CPU one
-    shape_learning_rate: float = 8e-6
-    texture_learning_rate: float = 1e-5
-    background_learning_rate: float = 1e-5
-    truncation: float = 1.0  # of the noise
-    seed: int = 0
-    ema_decay: float = 0.9  # of the averaged weights that sampling uses
-    bfloat16: bool = True  # maps in bfloat16; weights, losses and gradients' sums in float32
-    checkpoint_steps: int = 1  # steps between checkpoints at least
-    checkpoint_minutes: float = 10.0  # minutes between them at least
-    graph: bool = True  # on CUDA, launch a pass as one graph
-    weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
-
-    def __post_init__(self) -> None:
-        require_in_range(self, but=() if self.batch_size else ("batch_size",))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the maps."""
-        return torch.bfloat16 if self.bfloat16 else torch.float32
-
-
-# The schedule of "paper" is that of the authors' config file, with which others reproduced it;
-# "code" is what their command line does.
-IMAGENET_PRESETS = {
-    "paper": ImageNetTrainConfig(),
-    "code": ImageNetTrainConfig(
-        steps=300,
-        images_per_step=4_000,
-        texture_learning_rate=3e-5,
-        weights=ImageNetLossWeights(perceptual=4**2 * 5e3),
-    ),
-}
-
-
-def without(config: ImageNetTrainConfig, part: str) -> ImageNetTrainConfig:
-    """Switch a part of the loss off: what only it needs is not computed.
-
-    Args:
-        config: What to change.
-        part: shape, texture, background or reconstruction.
-
-    Example:
-        >>> without(ImageNetTrainConfig(), "texture").weights.texture
-        0.0
-    """
-    return replace(config, weights=replace(config.weights, **dict.fromkeys(PARTS[part], 0.0)))
 
 
 class Draw(NamedTuple):
@@ -487,56 +410,3 @@ def train_imagenet(
         finally:
             kept.wait()
     return run.result()
-
-
-class Plan(NamedTuple):
-    """What a run will need, measured in three passes.
-
-    Attributes:
-        parameters: Of all networks.
-        learning: Of what learns.
-        fixed_bytes: Weights, gradients, both means of the optimiser and the averaged weights.
-        peak_bytes: All memory of this process, or of its GPU, at most.
-        seconds_a_pass: Forth and back for one batch.
-        seconds_an_update: Of the weights, once a step.
-        seconds_left: Until the end of the run.
-    """
-
-    parameters: int
-    learning: int
-    fixed_bytes: int
-    peak_bytes: int
-    seconds_a_pass: float
-    seconds_an_update: float
-    seconds_left: float
-
-
-def plan(run: ImageNetTraining, generator: torch.Generator, n_passes: int = 3) -> Plan:
-    """Measure a run by some passes of one batch each; the run cannot be used afterwards.
-
-    Args:
-        run: At any step.
-        generator: Decides the noise.
-        n_passes: How many; the first, which is slower, does not count unless it is the only one.
-    """
-    config, batch = run.config, run.at_once.images * run.team.size
-    graph = config.graph and run.device.type == "cuda"
-    times = []
-    for _ in range(n_passes + (WARM_UP if graph else 0)):
-        run.advance(run.draw(generator, batch))
-        times.append(dict(run.seconds))
-    counted = times[WARM_UP + 1 if graph else 1 :] or times[-1:]
-    a_pass = sum(each["passes"] for each in counted) / len(counted)
-    update = sum(each["norms"] + each["update"] for each in counted) / len(counted)
-    passes = -(-config.images_per_step // batch)
-    learning = sum(p.numel() for p in run.learning)
-    frozen = [p for m in (run.real, run.cgn.saliency, run.features) for p in m.parameters()]
-    return Plan(
-        learning + sum(p.numel() for p in frozen),
-        learning,
-        5 * 4 * learning + sum(p.numel() * p.element_size() for p in frozen),
-        peak_bytes(run.device),
-        a_pass,
-        update,
-        (config.steps - run.step + n_passes) * (passes * a_pass + update),
-    )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cgn.decoding import formats, opened, reason, require_pixels, sides, to_pixels
 from cgn.files import AS_IT_IS, DECODERS, Preprocessing
+from cgn.io.contents import HEAD_BYTES
 from cgn.listing import list_images, some
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 ARRAY = ".npy"
 WHITE = (255, 65_535)  # of objects in masks that know no labels
 CHANNELS = (1, 3, 4)  # that an array may have
-HEAD_BYTES = 64
 
 
 def masks_from_files(

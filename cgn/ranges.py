@@ -63,6 +63,7 @@ RANGES = {
     "checkpoint_minutes": Range(0, 100_000),
     "checkpoint_steps": Range(1, 1_000_000_000),
     "combine": Range(1, 64),  # shapes in a picture
+    "compare_fail": Range(0, 1, without_low=True),
     "ema_decay": Range(0, 1, without_high=True),
     "epochs": Range(0, 1_000_000),
     "images_per_step": Range(1, 10_000_000),
@@ -70,6 +71,7 @@ RANGES = {
     "n": Range(1, 1_000_000_000),  # images
     "n_counterfactuals": Range(1, 100_000_000),
     "ratio": Range(0, 1_000, without_low=True),
+    "seconds": Range(1, 1_000_000),
     "seed": Range(0, 2**32 - 1),  # which every library takes
     "seeds": Range(1, 10_000),
     "shard_size": Range(1, 1_000_000),  # images

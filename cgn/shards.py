@@ -26,7 +26,7 @@ from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
 from cgn.decoding import decode, sides
 from cgn.distributed import Team
-from cgn.files import DECODED_BY, DECODERS, ImageFiles, stacked
+from cgn.files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
 from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
@@ -253,8 +253,12 @@ class ImageShards(ImageSet):
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
         names = [f"image {row} of the set of counterfactuals" for row in rows]
-        with ThreadPoolExecutor(DECODERS) as pool:
-            return stacked(list(pool.map(decode, files, names)))
+        images = list(decoders().map(decode, files, names))
+        for name, image in zip(names, images, strict=True):
+            if image.shape != images[0].shape:
+                sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
+                raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
+        return stacked(images)
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""

@@ -33,6 +33,7 @@ def test_training_leaves_weights_with_their_origin_losses_and_sheets(
 ) -> None:
     out = tmp_path / "cgn.safetensors"
     command = [*TRAIN, "--steps", "2", "--without", "texture", "--preset", "code"]
+    command += ["--checkpoint-minutes", "0"]
     assert bench.main([*command, "--weight-mask-area", "7", "--out", str(out)]) == 0
     assert f"wrote {out}" in capsys.readouterr().out
     cgn, about = ImageNetCGN.load(out)

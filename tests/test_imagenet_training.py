@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from imagenet_networks import TINY, tiny_cgn
+from pretended_cuda import pretended_cuda
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
@@ -20,17 +21,15 @@ from cgn.biggan import BigGAN
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team, own_device, team
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
-    Draw,
     ImageNetLossWeights,
     ImageNetTrainConfig,
-    ImageNetTraining,
-    plan,
-    train_imagenet,
     without,
 )
+from cgn.imagenet_plan import plan
+from cgn.imagenet_training import Draw, ImageNetTraining, train_imagenet
 from cgn.log import LossLog
 from cgn.model import weights_sha256
 from cgn.patches import GRID, N_BEST, PATCH_PX, draw_patches, patch_grid
@@ -185,6 +184,24 @@ def test_keeping_normalised_maps_changes_no_gradient() -> None:
     torch.testing.assert_close(*found)
 
 
+def test_a_graph_of_a_pass_adds_up_the_same_gradient() -> None:
+    """On a pretended device: the first three passes are called, the fourth is recorded."""
+    config = replace(CONFIG, images_per_step=11, batch_size=2)
+    expected = gradient(replace(config, graph=False))
+    with pretended_cuda() as ledger:
+        run = ImageNetTraining(*tiny_cgn(), features(), config, "cuda")
+        draw = run.draw(generator())
+        run.norms.hold()
+        run._accumulate(draw)
+        ledger.reset()
+        run.adam.zero_grad(set_to_none=False)
+        run._accumulate(draw)  # now five replays, and the smaller last batch
+        run.norms.release()
+        found = torch.cat([p.grad.cpu().flatten() for p in run.learning if p.grad is not None])
+        assert ledger.counts().waits == len(run.learning)
+    torch.testing.assert_close(found, expected)
+
+
 def test_memory_that_does_not_suffice_is_said_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -315,7 +332,7 @@ def test_a_plan_counts_what_learns_and_how_many_passes_are_left() -> None:
     ("bad", "message"),
     [
         ({"images_per_step": 0}, "must be positive"),
-        ({"batch_size": -1}, "must not be negative"),
+        ({"batch_size": -1}, "batch_size must be positive, got -1"),
         ({"truncation": 0.0}, r"truncation must lie in \(0, 1\]"),
     ],
 )

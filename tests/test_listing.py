@@ -78,7 +78,7 @@ def test_hidden_folders_are_no_classes_and_what_is_not_read_is_said(
         images, classes = image_folder(tmp_path, SMALL)
     assert classes == ("cat", "dog")
     assert len(images) == 2
-    assert "2 of the files and folders in it are no images and are not read" in caplog.text
+    assert "2 files or folders in it are not read, such as 'loose.png'" in caplog.text
 
 
 def test_a_class_without_images_is_named_with_what_it_holds(tmp_path: Path) -> None:

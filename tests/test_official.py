@@ -162,7 +162,7 @@ def test_a_webp_among_pngs_counts_and_what_is_not_read_is_said(
     (reptile.parent / ".ipynb_checkpoints").mkdir()
     images = in9_variants(DataSource(folder=in9))["mixed_next"]
     assert len(images) == 20
-    assert "1 of the files and folders in it are no images" in caplog.text
+    assert "1 files or folders in it are not read, such as '03_reptile/notes.txt'" in caplog.text
     touch(reptile, ["n00000003_1.png"])
     with pytest.raises(ValueError, match=r"'n00000003_1\.JPEG' and 'n00000003_1\.png', which"):
         in9_variants(DataSource(folder=in9))

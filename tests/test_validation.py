@@ -154,7 +154,9 @@ def test_a_list_that_is_not_the_published_one_sorts_nothing(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>", b"\x1f\x8b\x08cut", packed({"a": b"b"}, "w:gz")]
+    "content",
+    [b"", b"<html>", b"\x1f\x8b\x08cut", packed({"a": b"b"}, "w:gz")],
+    ids=["empty", "web page", "cut short", "another archive"],  # it holds the time it was made at
 )
 def test_a_development_kit_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / DEVKIT).write_bytes(content)

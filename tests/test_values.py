@@ -12,7 +12,7 @@ from torchvision.models import VGG16_Weights
 import bench
 from benchmarks.choices import model_names
 from cgn.critic import VGG_WEIGHTS, VGGFeatures
-from cgn.imagenet_training import ImageNetLossWeights, ImageNetTrainConfig
+from cgn.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig
 from cgn.ranges import RANGES
 from cgn.shards import SetConfig
 from cgn.train import LossWeights, TrainConfig

@@ -21,11 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cgn.io.contents import HEAD_BYTES, STAND_INS, beginning
 from cgn.io.schema import parsed, shown
 
 Network = TypeVar("Network", bound=nn.Module)
 COUNTER = "num_batches_tracked"  # old checkpoints lack it, and nothing is computed from it
-HEAD_BYTES = 1_024  # that tell what a file is
 MOST = 1_000_000  # values of a checkpoint that are looked at
 SAVE_WEIGHTS = (
     "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
@@ -33,14 +33,7 @@ SAVE_WEIGHTS = (
 AGAIN = "copy or download it again"
 CUT_SHORT = "is cut short"
 # How other files begin, in lower case: what such a file is, and the cure.
-BEGINNINGS = {
-    b"version https://git-lfs": (
-        "is a Git-LFS pointer, not the file that it stands for",
-        "run `git lfs pull` in its repository",
-    ),
-    b"<!doctype": ("is a web page", "download the file itself, not the page that shows it"),
-    b"<html": ("is a web page", "download the file itself, not the page that shows it"),
-    b"<?xml": ("is an XML text", "it may be a server's error; download the file again"),
+BEGINNINGS = STAND_INS | {
     b"{": ("is a JSON text", "name the file of the weights that it is about"),
     b"\x1f\x8b": ("is compressed with gzip", "unpack it first"),
     b"bzh": ("is compressed with bzip2", "unpack it first"),
@@ -250,7 +243,7 @@ def _kind(head: bytes) -> tuple[str, str] | None:
     """Say what a file is that begins so, and the cure; None if it may hold weights."""
     if not head:
         return "is empty", AGAIN
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = beginning(head)
     return next((said for begin, said in BEGINNINGS.items() if start.startswith(begin)), None)
 
 
