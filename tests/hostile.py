@@ -50,10 +50,12 @@ class Kind:
         make: Writes sound files into a folder.
         read: Reads what lies in a folder, as a command would; a ValueError or an OSError that names
             what cannot be read is all that it may raise.
+        called: What messages may call it instead, where several files are read as one.
     """
 
     make: Callable[[Path], object]
     read: Callable[[Path], object]
+    called: str = ""
 
 
 def network_state() -> dict[str, torch.Tensor]:
@@ -222,6 +224,7 @@ KINDS: Mapping[str, Kind] = {
             tiny_cgn()[0].eval(), SetConfig(n=3, shard_size=2, image_format="png"), folder
         ),
         lambda folder: load_shards(folder, folder / "cache").pixels,
+        called="of the set of counterfactuals",
     ),
 }
 

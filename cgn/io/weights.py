@@ -226,8 +226,11 @@ def _require_weights(path: Path, head: bytes) -> None:
         if head.startswith(b"PK"):
             raise ValueError(f"{path} {CUT_SHORT}; {AGAIN}")
         return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception:  # zipfile raises errors of many kinds
+        raise ValueError(f"{path} {CUT_SHORT}; {AGAIN}") from None
     if not any(member.filename.endswith(("data.pkl", "constants.pkl")) for member in members):
         raise ValueError(f"{path} is a zip archive without weights; unpack it first")
     if sum(member.file_size for member in members) > path.stat().st_size:
