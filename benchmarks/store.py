@@ -23,7 +23,7 @@ from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
-from cgn.io.writing import require_room, write_all, write_text, written
+from cgn.io.writing import require_room, sweep, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
 
@@ -216,6 +216,7 @@ def fetch(
     if folder.is_dir():
         _require_whole(data, folder)
         _remove_unpacked(data, root)
+        sweep(root)
         return folder
     if not data.downloads:
         raise ValueError(f"{data.name} cannot be fetched: {data.by_hand}; then move it to {folder}")
