@@ -35,19 +35,22 @@ from benchmarks.choices import (
     chosen,
     chosen_config,
     chosen_device,
+    chosen_one,
     chosen_preset,
     chosen_source,
     chosen_suites,
     edition,
     known_suites,
+    model_names,
     require_embedded,
     require_fitting,
+    require_place_of,
     require_pretrained,
     suites_with_rows,
 )
 from benchmarks.comparison import compare, making
 from benchmarks.effective_robustness import effective_robustness
-from benchmarks.evaluate import usual_precision
+from benchmarks.evaluate import probabilities
 from benchmarks.examination import (
     Exam,
     Fit,
@@ -99,6 +102,7 @@ from benchmarks.rescore import rows_lacking
 from benchmarks.sensitivity import sensitivity, write_sensitivity
 from benchmarks.store import DATA_SETS, fetch, verify
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.suspicions import suspicions
 from benchmarks.tables import (
     data_table,
     differences_table,
@@ -108,6 +112,14 @@ from benchmarks.tables import (
     sensitivity_table,
 )
 from benchmarks.terminal import PlainConsole, printable
+from benchmarks.throughput import (
+    append_speeds,
+    measure_all,
+    read_speeds,
+    slower,
+    speeds_markdown,
+    speeds_table,
+)
 from benchmarks.training_sets import (
     counterfactuals_of,
     fixed_sets,
@@ -128,15 +140,9 @@ from cgn.distributed import here, own_device, team
 from cgn.fidelity import InceptionProbabilities, distances, fidelity, segmenter
 from cgn.files import ImageFiles, Preprocessing, image_folder
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
-    IMAGENET_PRESETS,
-    ImageNetTrainConfig,
-    ImageNetTraining,
-    Plan,
-    plan,
-    train_imagenet,
-    without,
-)
+from cgn.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig, without
+from cgn.imagenet_plan import Plan, plan
+from cgn.imagenet_training import ImageNetTraining, train_imagenet
 from cgn.images import ImageSet
 from cgn.interventions import abduct, find_objects_cached
 from cgn.io.locks import locked
@@ -151,6 +157,7 @@ from cgn.shards import SetConfig, generate
 from cgn.train import TrainConfig, train
 from cgn.verification import lessons
 from classifiers import MODELS
+from classifiers.backbones import Backbone
 from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks import InvariantEnsemble, outputs, three_heads
@@ -235,14 +242,15 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
     suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
     # On ImageNet's own images a name that is no recipe's is meant for a pretrained network.
     foreign = any(suite.decide is not None for suite in suites)
-    shipped = [name for name in options.model.split(",") if is_shipped(name)]
-    named = [name for name in options.model.split(",") if name not in shipped]
+    asked = model_names(options.model, lambda n: n in MODELS or is_spec(n) or is_shipped(n))
+    shipped = [name for name in asked if is_shipped(name)]
+    named = [name for name in asked if name not in shipped]
     specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
     names = ",".join(name for name in named if name not in specs)
     recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     ours = [*(recipe.name for recipe in recipes), *shipped]
     require_fitting(ours, specs, suites)
-    require_pretrained(options, ours, suites)
+    require_pretrained(options, ours)
     require_embedded(shipped, sources)
     protocols = [options.protocol or suite.protocol for suite in suites]
     shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
@@ -266,7 +274,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
 
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
-    check_writable(results, "--results")
+    check_place(results / "throughput.csv", "--results")
     read_runs(results)
 
 
@@ -294,10 +302,12 @@ def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
             continue  # each object's search builds on those before
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
-        if place.dtype not in (None, usual_precision(place.device)):
-            name = f"{name}+{place.precision}"  # so that no row is taken for another precision's
         examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
-        names.append(name)
+        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
+            decide = exam.suite.decide or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+                place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
+        names.append(place.named(name))
     return names
 
 
@@ -616,6 +626,8 @@ def report(options: argparse.Namespace) -> None:
     """Write all results as one HTML page."""
     suites = suites_with_rows(options.results)
     out: Path = options.out or options.results / "report.html"
+    if not suites:
+        raise ValueError(f"{options.results} holds no rows to report; run a model first")
     check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
@@ -667,8 +679,9 @@ def train_cgn(options: argparse.Namespace) -> None:
     """Train the CGN of a suite's world; write its weights and a sheet of samples."""
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
-    source, world = chosen_source(suite, options), suite.world
+    suite = chosen_one(options.suite, SUITES, "suite")
+    source, device = chosen_source(suite, options), chosen_device(options.device)
+    world = suite.world
     config = chosen_config(chosen_preset(world), vars(options))
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
@@ -680,7 +693,7 @@ def train_cgn(options: argparse.Namespace) -> None:
         for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
             check_place(each, "--out")
         with alone_at(out):
-            scores = train_and_keep(suite, source, images, config, out, options, bars)
+            scores = train_and_keep(suite, source, images, config, out, device, options, bars)
     show_quality(scores)
     say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
 
@@ -691,11 +704,12 @@ def train_and_keep(
     images: ImageSet,
     config: TrainConfig,
     out: Path,
+    device: torch.device,
     options: argparse.Namespace,
     bars: Progress,
 ) -> dict[str, float]:
     """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
-    world, device, started = suite.world, chosen_device(options.device), time.perf_counter()
+    world, started = suite.world, time.perf_counter()
     checkpoint = out.with_suffix(".checkpoint")
     with bar(bars, f"{world.name}: CGN") as update:
         n_classes = len(world.classes)
@@ -723,7 +737,7 @@ def train_and_keep(
 
 def ship_classifiers(options: argparse.Namespace) -> None:
     """Fit a model on each world's embedded data, write its weights, and score these."""
-    (recipe,) = chosen(options.model, MODELS, "model", {})
+    recipe = chosen_one(options.model, MODELS, "model")
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     check_writable(options.out, "--out")
@@ -779,6 +793,7 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     for each in (out, out.with_suffix(".checkpoint")):
         check_place(each, "--out")
     device = chosen_device(options.device)
+    Backbone(config.backbone).require_size(options.size)
     with team(device), progress_bars() as bars, alone_at(out):
         images, classes = real_images(options)
         sets = {"biased": images}
@@ -883,7 +898,8 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
         "memory": f"{needs.fixed_bytes / 1e9:.2f} GB for weights, gradients, their means and the "
         f"optimiser; {needs.peak_bytes / 1e9:.2f} GB at most so far, in this process",
         "steps": f"{steps:,} of {images_per_step:,} images",
-        "a pass": f"{needs.seconds_a_pass:.3f} s; an update {needs.seconds_an_update:.3f} s",
+        "a pass": f"{needs.seconds_a_pass:.3f} s for {needs.at_once} images at once; an update "
+        f"{needs.seconds_an_update:.3f} s",
         "time left": str(timedelta(seconds=round(needs.seconds_left))),
     }.items():
         say(f"{name:12} {value}")
@@ -892,6 +908,7 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
 def draw_counterfactuals(options: argparse.Namespace) -> None:
     """Draw a set of counterfactuals from the ImageNet CGN, or a picture of some."""
     device = own_device(chosen_device(options.device))
+    require_place_of(options)
     cgn = load_imagenet_cgn(options.weights)
     dtype = torch.bfloat16 if options.bfloat16 else torch.float32
     names = {field.name for field in fields(SetConfig)}
@@ -903,8 +920,6 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
         draw_picture(fast, config, options.out, combine=options.combine, **way)
         say(f"wrote {options.out}")
         return
-    if "n" not in given:
-        raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
     config = SetConfig(**given)
     batch_size = options.batch_size or (32 if device.type == "cuda" else 1)
     with team(device) as of, progress_bars() as bars, bar(bars, "shards") as update:
@@ -967,27 +982,32 @@ def measured(
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bar(bars, f"{world.name}: objects"):
-        masks = find_objects_cached(images, cache_folder() / "counterfactuals")
+        masks = find_objects_cached(images, cache_folder() / "counterfactuals", device=device)
     others = images.select(~real), masks[~real]
     with bar(bars, f"{world.name}: images for the check") as update:
         learned = lessons(cgn, *others, N_LESSONS, seed=seed, device=device, progress=update)
     judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
     check = factor_classifier(CHECK, learned, world, device, bars)
+    judge, check = judge.to(device), check.to(device)
     judges = judge.heads, check.heads
     with bar(bars, f"{world.name}: quality"):
         truth = unbiased.select(true)
-        scores = accuracy(truth, judge.heads)
-        scores |= quality(cgn, *judges, factors=images.factors.known, seed=seed)
-        scores |= variety(sample(cgn, len(truth), seed=seed), truth, judge.backbone)
+        scores = accuracy(truth, judge.heads, device=device)
+        known = images.factors.known
+        scores |= quality(cgn, *judges, factors=known, seed=seed, device=device)
+        drawn = sample(cgn, len(truth), seed=seed, device=device)
+        scores |= variety(drawn, truth, judge.backbone, device=device)
         if images.masks is None:
             return scores
         # The true counterfactuals are those of images that all follow their class.
-        known = world.exact(source) if source.correlation == 1 else {}
-        exact = {action: each.select(real) for action, each in known.items()}
+        ways = world.exact(source) if source.correlation == 1 else {}
+        exact = {action: each.select(real) for action, each in ways.items()}
         part = images.select(real), masks[real]
-        abducted = abduction_quality(cgn, judge.heads, *part, exact, check.heads, seed=seed)
-        made = abduct(cgn, *part, len(truth), seed=seed)
-        abducted |= variety(made, truth, judge.backbone)
+        abducted = abduction_quality(
+            cgn, judge.heads, *part, exact, check.heads, seed=seed, device=device
+        )
+        made = abduct(cgn, *part, len(truth), seed=seed, device=device)
+        abducted |= variety(made, truth, judge.backbone, device=device)
     return scores | {f"abducted_{name}": score for name, score in abducted.items()}
 
 
@@ -1019,7 +1039,7 @@ def measure_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         show_quality(measure_imagenet(options))
         return
-    (suite,) = chosen(options.suite, SUITES, "suite", {})
+    suite = chosen_one(options.suite, SUITES, "suite")
     source, device = chosen_source(suite, options), chosen_device(options.device)
     world = suite.world
     with progress_bars() as bars:
@@ -1029,6 +1049,35 @@ def measure_cgn(options: argparse.Namespace) -> None:
         cgn, _ = CGN.load(weights)
         scores = measured(cgn, world, source, images, options.seed, device, bars)
     show_quality(scores)
+
+
+def measure_throughput(options: argparse.Namespace) -> int:
+    """Measure speeds, keep and print them; 1 if one failed or is slower than it was."""
+    results: Path = options.results
+    before = read_speeds(results)
+    if options.table:
+        if before.empty:
+            raise ValueError(f"{results} holds no speeds; measure some without --table")
+        for line in speeds_markdown(before).splitlines():
+            say(line)
+        return 0
+    device = chosen_device(options.device)
+    check_place(results / "throughput.csv", "--results")
+    measured = measure_all(device, options.only, options.seconds, quick=options.quick)
+    if measured.speeds and not options.quick:
+        append_speeds(measured.speeds, results)
+    if measured.speeds:
+        console().print(speeds_table(measured.speeds, measured.speeds[0].card))
+    problems = [f"failed: {line}" for line in measured.failed]
+    if options.compare_fail is not None and not options.quick:
+        lines = slower(before, measured.speeds, options.compare_fail)
+        problems += [f"slower: {line}" for line in lines]
+    for problem in problems:
+        say(problem)
+    if measured.skipped or measured.cut:
+        ended = " and one was cut short" if measured.cut else ""
+        say(f"after {options.seconds} s: {measured.skipped} benchmarks were left out{ended}")
+    return int(bool(problems))
 
 
 # Those that keep what they have finished.
@@ -1046,6 +1095,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train classifier": ship_classifiers,
     "fit": fit_ensemble,
     "quality": measure_cgn,
+    "throughput": measure_throughput,
     "counterfactuals": draw_counterfactuals,
 }
 

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from cgn.decoding import reason
+from cgn.io.contents import HEAD_BYTES
 from cgn.io.writing import require_room
 
-GROWTH = 100  # times its own size that an archive may unpack to; pictures hardly shrink
+GROWTH = 20  # times its own size that an archive may unpack to; pictures hardly shrink
 SPARED_BYTES = 100 << 20  # what even the smallest may
 GROWTH_VARIABLE = "CGN_BENCH_MAX_GROWTH"
 OTHER_FOLDER = "name another folder with --folder"
@@ -79,7 +80,9 @@ def unpack(file: Path, folder: Path) -> None:
             _unpack_zip(file, folder)
         elif file.name.endswith(ENDINGS):
             with file.open("rb") as start:
-                said = reason(start.read(64), ValueError("it is of another kind, or cut short"))
+                said = reason(
+                    start.read(HEAD_BYTES), ValueError("it is of another kind, or cut short")
+                )
             raise ValueError(f"{file} is no archive: {said}; {again}")
         else:
             _put(file, folder / file.name)

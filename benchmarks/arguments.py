@@ -11,12 +11,26 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from benchmarks.store import DATA_SETS
-from cgn.imagenet_training import (
+from benchmarks.values import (
+    file_to_read,
+    file_to_write,
+    folder_to_read,
+    folder_to_write,
+    names,
+    number,
+    path_to_write,
+    source_of_images,
+    source_of_weights,
+    word,
+)
+from cgn.critic import VGG_WEIGHTS
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
     ImageNetLossWeights,
     ImageNetTrainConfig,
 )
+from cgn.precision import PRECISIONS
 from cgn.shards import SetConfig
 from cgn.train import LossWeights, TrainConfig
 
@@ -65,6 +79,13 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of printing the usage and leaving."""
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse `--flag=--`, of which the parser would make a list without any word."""
+        value = super()._get_values(action, arg_strings)
+        if action.nargs is None and value == []:
+            self.error(f"argument {'/'.join(action.option_strings)}: expected a word, got '--'")
+        return value
+
 
 def command_line(ensemble: type[Any] | None = None) -> Parser:
     """Make the parser of all commands.
@@ -90,6 +111,7 @@ def command_line(ensemble: type[Any] | None = None) -> Parser:
     add_train(commands.add_parser("train", help="train a CGN, or classifiers to be shipped"))
     add_fit(commands.add_parser("fit", help="fit an ensemble to images of your own"), ensemble)
     add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
+    add_throughput(commands.add_parser("throughput", help="measure how fast all of it is here"))
     add_counterfactuals(
         commands.add_parser("counterfactuals", help="draw a set of them from the ImageNet CGN")
     )
@@ -99,29 +121,32 @@ def command_line(ensemble: type[Any] | None = None) -> Parser:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `run`."""
     parser.set_defaults(command="run")
-    parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
+    parser.add_argument("--suite", type=names, required=True, help=f"{GROUPS}, or NAME[,NAME]")
     parser.add_argument(
         "--model",
+        type=names,
         required=True,
         help="all, or NAME[,NAME]; shipped:NAME takes weights that come with the package",
     )
     parser.add_argument(
         "--seeds",
-        type=positive,
+        type=number("seeds"),
         default=1,
         metavar="N",
         help="0 to N-1; CGNs of several seeds take turns",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
     parser.add_argument(
         "--protocol",
+        type=word,
         metavar="NAME",
         help="how an official suite is shown and scored, as in9@resize256-v1; default: its first",
     )
     parser.add_argument(
         "--precision",
-        choices=["float32", "bfloat16"],
-        help="of pretrained networks, named in the row; default: bfloat16 on CUDA, else float32",
+        choices=list(PRECISIONS),
+        default="float32",
+        help="of pretrained networks, default: float32; rows of another are named NAME+bfloat16",
     )
     add_data(parser)
     add_correlation(parser)
@@ -132,11 +157,11 @@ def add_list(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command="list")
     parser.add_argument(
         "--readme",
-        type=Path,
+        type=file_to_read,
         metavar="FILE",
         help="make all tables between marks in this file anew, from the results",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
 
 
 def add_data_sets(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +176,7 @@ def add_data_sets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="connect nowhere")
     parser.add_argument(
         "--folder",
-        type=Path,
+        type=folder_to_write,
         metavar="FOLDER",
         help="default: $CGN_BENCH_DATA, else the user cache",
     )
@@ -160,13 +185,16 @@ def add_data_sets(parser: argparse.ArgumentParser) -> None:
 def add_check(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `check`."""
     parser.set_defaults(command="check")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
     parser.add_argument(
         "--against",
+        type=word,
         metavar="REV",
         help="a git revision; rows that were there must still be, and no score may be worse",
     )
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown there")
+    parser.add_argument(
+        "--summary", type=file_to_write(), metavar="FILE", help="write Markdown there"
+    )
     parser.add_argument(
         "--pin",
         action="store_true",
@@ -177,15 +205,17 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 def add_rescore(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `rescore`."""
     parser.set_defaults(command="rescore")
-    parser.add_argument("--suite", help=f"{GROUPS}, or NAME[,NAME]; default: all with rows")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument(
+        "--suite", type=names, help=f"{GROUPS}, or NAME[,NAME]; default: all with rows"
+    )
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
 
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `reproduce`."""
     parser.set_defaults(command="reproduce", correlation=1.0)
-    parser.add_argument("suite", help="all, mnists, or NAME[,NAME]")
-    parser.add_argument("--seeds", type=positive, default=10, metavar="N", help="default 10")
+    parser.add_argument("suite", type=names, help="all, mnists, or NAME[,NAME]")
+    parser.add_argument("--seeds", type=number("seeds"), default=10, metavar="N", help="default 10")
     parser.add_argument(
         "--quick",
         action="store_const",
@@ -194,25 +224,57 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         help="as --seeds 2, for a first look",
     )
     parser.add_argument("--no-run", action="store_true", help="only print what is there")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
     add_data(parser)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `report`."""
     parser.set_defaults(command="report")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: report.html in the folder of results"
+        "--out",
+        type=file_to_write(".html", ".htm"),
+        metavar="FILE",
+        help="default: report.html in the folder of results",
     )
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `compare`."""
     parser.set_defaults(command="compare")
-    parser.add_argument("models", nargs=2, metavar="MODEL", help="as in the leaderboards")
-    parser.add_argument("--suite", default="all", help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--source", default="embedded", help="as in the leaderboards")
+    parser.add_argument(
+        "models", type=word, nargs=2, metavar="MODEL", help="as in the leaderboards"
+    )
+    parser.add_argument("--suite", type=names, default="all", help=f"{GROUPS}, or NAME[,NAME]")
+    parser.add_argument("--source", type=word, default="embedded", help="as in the leaderboards")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
+
+
+def add_throughput(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `throughput`."""
+    parser.set_defaults(command="throughput")
+    parser.description = (
+        "Measure training, sampling and evaluation with pytest-benchmark and add rows to "
+        "results/throughput.csv; needs a checkout of the repository. See docs/speed.md."
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="as pytest's -k")
+    parser.add_argument(
+        "--seconds",
+        type=number("seconds"),
+        default=0,
+        metavar="N",
+        help="stop then; default: never",
+    )
+    parser.add_argument(
+        "--compare-fail",
+        type=number("compare_fail", float),
+        metavar="RATIO",
+        help="end with 1 if anything has less than this share of its last speed on the same card",
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes: do they run? no rows")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
 
 
@@ -220,13 +282,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `run`, `train` and `reproduce` share."""
     parser.add_argument(
         "--data",
+        type=word,
         metavar="FOLDER",
         help="'embedded', 'official' or a folder; default: official data if it lies in "
         "$CGN_BENCH_DATA, else embedded",
     )
     parser.add_argument(
         "--textures",
-        type=Path,
+        type=folder_to_read,
         metavar="FOLDER",
         help="object/*.jpg, background/*.jpg: wildlife",
     )
@@ -261,20 +324,29 @@ def add_train_classifier(parser: argparse.ArgumentParser) -> None:
         "where `--model shipped:NAME` finds them, and score these on all embedded suites of the "
         "world. Example: bench.py train classifier --suite all --model cgn-ensemble"
     )
-    parser.add_argument("--suite", required=True, help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--model", required=True, metavar="NAME")
+    parser.add_argument("--suite", type=names, required=True, help=f"{GROUPS}, or NAME[,NAME]")
+    parser.add_argument("--model", type=word, required=True, metavar="NAME")
     parser.add_argument(
-        "--out", type=Path, default=WEIGHTS, metavar="FOLDER", help="default: classifiers/weights"
+        "--out",
+        type=folder_to_write,
+        default=WEIGHTS,
+        metavar="FOLDER",
+        help="default: classifiers/weights",
     )
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
 
 def add_train_cgn(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `train cgn`: one for each field of the training's config."""
     parser.set_defaults(command="train cgn")
-    parser.add_argument("--suite", required=True, metavar="NAME")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: where `run` finds it")
+    parser.add_argument("--suite", type=word, required=True, metavar="NAME")
+    parser.add_argument(
+        "--out",
+        type=file_to_write(".safetensors"),
+        metavar="FILE",
+        help=".safetensors; default: where `run` finds it",
+    )
     add_data(parser)
     add_correlation(parser)
     settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
@@ -291,13 +363,22 @@ def add_imagenet(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--without", choices=list(PARTS), help="a part of the loss")
     group.add_argument(
         "--biggan",
+        type=source_of_weights,
         metavar="FILE",
         help="path, hub:OWNER/NAME/FILE or URL of biggan-deep-256, or random:PIXELS:WIDTH to try "
         "things out; default: its published place",
     )
-    group.add_argument("--u2net", metavar="FILE", help="the same of u2net.pth, or random:WIDTH")
     group.add_argument(
-        "--vgg", default="IMAGENET1K_V1", help="torchvision's name of VGG16's weights, or random"
+        "--u2net",
+        type=source_of_weights,
+        metavar="FILE",
+        help="the same of u2net.pth, or random:WIDTH",
+    )
+    group.add_argument(
+        "--vgg",
+        choices=[*VGG_WEIGHTS, "random"],
+        default=VGG_WEIGHTS[0],
+        help="torchvision's name of VGG16's weights, or random",
     )
     add_settings(group, (ImageNetTrainConfig, ""), (ImageNetLossWeights, "weight-"))
 
@@ -310,19 +391,30 @@ def add_counterfactuals(parser: argparse.ArgumentParser) -> None:
         "picture. Under torchrun all processes share the work; repeat an interrupted command."
     )
     parser.add_argument(
-        "--weights", type=Path, required=True, metavar="FILE", help="ours, or the authors' cgn.pth"
+        "--weights",
+        type=file_to_read,
+        required=True,
+        metavar="FILE",
+        help="ours, or the authors' cgn.pth",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder, or PNG")
-    parser.add_argument("--batch-size", type=positive, help="default 1, on a GPU 32")
+    parser.add_argument(
+        "--out", type=path_to_write, required=True, metavar="PATH", help="folder, or PNG"
+    )
+    parser.add_argument("--batch-size", type=number("batch_size"), help="default 1, on a GPU 32")
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
-        "--combine", type=positive, metavar="N", help="a picture of N shapes x textures x N/2"
+        "--combine",
+        type=number("combine"),
+        metavar="N",
+        help="a picture of N shapes x textures x N/2",
     )
     parser.add_argument(
         "--interpolate", choices=["shape", "texture", "background", "all"], help="needs --to"
     )
-    parser.add_argument("--to", type=int, metavar="CLASS", help="where the interpolation ends")
+    parser.add_argument(
+        "--to", type=number("to"), metavar="CLASS", help="where the interpolation ends"
+    )
     add_settings(parser.add_argument_group("settings"), (SetConfig, ""))
 
 
@@ -340,11 +432,17 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
         "bench.py --suite in9 --model ensemble:FILE --data BG_CHALLENGE"
     )
     parser.add_argument(
-        "--images", required=True, metavar="FOLDER", help="one folder a class, or hub:NAME"
+        "--images",
+        type=source_of_images,
+        required=True,
+        metavar="FOLDER",
+        help="one folder a class, or hub:NAME",
     )
-    parser.add_argument("--split", default="train", help="of a set of the hub; default train")
+    parser.add_argument(
+        "--split", type=word, default="train", help="of a set of the hub; default train"
+    )
     of = parser.add_mutually_exclusive_group(required=True)
-    of.add_argument("--counterfactuals", type=Path, metavar="FILE", help="an image set")
+    of.add_argument("--counterfactuals", type=file_to_read, metavar="FILE", help="an image set")
     of.add_argument(
         "--real-only",
         action="store_true",
@@ -352,19 +450,27 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
     )
     of.add_argument(
         "--masks",
-        type=Path,
+        type=folder_to_read,
         metavar="FOLDER",
-        help="named as the images: .npy, or .png with white objects",
+        help="named as the images: .npy or pictures, where what is not 0 is object",
     )
     parser.add_argument(
         "--n-counterfactuals",
-        type=positive,
+        type=number("n_counterfactuals"),
         default=20_000,
         metavar="N",
         help="to recombine; default 20000",
     )
-    parser.add_argument("--size", type=positive, default=224, metavar="PX", help="default 224")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".safetensors")
+    parser.add_argument(
+        "--size", type=number("size"), default=224, metavar="PX", help="default 224"
+    )
+    parser.add_argument(
+        "--out",
+        type=file_to_write(".safetensors"),
+        required=True,
+        metavar="FILE",
+        help=".safetensors",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     if ensemble is not None:
         settings = parser.add_argument_group("settings")
@@ -376,19 +482,29 @@ def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None
 def add_quality(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `quality`."""
     parser.set_defaults(command="quality")
-    parser.add_argument("--suite", required=True, metavar="NAME")
+    parser.add_argument("--suite", type=word, required=True, metavar="NAME")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="default: what `run` takes for this data"
+        "--weights",
+        type=file_to_read,
+        metavar="FILE",
+        help="default: what `run` takes for this data",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=number("seed"), default=0)
     add_data(parser)
     add_correlation(parser)
     parser.add_argument("--scale", choices=["small", "imagenet"], default="small")
     group = parser.add_argument_group("settings with --scale imagenet", "See docs/imagenet.md.")
-    group.add_argument("--n", type=positive, default=2_000, help="images; default 2000")
-    group.add_argument("--truncation", type=float, default=0.5, help="of the noise; default 0.5")
-    group.add_argument("--batch-size", type=positive, default=16, help="default 16")
-    group.add_argument("--real", type=Path, metavar="FOLDER", help="CLASS/*.JPEG, for FID and KID")
+    group.add_argument("--n", type=number("n"), default=2_000, help="images; default 2000")
+    group.add_argument(
+        "--truncation",
+        type=number("truncation", float),
+        default=0.5,
+        help="of the noise; default 0.5",
+    )
+    group.add_argument("--batch-size", type=number("batch_size"), default=16, help="default 16")
+    group.add_argument(
+        "--real", type=folder_to_read, metavar="FOLDER", help="CLASS/*.JPEG, for FID and KID"
+    )
     group.add_argument("--no-segmenter", action="store_true", help="leave the second one out")
 
 
@@ -409,7 +525,9 @@ def add_settings(group: argparse._ArgumentGroup, *configs: tuple[type, str]) -> 
             if field.default is not MISSING and dest not in there:
                 add_setting(group, field, types[field.name], prefix)
             elif field.default is MISSING and field.name == "n":
-                group.add_argument("--n", type=positive, default=argparse.SUPPRESS, help="images")
+                group.add_argument(
+                    "--n", type=number("n"), default=argparse.SUPPRESS, help="images"
+                )
 
 
 def add_setting(group: argparse._ArgumentGroup, field: Field[Any], kind: Any, prefix: str) -> None:
@@ -423,13 +541,8 @@ def add_setting(group: argparse._ArgumentGroup, field: Field[Any], kind: Any, pr
     if choices := get_args(kind):
         group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=default)
         return
+    name = f"{prefix}{field.name}".replace("-", "_")
+    read = word if kind is str else number(name, kind)
     group.add_argument(
-        flag, type=kind, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=default
+        flag, type=read, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=default
     )
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)

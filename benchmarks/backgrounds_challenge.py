@@ -12,6 +12,7 @@ Source:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -34,8 +35,12 @@ from benchmarks.suite import DataSource, Suite
 from cgn.files import ImageFiles
 from cgn.images import Factors, ImageSet, to_images
 from cgn.io.journal import journal
+from cgn.io.schema import checked
 from cgn.mask_files import masks_from_files
 from cgn.model import compose
+from cgn.precision import evaluating
+
+log = logging.getLogger(__name__)
 
 AT_RANDOM = 16  # backgrounds that are looked at for every object, broken or not
 FIRST_LOOK = 4  # composites of an object in the next batch; each one after is twice as large
@@ -60,6 +65,11 @@ class Outcome:
     tried: int
     misled: int
 
+    def __post_init__(self) -> None:
+        counts = min(self.broken_by + 1, self.tried, self.misled)
+        if counts < 0 or not 0 <= self.confidence <= 1.001:  # but for rounding
+            raise ValueError(f"{self} cannot have come of a search")
+
 
 @torch.inference_mode()
 def attack(
@@ -69,6 +79,7 @@ def attack(
     *,
     decide: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
     earlier: Sequence[Outcome] = (),
 ) -> Iterator[Outcome]:
     """Look for a background that breaks each object.
@@ -79,6 +90,7 @@ def attack(
         backgrounds: Images without any, of the same size; they are kept on the device as bytes.
         decide: From logits to how much speaks for each class, (B, K) in [0, 1].
         device: Where to run.
+        precision: What the module runs in, as for `cgn.precision.evaluating`.
         earlier: Outcomes of the first objects, if they are known: the search goes on after them.
 
     Yields:
@@ -105,7 +117,7 @@ def attack(
         order = (broke[label] * (len(labels) + 1) + broke.sum(dim=0)).argsort(
             descending=True, stable=True
         )
-        look = _Look(module, image, mask, pixels, decide, label)
+        look = _Look(module, image, mask, pixels, decide, label, precision)
         outcome = _search(look, drawn(len(backgrounds), number), order)
         _remember(broke, label, outcome)
         yield outcome
@@ -141,12 +153,18 @@ class _Look:
     backgrounds: Tensor
     decide: Callable[[Tensor], Tensor]
     label: int
+    precision: torch.dtype
 
     def __call__(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Answers before the chosen backgrounds, and what speaks for them, each (B,)."""
         scenes = to_images(self.backgrounds[chosen.to(self.backgrounds.device)])
         composites = compose(self.mask, self.image, scenes)
-        logits = self.module(composites.contiguous(memory_format=torch.channels_last))
+        with evaluating(composites.device, self.precision):
+            logits = self.module(composites.contiguous(memory_format=torch.channels_last))
+        if not logits.isfinite().all():
+            raise ValueError(
+                "the module gives logits that are infinite or NaN: did training diverge?"
+            )
         confidence, found = self.decide(logits.double()).max(dim=1)
         return found.cpu(), confidence.cpu()
 
@@ -224,8 +242,8 @@ def outcomes_kept(
     with journal(path) as kept:
         for entry in kept.entries:
             try:
-                known.append(Outcome(**entry))
-            except TypeError:
+                known.append(checked(Outcome, entry, path))
+            except ValueError:
                 break
         kept.keep_first(len(known))
         yield from known
@@ -275,6 +293,8 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
     masks = masks_from_files(paths, SIZE_PX)
+    if n_empty := int((~masks.flatten(1).any(dim=1)).sum()):
+        log.warning("%s: %d of %d masks are empty", folder / "fg_mask", n_empty, len(masks))
     foregrounds = ImageFiles(
         original.paths,
         Factors(labels, labels, torch.full_like(labels, -1)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,8 @@ from benchmarks.backgrounds_challenge import CHALLENGE
 from benchmarks.folders import official_folder
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
 from cgn.distributed import here, own_device
-from cgn.imagenet_training import ImageNetTrainConfig
+from cgn.imagenet_config import ImageNetTrainConfig
+from cgn.paths import user_path
 from cgn.train import PRESETS, TrainConfig
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,51 @@ def chosen(
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def model_names(text: str, is_name: Callable[[str], bool]) -> list[str]:
+    """Part names of models at their commas, but for those within the path of a file.
+
+    Args:
+        text: As on the command line.
+        is_name: Whether a word names a model, or has the form of a name.
+
+    Example:
+        >>> known = {"cgn", "file:a"}
+        >>> model_names("file:a,b.pt#arch=timm:vit,cgn,cgm", known.__contains__)
+        ['file:a,b.pt#arch=timm:vit', 'cgn', 'cgm']
+    """
+    found: list[str] = []
+    for word in text.split(","):
+        before = found[-1] if found else ""
+        of_path = before.startswith("file:") and "#arch=" not in before
+        of_path |= before.startswith("ensemble:") and not before.endswith(".safetensors")
+        if of_path and not is_name(word):
+            found[-1] += f",{word}"
+        else:
+            found.append(word)
+    return found
+
+
+def require_place_of(options: argparse.Namespace) -> None:
+    """Refuse a set of counterfactuals whose number is missing, or a picture that is no PNG file.
+
+    Args:
+        options: `n`, `combine`, `interpolate`, `to` and `out`, as on the command line.
+
+    Raises:
+        ValueError: If one does not go with the others.
+    """
+    out: Path = options.out
+    if options.combine or options.interpolate:
+        if out.suffix.lower() != ".png" or out.is_dir():
+            raise ValueError(f"a picture is written to a file *.png, which {out} is not")
+        if options.interpolate and options.to is None:
+            raise ValueError("--interpolate needs --to, the class it ends with")
+    elif "n" not in options:
+        raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
+    elif out.exists() and not out.is_dir():
+        raise ValueError(f"a set is written to a folder, and {out} is a file")
+
+
 def chosen_suites(text: str) -> list[Suite]:
     """Look suites up; `mnists` are those that are called so.
 
@@ -81,6 +127,27 @@ def chosen_suites(text: str) -> list[Suite]:
         "natural": list(NATURAL),
     }
     return chosen(text, known_suites(), "suite", groups)
+
+
+def chosen_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
+    """Look one name up.
+
+    Args:
+        text: The name.
+        known: Entries by name.
+        kind: What an entry is, for the message.
+
+    Raises:
+        ValueError: If it is unknown, or there are several.
+
+    Example:
+        >>> chosen_one("b", {"a": 1, "b": 2}, "number")
+        2
+    """
+    found = chosen(text, known, kind, {})
+    if len(found) > 1:
+        raise ValueError(f"expected the name of one {kind}, got {text!r}")
+    return found[0]
 
 
 def known_suites() -> dict[str, Suite]:
@@ -132,7 +199,7 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
     if options.data in (None, "embedded"):
         folder = official if options.data is None and official.is_dir() else None
     else:
-        folder = official if options.data == "official" else Path(options.data).expanduser()
+        folder = official if options.data == "official" else user_path(options.data)
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
     textures = options.textures if suite.world.name == "wildlife-mnist" else None
@@ -152,26 +219,21 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
     return source
 
 
-def require_pretrained(
-    options: argparse.Namespace, ours: Sequence[str], suites: Sequence[Suite]
-) -> None:
+def require_pretrained(options: argparse.Namespace, ours: Sequence[str]) -> None:
     """Refuse what only goes with pretrained networks where others are asked for.
 
     Args:
         options: `precision`, as on the command line.
         ours: Names of models that are no pretrained networks.
-        suites: What they are run on.
 
     Raises:
-        ValueError: If a precision, or several processes, don't go with models or suites.
+        ValueError: If a precision, or several processes, don't go with the models.
     """
-    asked = {"--precision": options.precision is not None, "torchrun": here().size > 1}
+    asked = {"--precision": options.precision != "float32", "torchrun": here().size > 1}
     for name in (name for name, is_asked in asked.items() if is_asked and ours):
         raise ValueError(
             f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
         )
-    if options.precision and CHALLENGE in suites:
-        raise ValueError(f"{CHALLENGE.name} runs in float32 only; leave out --precision")
 
 
 def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:

@@ -93,6 +93,9 @@ def compare(
         raise ValueError(f"{score.key} cannot be resampled, so no two models are compared by it")
     if not first or not second:
         raise ValueError("each model needs the predictions of at least one run")
+    if not any(score.seen_in(table) for table in (*first, *second)):  # a variant had no images
+        nothing = (np.nan,) * 7
+        return Difference(*nothing, n=0)
     counts = [score.count(table) for table in (*first, *second)]
     if any(not each.index.equals(counts[0].index) for each in counts):
         raise ValueError("the runs are not on the same images: there is nothing to pair")

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from benchmarks.suite import DataSource
 from cgn.decoding import reason
+from cgn.io.contents import HEAD_BYTES
+from cgn.listing import some
 
 Split = Literal["train", "test", "t10k"]
 Bytes = NDArray[np.uint8]
@@ -138,11 +140,14 @@ def is_mnist(source: DataSource) -> bool:
 
 def _place(folder: Path, name: str) -> Path:
     """Find one of MNIST's files."""
-    places = [f / (name + end) for f in (folder, folder / "MNIST" / "raw") for end in ("", ".gz")]
+    names = (name, name.replace("-idx", ".idx"))  # some archives write the second
+    folders = (folder, folder / "MNIST" / "raw")
+    places = [f / (each + end) for f in folders for each in names for end in ("", ".gz")]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
+        there = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
         raise ValueError(
-            f"{folder} holds no {name}[.gz], nor does its folder MNIST/raw; "
+            f"{folder} holds no {name}[.gz], nor does its folder MNIST/raw, but {some(there)}; "
             "name a folder with MNIST's idx files, or leave --data out for the embedded digits"
         )
     return path
@@ -168,7 +173,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> tuple[Bytes, str]:
     head = b"."  # of the file as it lies there, which tells what it is instead
     try:
         with path.open("rb") as raw:
-            head = raw.read(64)
+            head = raw.read(HEAD_BYTES)
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(expected + 1)
     except Exception as error:  # gzip and zlib raise errors of many kinds

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,14 +23,21 @@ from benchmarks.keeping import Keeper
 from benchmarks.processes import own_batches, together
 from benchmarks.scores import Estimate, Score
 from benchmarks.suite import EMBEDDED, Column, DataSource, Decide, Suite
+from benchmarks.suspicions import labels_in_another_order, suspicions
 from cgn.images import Factors, ImageSet
+from cgn.memory import PIXELS_ON_CUDA
+from cgn.precision import evaluating
+from cgn.transfer import sent
 
 Outputs = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
 
 NO_COLUMNS: Mapping[str, Column] = MappingProxyType({})
 # In a batch: on a CPU, what its caches and the allocator keep (five times as many pixels make
 # networks up to 1.7 times slower); on CUDA, what keeps a large GPU busy.
-PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": 4_000 * 64 * 64}
+PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": PIXELS_ON_CUDA}
+AT_ONCE = {"cpu": 500, "cuda": 4_000}  # images, however small
+FINITE = "is finite"  # a column of the answers alone
+Said = dict[str, dict[str, Tensor]]  # by output and column, each (B,)
 
 
 def score(
@@ -55,20 +63,31 @@ def score(
     Raises:
         ValueError: If the logits do not fit the suite.
 
+    Warns:
+        UserWarning: If something looks like a mistake, see `benchmarks.suspicions`, or the module
+            is in training mode, in which it is not evaluated.
+
     Example:
         >>> from benchmarks import SUITES
         >>> from benchmarks.evaluate import score
         >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
     """
+    variants, decide = suite.variants(source), suite.decide or probabilities
     predictions, _ = evaluate(
         module,
-        suite.variants(source),
+        variants,
         device=device,
         n_classes=len(suite.world.classes),
-        decide=suite.decide or probabilities,
+        decide=decide,
         unchanged=suite.unchanged,
         columns=suite.columns,
     )
+    found = ["it came in training mode, and was evaluated in evaluation mode"] * trains(module)
+    with evaluation_mode(module):
+        found += suspicions(module, variants, decide, device)
+    found.append(labels_in_another_order(predictions, int(predictions["shape"].max()) + 1))
+    for sentence in filter(None, found):
+        warnings.warn(f"{suite.name}, {type(module).__name__}: {sentence}", stacklevel=2)
     estimates = score_suite(suite, predictions)
     return pd.DataFrame(
         [
@@ -76,6 +95,12 @@ def score(
             for one, estimate in estimates.items()
         ]
     )
+
+
+def trains(module: nn.Module) -> bool:
+    """Tell whether parts that answer otherwise while they are trained are in training mode."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(part.training and isinstance(part, kinds) for part in module.modules())
 
 
 def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate]:
@@ -86,9 +111,15 @@ def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate
         predictions: From `evaluate`, or read back by `benchmarks.predictions.load`.
 
     Returns:
-        The estimates, in the suite's order.
+        The estimates, in the suite's order; undefined where a variant has no images.
+
+    Raises:
+        ValueError: If no variant of the suite has any.
     """
-    return {one: one.compute(predictions) for one in suite.scores}
+    if not any(one.seen_in(predictions) for one in suite.scores):
+        named = ", ".join(dict.fromkeys(name for one in suite.scores for name in one.variants))
+        raise ValueError(f"{suite.name} has no predictions of {named}")
+    return {one: one.estimated(predictions) for one in suite.scores}
 
 
 def data_sha256(variants: Mapping[str, ImageSet]) -> str:
@@ -114,12 +145,12 @@ def evaluate(
     variants: Mapping[str, ImageSet],
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 500,
+    batch_size: int | None = None,
     n_classes: int | None = None,
     decide: Decide = probabilities,
     unchanged: str | None = None,
     columns: Mapping[str, Column] = NO_COLUMNS,
-    precision: torch.dtype | None = None,
+    precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Let a module classify all images of all variants.
@@ -129,14 +160,15 @@ def evaluate(
             put into evaluation mode, and back into its own mode afterwards.
         variants: Image sets by name.
         device: Where to run.
-        batch_size: Images a batch, fewer if they are large; it moves no prediction.
+        batch_size: Images a batch, fewer if they are large; it moves no prediction. None takes as
+            many as suit the device.
         n_classes: If given, the logits must have this C.
         decide: From logits (B, C) to how much speaks for each class of the suite, (B, K) in
             [0, 1]; the largest is the prediction, and its value the confidence.
         unchanged: As in `Suite`.
         columns: What else is to be said of each image, by name, as in `Suite`.
-        precision: torch.bfloat16 lets autocast use it where it finds that safe, torch.float32 does
-            not; None is as `usual_precision` says.
+        precision: torch.float32, on every device the same one, or torch.bfloat16, as for
+            `cgn.precision.evaluating`.
         progress: Called after each batch with the number of images in it.
 
     Returns:
@@ -146,8 +178,9 @@ def evaluate(
         processes share the images, each gets the answers of all.
 
     Raises:
-        ValueError: If the logits are not finite, or not (B, C), or variants are not of the same
-            objects as the unchanged one.
+        ValueError: If the logits are not finite, or not (B, C), variants are not of the same
+            objects as the unchanged one, or there are no images; of a variant without any there
+            are no predictions.
 
     Example:
         >>> from cgn.images import Factors
@@ -180,12 +213,12 @@ def evaluate_outputs(
     outputs: Outputs,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 500,
+    batch_size: int | None = None,
     n_classes: int | None = None,
     decide: Decide = probabilities,
     unchanged: str | None = None,
     columns: Mapping[str, Column] = NO_COLUMNS,
-    precision: torch.dtype | None = None,
+    precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
     kept: Keeper | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
@@ -222,28 +255,31 @@ def evaluate_outputs(
         >>> {name: len(table) for name, table in tables.items()}
         {'plus': 2, 'minus': 2}
     """
+    variants = _with_images(variants)
     module.to(device)
-    read = _Reader(outputs, decide, columns, precision or usual_precision(device), n_classes)
+    read = _Reader(module, outputs, decide, columns, n_classes)
     tables = defaultdict(list)
     kept = kept or Keeper()
     started = time.perf_counter() - kept.seconds
-    with _evaluation_mode(module), torch.inference_mode():
+    with evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
         for variant, images in variants.items():
-            own = []
-            at_once = min(batch_size, _at_once(images, device))
-            labels = _dealt(_labels(variant, variants, unchanged), at_once)
-            done = kept.of(variant, [len(told.shape) for told in labels])
+            at_once = min(batch_size or len(images), _at_once(images, device))
+            labels = _labels(variant, variants, unchanged).map(lambda own: sent(own, device))
+            dealt = _dealt(labels, at_once)
+            done = kept.of(variant, [len(told.shape) for told in dealt])
             if progress is not None and done:
-                progress(sum(len(told.shape) for told in labels[: len(done)]))
-            batches = images.batches(at_once, device=device, part=own_batches(len(done)))
-            for (batch, _), told in zip(batches, labels[len(done) :], strict=True):
-                own.append(read(module, batch, told.map(lambda each: each.to(device))))
+                progress(sum(len(told.shape) for told in dealt[: len(done)]))
+            part = own_batches(len(done))
+            batches = images.resident(device).batches(at_once, device=device, part=part)
+            own = []
+            for (batch, _), told in zip(batches, dealt[len(done) :], strict=True):
+                own.append(read(_full(batch, at_once, len(images)), told))
                 if progress is not None:
                     progress(len(batch))
                 if kept.due():
-                    done += kept.add(variant, own)
+                    done += kept.add(variant, _brought(own))
                     own = []
-            answers = together(done + own)
+            answers = together(done + _brought(own))
             for name in answers[0]:
                 parts = [answer[name] for answer in answers]
                 tables[name].append(_table(variant, images, parts))
@@ -252,25 +288,34 @@ def evaluate_outputs(
     return joined, sum(map(len, variants.values())) / seconds
 
 
-def usual_precision(device: torch.device | str) -> torch.dtype:
-    """Name what modules run in unless told otherwise: bfloat16 on CUDA, float32 elsewhere.
-
-    Example:
-        >>> usual_precision("cpu")
-        torch.float32
-    """
-    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-
-
 def _at_once(images: ImageSet, device: torch.device | str) -> int:
     """How many of these images make a batch that every machine has the memory for."""
     pixels_an_image = images.images(slice(1)).shape[2:].numel()
     kind = "cuda" if torch.device(device).type == "cuda" else "cpu"
-    return max(1, PIXELS_AT_ONCE[kind] // pixels_an_image)
+    return min(AT_ONCE[kind], max(1, PIXELS_AT_ONCE[kind] // pixels_an_image))
+
+
+def _full(batch: Tensor, at_once: int, n_images: int) -> Tensor:
+    """Fill up the last of several batches on a GPU, (B, 3, H, W), with its first image.
+
+    For a new shape cuDNN looks for kernels anew, which takes as long as thousands of images.
+    """
+    lacking = min(at_once, n_images) - len(batch)
+    if not batch.is_cuda or not lacking:
+        return batch
+    return torch.cat([batch, batch[:1].expand(lacking, -1, -1, -1)])
+
+
+def _with_images(variants: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    """Leave out variants without images: nothing can be said of them."""
+    found = {name: images for name, images in variants.items() if len(images)}
+    if not found:
+        raise ValueError(f"there are no images in {', '.join(variants) or 'any variant'}")
+    return found
 
 
 @contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; then each part's own mode, also of frozen parts."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -283,44 +328,44 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Turns batches of images into what is said of them."""
+    """Turns batches of images into what is said of them, without waiting for a GPU."""
 
+    module: nn.Module
     outputs: Outputs
     decide: Decide
     columns: Mapping[str, Column]
-    precision: torch.dtype
     n_classes: int | None
 
-    def __call__(
-        self, module: nn.Module, images: Tensor, factors: Factors
-    ) -> dict[str, dict[str, Tensor]]:
-        """Predictions, confidences and other columns by output, each (B,) on the CPU."""
+    def __call__(self, images: Tensor, factors: Factors) -> Said:
+        """What is said of as many images as have labels; the others only fill the batch.
+
+        Returns:
+            By output predictions, confidences, whether all logits are finite, and other columns.
+        """
         found = {}
-        for name, logits in self._answers(module, images).items():
+        for name, logits in self._answers(images).items():
             _require_logits(logits, len(images), self.n_classes)
-            logits = logits.double()
+            logits = logits[: len(factors.shape)].double()
             confidence, prediction = self.decide(logits).max(dim=1)
             said = {"prediction": prediction, "confidence": confidence}
             said |= {column: say(logits, factors) for column, say in self.columns.items()}
-            found[name] = {column: each.cpu() for column, each in said.items()}
+            found[name] = said | {FINITE: logits.isfinite().all(dim=1)}
         return found
 
-    def _answers(self, module: nn.Module, images: Tensor) -> Mapping[str, Tensor]:
+    def _answers(self, images: Tensor) -> Mapping[str, Tensor]:
         """Logits of a batch by output; a batch that the GPU has no memory for is halved."""
         images = images.contiguous(memory_format=torch.channels_last)
-        low = self.precision == torch.bfloat16
         try:
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=low):
-                return self.outputs(module, images)
+            return self.outputs(self.module, images)
         except torch.OutOfMemoryError:
             if len(images) == 1:
                 raise
-        halves = [self._answers(module, half) for half in images.tensor_split(2)]
+        halves = [self._answers(half) for half in images.tensor_split(2)]
         return {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
 
 
 def _require_logits(logits: Tensor, n_images: int, n_classes: int | None) -> None:
-    """Refuse what is no logits of all images, or of other classes."""
+    """Refuse what is no logits of all images, or of other classes; values are looked at later."""
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n_images:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the module must give logits ({n_images}, C), it gave {came}")
@@ -329,8 +374,29 @@ def _require_logits(logits: Tensor, n_images: int, n_classes: int | None) -> Non
             f"the module gives {logits.shape[1]} logits an image, but the suite has "
             f"{n_classes} classes; map its classes to those of the suite first"
         )
-    if not logits.isfinite().all():
-        raise ValueError("the module gives logits that are infinite or NaN: did training diverge?")
+
+
+def _brought(batches: list[Said]) -> list[Said]:
+    """Bring what is said of several batches to the CPU, all of a column together.
+
+    Raises:
+        ValueError: If logits were not finite.
+    """
+    sizes = [len(next(iter(next(iter(batch.values())).values()))) for batch in batches]
+    dealt: list[Said] = [{} for _ in batches]
+    for name in batches[0] if batches else ():
+        columns = {
+            column: torch.cat([batch[name][column] for batch in batches]).cpu()
+            for column in batches[0][name]
+        }
+        if not columns.pop(FINITE).all():
+            raise ValueError(
+                "the module gives logits that are infinite or NaN: did training diverge?"
+            )
+        split = {column: said.split(sizes) for column, said in columns.items()}
+        for place, batch in enumerate(dealt):
+            batch[name] = {column: parts[place] for column, parts in split.items()}
+    return dealt
 
 
 def _labels(variant: str, variants: Mapping[str, ImageSet], unchanged: str | None) -> Factors:

@@ -45,9 +45,9 @@ from cgn.cache import cache_key
 from cgn.distributed import here
 from cgn.files import DECODED_BY
 from cgn.images import ImageSet
+from cgn.io.identity import LIBRARIES, architecture, sources, versions
 from cgn.model import weights_sha256
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from cgn.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,22 @@ class Place:
         device: What networks run on.
         results: Folder of rows, predictions and leaderboards.
         bars: The display.
-        precision: Name of what networks run in; None leaves it to the device.
+        precision: What networks run in, one of `cgn.precision.PRECISIONS`.
     """
 
     device: torch.device
     results: Path
     bars: Progress
-    precision: str | None = None
+    precision: str = "float32"
 
     @property
-    def dtype(self) -> torch.dtype | None:
-        """What networks run in, if that is not left to the device."""
-        return PRECISIONS[self.precision] if self.precision else None
+    def dtype(self) -> torch.dtype:
+        """What networks run in."""
+        return PRECISIONS[self.precision]
+
+    def named(self, model: str) -> str:
+        """Name a model so that none of its rows is taken for one of another precision."""
+        return model if self.dtype == torch.float32 else f"{model}+{self.precision}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Fit:
     """A classifier, and where it comes from; text is as `Row` has it.
 
     Attributes:
-        name: Its name in the results, but for the correlation it was fitted at.
+        name: Its name in the results, but for the correlation it was fitted at and its precision.
         module: From images (B, 3, H, W) in [0, 1] to logits.
         weights_sha256: Hash of its weights.
         seed: The seed it was fitted with; 0 if none is known.
@@ -155,7 +159,7 @@ def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
     Raises:
         ValueError: If the module does not answer as the suite asks.
     """
-    name = marked(fit.name, exam.source.correlation)
+    name = marked(place.named(fit.name), exam.source.correlation)
     if here().leads:
         check_place(origin_of(exam, fit, name).path(place.results, exam.shown.view_name))
     with Keeper(_kept_in(exam, fit, name, place)) as kept:
@@ -171,7 +175,7 @@ def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path | None:
         return None
     parts = {
         "name": name,
-        "network": repr(fit.module),
+        "network": architecture(fit.module),
         "weights": fit.weights_sha256,
         "data": exam.data_sha256,
         "protocol": exam.protocol,
@@ -309,7 +313,13 @@ def challenged(
         outcomes were known.
     """
     foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
-    key = cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
+    path = cache_folder() / "challenge" / f"{_challenge_key(exam, module, place)}.jsonl"
+    if (earlier := path.with_name(f"{_earlier_key(exam, module)}.jsonl")).is_file():
+        place.bars.console.print(
+            f"{name}: the outcomes in {earlier} don't say by which network, and how, they were "
+            "found; they are removed, and all objects of the challenge are searched anew"
+        )
+        earlier.unlink()
     started, outcomes, known = time.perf_counter(), list[Outcome](), 0
     module.to(place.device).eval()
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
@@ -323,10 +333,11 @@ def challenged(
                 backgrounds,
                 decide=exam.suite.decide or probabilities,
                 device=place.device,
+                precision=place.dtype,
                 earlier=earlier,
             )
 
-        for outcome in outcomes_kept(cache_folder() / "challenge" / f"{key}.jsonl", go_on):
+        for outcome in outcomes_kept(path, go_on):
             outcomes.append(outcome)
             update(len(outcomes), len(foregrounds))
     seconds = time.perf_counter() - started
@@ -335,6 +346,26 @@ def challenged(
     every = len(foregrounds) * len(backgrounds)
     place.bars.console.print(f"{name}: {tried:,} of {every:,} composites had to be looked at")
     return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried_now / seconds
+
+
+def _challenge_key(exam: Exam, module: nn.Module, place: Place) -> str:
+    """Hash all that decides the outcomes of the challenge."""
+    parts: dict[str, object] = {
+        "weights": weights_sha256(module),
+        "architecture": architecture(module),
+        "data": exam.data_sha256,
+        "protocol": exam.suite.protocol,
+        "device": place.device.type,
+        "precision": str(place.dtype),
+        "decoders": DECODED_BY,
+    }
+    parts |= versions(*LIBRARIES)
+    return cache_key(parts, sources("benchmarks.backgrounds_challenge", __name__))
+
+
+def _earlier_key(exam: Exam, module: nn.Module) -> str:
+    """The key of versions that took all networks of the same tensors for one."""
+    return cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
 
 
 def caption(exam: Exam) -> str:

@@ -32,7 +32,7 @@ from benchmarks.suite import Suite
 from benchmarks.tables import percent
 from cgn.io.locks import locked
 from cgn.io.writing import write_text
-from cgn.precision import bfloat16_pays
+from cgn.precision import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,8 @@ _RESULT = ["data_sha256", "weights_sha256", "value", "low", "high", "n"]
 
 def environment(device: torch.device | str) -> dict[str, str]:
     """Describe device, versions, commit and time, under the names that `Row` has for them."""
-    device = torch.device(device)
-    cuda = f"cuda: {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return {
-        # Which decides in what precision classifiers are fitted here.
-        "device": cuda or f"cpu{' with bfloat16' if bfloat16_pays(device) else ''}",
+        "device": described(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "commit": _commit(),

@@ -343,13 +343,11 @@ def misfit(folder: Path, classes: Sequence[str]) -> str:
     if any(FLAT.fullmatch(name) for name in names_in(folder)):
         return (
             f"{folder} holds ImageNet's validation images side by side, not in one folder a class; "
-            "`bench.py data imagenet` sorts them"
+            "name it DATA/imagenet, and `bench.py data imagenet --folder DATA` sorts them"
         )
     for name in odd[:LOOKED_INTO]:
         if {*classes} <= {path.name for path in class_folders(folder / name)}:
-            return (
-                f"{folder} holds the class folders one further down; point --data at its {name!r}"
-            )
+            return f"{folder} holds the class folders in {name!r}; point --data there"
     return (
         f"{folder} has no class folder {classes[0]!r}, nor any of the other {len(classes) - 1}; it "
         f"holds {some(names_in(folder))}; {AGAIN}"
@@ -377,7 +375,7 @@ def _image_files(
 
 
 IN9_CLASSES = tuple(classes_of("in9"))
-IN9_VARIANTS = tuple(dict.fromkeys(v for s in IN9.scores for v in s.variant.split("-")))
+IN9_VARIANTS = tuple(dict.fromkeys(v for s in IN9.scores for v in s.variants))
 # The object comes first in a name, in the mixed variants followed by what is behind it.
 FOREGROUND = re.compile(r"(?:fg_)?(n\d+(?:_\d+)?)")
 BACKGROUND = re.compile(r"_bg_(\d\d)_")

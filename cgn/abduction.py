@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from cgn.transfer import sent
+
 COLOURS_A_CHANNEL = 32  # cells of a class's colour histogram, along each of three axes
 BORDER_PX = 2  # what is nearer to the image's edge than this is background
 SHARE = 0.9  # of the pixels away from the border that may be background, to begin with
@@ -28,7 +30,7 @@ ROUNDS = 4  # of expectation and maximisation; the last half looks at neighbours
 SPECK = 0.006  # smaller parts of object or background are noise, as a share of the image area
 
 
-def find_objects(pixels: Tensor, labels: Tensor) -> Tensor:
+def find_objects(pixels: Tensor, labels: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
     """Tell objects from backgrounds by colour, class by class.
 
     A class's background has the colours of its images' borders; colours that are more frequent
@@ -40,9 +42,11 @@ def find_objects(pixels: Tensor, labels: Tensor) -> Tensor:
     Args:
         pixels: Images, (N, 3, H, W) uint8.
         labels: Their classes, (N,) int64.
+        device: Where images are looked at pixel by pixel; histograms are smoothed, and specks left
+            out, on the CPU. CUDA adds up histograms in any order: a mask may differ by a pixel.
 
     Returns:
-        Where the objects are, (N, 1, H, W) bool.
+        Where the objects are, (N, 1, H, W) bool, on the CPU.
 
     Source:
         Takes the place of the original's pretrained saliency network. The assumption is that an
@@ -56,23 +60,24 @@ def find_objects(pixels: Tensor, labels: Tensor) -> Tensor:
         (tensor([16, 16]), tensor(True))
     """
     n_classes = int(labels.max()) + 1
+    pixels, labels = pixels.to(device), labels.to(device)
     cells = _cells(pixels, labels)
-    inside = torch.zeros(pixels.shape[2:])
+    inside = torch.zeros(pixels.shape[2:], device=device)
     inside[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 1
     background = _histograms(cells, (1 - inside).expand(cells.shape), n_classes)
     anything = _histograms(cells, inside.expand(cells.shape), n_classes)
     surplus = (1 - SHARE * background / anything.clamp(min=1e-12)).clamp(min=0)
     posterior = surplus[cells] * inside
-    prior = _reach(posterior, labels) * inside
+    prior = _reach(posterior, labels, n_classes) * inside
     for round_ in range(ROUNDS):
         there = prior * _histograms(cells, posterior, n_classes)[cells]
         posterior = there / (there + (1 - prior) * background[cells] + 1e-12)
-        prior = _reach(posterior, labels)
+        prior = _reach(posterior, labels, n_classes)
         if round_ >= ROUNDS // 2:
             # Next to the object is the object, more often than elsewhere.
             prior = (prior + F.avg_pool2d(posterior[:, None], 3, 1, 1)[:, 0]) / 2
         prior = prior * inside
-    return torch.from_numpy(_without_specks((posterior > 0.5).numpy()))[:, None]
+    return torch.from_numpy(_without_specks((posterior > 0.5).cpu().numpy()))[:, None]
 
 
 def _cells(pixels: Tensor, labels: Tensor) -> Tensor:
@@ -86,18 +91,19 @@ def _histograms(cells: Tensor, weights: Tensor, n_classes: int) -> Tensor:
     """Distribution of colours in each class, smoothed over neighbouring cells, (cells,)."""
     length = n_classes * COLOURS_A_CHANNEL**3
     counts = torch.bincount(cells.flatten(), weights.flatten(), minlength=length)
-    cube = counts.view(n_classes, *[COLOURS_A_CHANNEL] * 3).numpy()
+    cube = counts.cpu().view(n_classes, *[COLOURS_A_CHANNEL] * 3).numpy()
     for axis in (1, 2, 3):
         cube = ndimage.convolve1d(cube, [0.25, 0.5, 0.25], axis=axis, mode="constant")
     total = cube.sum(axis=(1, 2, 3), keepdims=True)
-    return torch.from_numpy(cube / np.maximum(total, 1e-12)).float().flatten()
+    smooth = torch.from_numpy(cube / np.maximum(total, 1e-12)).float().flatten()
+    return sent(smooth, cells.device)
 
 
-def _reach(posterior: Tensor, labels: Tensor) -> Tensor:
+def _reach(posterior: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """How often the objects of each image's class cover each pixel, (N, H, W)."""
-    sums = torch.zeros(int(labels.max()) + 1, *posterior.shape[1:])
+    sums = posterior.new_zeros(n_classes, *posterior.shape[1:])
     sums.index_add_(0, labels, posterior)
-    means = sums / labels.bincount().clamp(min=1)[:, None, None]
+    means = sums / labels.bincount(minlength=n_classes).clamp(min=1)[:, None, None]
     return means.clamp(0.02, 0.98)[labels]  # nothing is certain before it was looked at
 
 

@@ -6,7 +6,6 @@ published files, so that these load as they are.
 Source:
     Brock, Donahue and Simonyan, Large Scale GAN Training for High Fidelity Natural Image
     Synthesis, ICLR 2019. https://arxiv.org/abs/1809.11096
-    Miyato et al., Spectral Normalization for GANs, ICLR 2018. https://arxiv.org/abs/1802.05957
     Published weights: https://github.com/huggingface/pytorch-pretrained-BigGAN
 """
 
@@ -14,17 +13,27 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import ParamSpec, TypeAlias, TypeVar, cast
+from itertools import islice, pairwise
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, interpolate, linear, normalize, one_hot
+from torch.nn.functional import one_hot
 from torch.utils.checkpoint import checkpoint
+
+from cgn.doubling import added_doubled, doubled
+from cgn.spectral import (
+    EPSILON,
+    FoldedLayer,
+    HeldNorms,
+    Joint,
+    Layer,
+    SpectralLayer,
+    spectral_layers,
+)
 
 # Channels of the maps of 4 x 4, 8 x 8, … pixels, in units of the width. The published networks
 # are those of 128 pixels and more; the small ones are for tests and for toys.
@@ -37,11 +46,6 @@ MULTIPLIERS = {
     512: (16, 16, 8, 8, 4, 2, 1, 1),
 }
 N_STATISTICS = 51  # truncations 0, 0.02, …, 1 of which means and variances are known
-EPSILON = 1e-4
-P = ParamSpec("P")
-T = TypeVar("T")
-# What a layer gives before it is multiplied by its scale and its biases are added, if any are left.
-Undivided: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None]
 REDUCTION = 4  # a block's inner maps have a quarter of the channels of its input
 N_COLOURS = 3  # of the last layer's channels, the others belong to nothing
 
@@ -74,151 +78,10 @@ class BigGANConfig:
         return min(64, self.resolution_px // 2)
 
 
-class SpectralLayer(nn.Module):
-    """A linear layer or convolution, its weights W divided by their largest singular value.
-
-    That is s = u^T W v, with u and v kept close to the singular vectors. The outputs are divided
-    by s, not the weights, which costs a tenth of the time where weights are many and images few.
-
-    Attributes:
-        weight_orig: W, (outputs, inputs, …).
-        weight_u: u, (outputs,).
-        weight_v: v, (all other numbers of W,).
-        norm: s, a scalar, where `hold_norms` holds it; else None and computed where needed.
-    """
-
-    weight_u: Tensor
-    weight_v: Tensor
-
-    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
-        super().__init__()
-        self.weight_orig = layer.weight
-        self.bias = layer.bias
-        self.padding = 0 if isinstance(layer, nn.Linear) else int(layer.padding[0])
-        n_outputs = layer.weight.shape[0]
-        self.register_buffer("weight_u", normalize(torch.randn(n_outputs), dim=0))
-        self.register_buffer("weight_v", torch.zeros(layer.weight[0].numel()))
-        self.norm: Tensor | None = None
-        for _ in range(5):
-            self.iterate()
-
-    def _matrix(self) -> tuple[Tensor, Tensor]:
-        """Return W as a matrix and v in its order; a view where channels lie last in memory."""
-        if self.weight_orig.ndim == 2:
-            return self.weight_orig, self.weight_v
-        ordered = self.weight_v.view(self.weight_orig.shape[1:]).movedim(0, -1).flatten()
-        return self.weight_orig.movedim(1, -1).flatten(1), ordered
-
-    @torch.no_grad()
-    def iterate(self) -> Tensor:
-        """Bring u and v closer to the singular vectors, by one power iteration; return s."""
-        matrix, _ = self._matrix()
-        ordered = normalize(matrix.mT @ self.weight_u, dim=0, eps=EPSILON)
-        moved = matrix @ ordered
-        self.weight_u.copy_(normalize(moved, dim=0, eps=EPSILON))
-        if self.weight_orig.ndim == 4:
-            n_inputs, *size = self.weight_orig.shape[1:]
-            ordered = ordered.view(*size, n_inputs).movedim(-1, 0).flatten()
-        self.weight_v.copy_(ordered)
-        return self.weight_u @ moved
-
-    def forward(self, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
-        """Apply the layer, or its first outputs only."""
-        return divided(*self.undivided(inputs, n_outputs))
-
-    def undivided(
-        self, inputs: Tensor, n_outputs: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Apply W alone; return the outputs, and 1 / s and biases for whoever needs both."""
-        weight, bias, scale = self.weight_orig, self.bias, 1 / self._largest()
-        if n_outputs is not None:  # else its gradient would be written a second time
-            weight, bias = weight[:n_outputs], None if bias is None else bias[:n_outputs]
-        if weight.ndim == 2:
-            outputs = linear(inputs, weight)
-        else:
-            # Last, for a checkpoint computes again no more than what is kept for the gradient.
-            outputs = conv2d(inputs, weight, padding=self.padding)
-        return outputs, scale, bias
-
-    def _largest(self) -> Tensor:
-        """Return s, with a gradient."""
-        if self.norm is not None:
-            return self.norm
-        with full_precision(self.weight_u.device):
-            matrix, ordered = self._matrix()
-            return self.weight_u @ (matrix @ ordered)
-
-    @torch.no_grad()
-    def pass_on(self) -> None:
-        """Add to the weights' gradient what goes through s, and hold it no longer.
-
-        While s was held, it was a constant to the gradient G. But outputs are linear in W / s, so
-        the loss's derivative by s is -<W, G> / s: it asks for none of the maps.
-        """
-        norm, self.norm = self.norm, None
-        gradient = self.weight_orig.grad
-        if norm is None or gradient is None:
-            return
-        matrix, ordered = self._matrix()  # u v^T is the derivative of s = u^T W v
-        gradient = gradient if gradient.ndim == 2 else gradient.movedim(1, -1)
-        by_norm = -torch.dot(matrix.flatten(), gradient.flatten()) / norm
-        if gradient.is_contiguous():
-            gradient.flatten(1).addr_(self.weight_u * by_norm, ordered)
-        else:
-            outer = torch.outer(self.weight_u * by_norm, ordered)
-            gradient.add_(outer.view(gradient.shape))
-
-    def folded(self, dtype: torch.dtype, n_outputs: int | None = None) -> nn.Linear | nn.Conv2d:
-        """Return the plain layer that does the same."""
-        weight = (self.weight_orig / self._largest())[:n_outputs].detach().to(dtype)
-        n_outputs, n_inputs = weight.shape[:2]
-        layer: nn.Linear | nn.Conv2d
-        with torch.device("meta"):
-            if weight.ndim == 2:
-                layer = nn.Linear(n_inputs, n_outputs, bias=self.bias is not None)
-            else:
-                size, padding = weight.shape[2], self.padding
-                layer = nn.Conv2d(n_inputs, n_outputs, size, 1, padding, bias=self.bias is not None)
-        layer.weight = nn.Parameter(weight, requires_grad=False)
-        if self.bias is not None:
-            bias = self.bias[:n_outputs].detach().to(dtype)
-            layer.bias = nn.Parameter(bias, requires_grad=False)
-        return layer
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Switch autocast off inside the block, where there is any."""
-    if device.type == "meta":
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def map_dtype(device: torch.device) -> torch.dtype:
-    """Name what convolutions give: what autocast uses, where it is on."""
-    if device.type != "meta" and torch.is_autocast_enabled(device.type):
-        return torch.get_autocast_dtype(device.type)
-    return torch.get_default_dtype()
-
-
-def hold_norms(module: nn.Module) -> None:
-    """Iterate once, and compute each s once, for as long as the weights do not change."""
-    for layer in spectral_layers(module):
-        layer.norm = layer.iterate()
-
-
-def release_norms(module: nn.Module) -> None:
-    """Pass on the gradients of all s that were held."""
-    for layer in spectral_layers(module):
-        layer.pass_on()
-
-
-def spectral_layers(module: nn.Module) -> list[SpectralLayer]:
-    """Return all layers of a module that are normalised."""
-    return [layer for layer in module.modules() if isinstance(layer, SpectralLayer)]
-
-
 class BatchNorm(nn.Module):
-    """Batch normalisation by statistics that are known for each truncation of the noise.
+    """What normalises maps, by statistics that are known for each truncation of the noise.
+
+    It is applied by `Generator`, which computes those of all layers at once.
 
     Attributes:
         running_means: Of each channel at truncations 0, 0.02, …, 1, (51, channels).
@@ -228,44 +91,16 @@ class BatchNorm(nn.Module):
     running_means: Tensor
     running_vars: Tensor
 
-    def __init__(self, n_channels: int, condition_size: int | None, *, swapped: bool) -> None:
+    def __init__(self, n_channels: int, condition_size: int | None = None) -> None:
         super().__init__()
         self.register_buffer("running_means", torch.zeros(N_STATISTICS, n_channels))
         self.register_buffer("running_vars", torch.ones(N_STATISTICS, n_channels))
-        self.swapped = swapped
-        self.conditional = condition_size is not None
         if condition_size is None:
             self.weight = nn.Parameter(torch.ones(n_channels))
             self.bias = nn.Parameter(torch.zeros(n_channels))
         else:
             self.scale = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
             self.offset = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
-
-    def forward(
-        self,
-        maps: Tensor,
-        condition: Tensor,
-        truncation: float,
-        scale: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> Tensor:
-        """Normalise and modulate maps, (B, channels, H, W), and set what is below 0 to 0.
-
-        If the layer before has left its scale and biases undone, all is done at once.
-        """
-        # In full precision: it is cheap, and all of an image's pixels share its errors.
-        with full_precision(maps.device):
-            mean = interpolated(self.running_means, truncation, swapped=self.swapped)
-            variance = interpolated(self.running_vars, truncation, swapped=self.swapped)
-            if self.conditional:
-                gain, offset = 1 + self.scale(condition), self.offset(condition)
-            else:
-                gain, offset = self.weight[None], self.bias[None]
-            gain = gain * (variance + EPSILON).rsqrt()
-            shift = offset + ((0 if bias is None else bias) - mean) * gain
-            gain = gain if scale is None else gain * scale
-        gain, shift = (each.to(maps.dtype)[:, :, None, None] for each in (gain, shift))
-        return torch.relu_(torch.addcmul(shift, maps, gain))
 
 
 def interpolated(statistics: Tensor, truncation: float, *, swapped: bool = False) -> Tensor:
@@ -302,6 +137,30 @@ def interpolated(statistics: Tensor, truncation: float, *, swapped: bool = False
     return statistics[int(below)].lerp(statistics[int(below) + 1], far)
 
 
+class Modulation(NamedTuple):
+    """What normalised maps are multiplied by and what is added, both (B, channels, 1, 1)."""
+
+    gain: Tensor
+    shift: Tensor
+
+    @classmethod
+    def of(
+        cls, gain: Tensor, offset: Tensor, mean: Tensor, variance: Tensor, lacking: Tensor
+    ) -> Modulation:
+        """Join normalisation and modulation of maps that lack their biases, each (…, channels)."""
+        gain = gain * (variance + EPSILON).rsqrt()
+        return cls(gain, torch.addcmul(offset, lacking - mean, gain))
+
+    def split(self, sizes: list[int], dtype: torch.dtype) -> list[Modulation]:
+        """Cut into those of single layers, of the type of the maps."""
+        parts = (each.to(dtype)[..., None, None].split(sizes, dim=-3) for each in self)
+        return [Modulation(*each) for each in zip(*parts, strict=True)]
+
+    def apply(self, maps: Tensor) -> Tensor:
+        """Modulate maps, (B, channels, H, W), and set what is below 0 to 0."""
+        return torch.relu_(torch.addcmul(self.shift, maps, self.gain))
+
+
 class Attention(nn.Module):
     """Lets every place look at all others, at a quarter of their resolution."""
 
@@ -314,8 +173,9 @@ class Attention(nn.Module):
         self.snconv1x1_o_conv = _convolution(values, n_channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
-        """Add to maps, (B, channels, H, W), what they see."""
+    def forward(self, maps: Tensor, lacking: Tensor) -> Tensor:
+        """Add to maps, (B, channels, H, W), the biases they lack, and what they see."""
+        maps = maps + lacking.to(maps.dtype)[:, None, None]
         query = self.snconv1x1_theta(maps).flatten(2).mT
         key = nn.functional.max_pool2d(self.snconv1x1_phi(maps), 2).flatten(2).mT
         value = nn.functional.max_pool2d(self.snconv1x1_g(maps), 2).flatten(2).mT
@@ -328,107 +188,153 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Four convolutions around which the maps go unchanged; it may double their size."""
 
-    def __init__(
-        self, before: int, after: int, condition_size: int, *, grows: bool, swapped: bool
-    ) -> None:
+    def __init__(self, before: int, after: int, condition_size: int, *, grows: bool) -> None:
         super().__init__()
         inner = before // REDUCTION
         self.grows, self.after = grows, after
-        self.bn_0 = BatchNorm(before, condition_size, swapped=swapped)
-        self.bn_1, self.bn_2, self.bn_3 = (
-            BatchNorm(inner, condition_size, swapped=swapped) for _ in range(3)
-        )
+        self.bn_0 = BatchNorm(before, condition_size)
+        self.bn_1, self.bn_2, self.bn_3 = (BatchNorm(inner, condition_size) for _ in range(3))
         self.conv_0 = _convolution(before, inner, 1)
         self.conv_1 = _convolution(inner, inner, 3)
         self.conv_2 = _convolution(inner, inner, 3)
         self.conv_3 = _convolution(inner, after, 1)
 
-    def forward(self, maps: Tensor, condition: Tensor, truncation: float) -> Tensor:
-        """Return maps, (B, after, H, W) or twice as high and wide."""
-        around = maps[:, : self.after]
-        around = interpolate(around, scale_factor=2) if self.grows else around
-        inner: Undivided = maps, None, None
-        for i in range(4):
-            inner = sparing(self._convolved, i, condition, truncation, *inner)
-        return divided(*inner).add_(around)
+    def forward(self, maps: Tensor, modulations: Sequence[Modulation], *, spare: bool) -> Tensor:
+        """Return maps, (B, after, H, W) or twice as high and wide, without the last biases.
 
-    def _convolved(
-        self, i: int, condition: Tensor, truncation: float, *inner: *Undivided
-    ) -> Undivided:
-        """Normalise what a convolution left, and apply the next one."""
-        maps, scale, bias = inner
-        maps = self.get_submodule(f"bn_{i}")(maps, condition, truncation, scale, bias)
-        if self.grows and i == 1:
-            maps = interpolate(maps, scale_factor=2)
-        return undivided(self.get_submodule(f"conv_{i}"), maps)
+        Args:
+            maps: (B, before, H, W).
+            modulations: Of the four normalisations, with the biases that their maps lack.
+            spare: See `Generator`.
+        """
+        inner = maps
+        for i, modulation in enumerate(modulations):
+            inner = sparing(self._convolved, i, inner, *modulation, spare=spare)
+        around = maps if maps.shape[1] == self.after else maps[:, : self.after]
+        return added_doubled(inner, around) if self.grows else inner + around
+
+    def _convolved(self, i: int, maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        """Normalise maps and apply a convolution."""
+        maps = Modulation(gain, shift).apply(maps)
+        maps = doubled(maps) if self.grows and i == 1 else maps
+        return cast(Tensor, self.get_submodule(f"conv_{i}")(maps))
 
 
-def sparing(normalise_and_convolve: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call it so that the normalised maps are computed again when gradients ask for them.
+def sparing(
+    normalise_and_convolve: Callable[..., Tensor], *args: int | Tensor, spare: bool
+) -> Tensor:
+    """Call it; if asked to, so that normalised maps are computed again when gradients need them.
 
-    They are cheap, and as large as those before them, which must be kept. The convolution is not
-    computed again, for it comes last and nothing keeps its outputs.
+    The convolution is not computed again, for it comes last and nothing keeps its outputs.
     """
-    if not torch.is_grad_enabled():
-        return normalise_and_convolve(*args, **kwargs)
+    if not spare or not torch.is_grad_enabled():
+        return normalise_and_convolve(*args)
     again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-    return cast(T, again(normalise_and_convolve, *args, **kwargs))
-
-
-def undivided(layer: nn.Module, inputs: Tensor, n_outputs: int | None = None) -> Undivided:
-    """Apply a layer, but leave scale and biases to the next one, if it has not been folded."""
-    if isinstance(layer, SpectralLayer):
-        return layer.undivided(inputs, n_outputs)
-    return layer(inputs), None, None
-
-
-def divided(outputs: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Do what `undivided` left."""
-    if scale is None:
-        return outputs
-    scale = scale.to(outputs.dtype)
-    if bias is None:
-        return outputs * scale
-    bias = bias.to(outputs.dtype)
-    return torch.addcmul(bias if outputs.ndim == 2 else bias[:, None, None], outputs, scale)
+    return cast(Tensor, again(normalise_and_convolve, *args))
 
 
 class Generator(nn.Module):
-    """From noise and class to pixels: what the published files call `generator`."""
+    """From noise and class to pixels: what the published files call `generator`.
+
+    Convolutions leave their biases to the normalisation after them, which adds something anyway,
+    or, what goes around a block, to that of the next one.
+
+    Attributes:
+        scales: Of all normalisations but the last, and then their offsets, in one product.
+        spare: Compute normalised maps again when gradients ask for them, instead of keeping them:
+            they are cheap, and as large as those before them, which must be kept.
+    """
 
     def __init__(self, config: BigGANConfig) -> None:
         super().__init__()
         multipliers, condition_size = MULTIPLIERS[config.resolution_px], 2 * config.noise_size
         widths = [config.width * multiplier for multiplier in multipliers]
         self.first_width, self.resolution_px = widths[0], config.resolution_px
-        self.gen_z = SpectralLayer(nn.Linear(condition_size, 4 * 4 * self.first_width))
-        swapped = config.swapped_statistics
-        layers: list[nn.Module] = []
+        self.gen_z: Layer = SpectralLayer(nn.Linear(condition_size, 4 * 4 * self.first_width))
+        self.swapped, self.spare = config.swapped_statistics, True
+        layers: list[Attention | Block] = []
         for i, (before, after) in enumerate(pairwise(widths)):
             if 4 * 2**i == config.attention_px:
                 layers.append(Attention(before))
-            layers.append(Block(before, before, condition_size, grows=False, swapped=swapped))
-            layers.append(Block(before, after, condition_size, grows=True, swapped=swapped))
+            layers.append(Block(before, before, condition_size, grows=False))
+            layers.append(Block(before, after, condition_size, grows=True))
         self.layers = nn.ModuleList(layers)
-        self.bn = BatchNorm(config.width, None, swapped=swapped)
-        self.conv_to_rgb = _convolution(config.width, config.width, 3)
-        self.dtype: torch.dtype | None = None  # of the maps; None leaves it to autocast
+        self.bn = BatchNorm(config.width)
+        self.conv_to_rgb: Layer = _convolution(config.width, config.width, 3)
+        norms = [norm for norm in self.layers.modules() if isinstance(norm, BatchNorm)]
+        self._norms = norms
+        self.scales: Joint | FoldedLayer = Joint(
+            [norm.scale for norm in norms] + [norm.offset for norm in norms]
+        )
 
     def forward(self, condition: Tensor, truncation: float) -> Tensor:
         """Draw images, (B, 3, H, W) in [-1, 1], from u and class together, (B, 2 Z)."""
-        device = condition.device
-        with full_precision(device):  # of a few images it costs less than rounding all its weights
-            maps = self.gen_z(condition).unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
-        maps = maps.to(self.dtype or map_dtype(device))
+        maps = self.gen_z(condition) + self.gen_z.bias
+        maps = maps.unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
+        maps = maps.to(self.conv_to_rgb.dtype)
+        lacking, at_attention, at_end = self._lacking()
+        modulations = iter(self._modulations(condition, truncation, lacking, maps.dtype))
         for layer in self.layers:
-            maps = layer(maps, condition, truncation)
-        colours = divided(*sparing(self._colours, maps, condition, truncation))
-        return torch.tanh(colours.float())
+            if isinstance(layer, Attention):
+                maps = layer(maps, at_attention)
+            else:
+                maps = layer(maps, list(islice(modulations, 4)), spare=self.spare)
+        known = self._known([self.bn], truncation)
+        last = Modulation.of(self.bn.weight, self.bn.bias, *known, at_end)
+        (last,) = last.split([len(at_end)], maps.dtype)
+        colours = sparing(self._coloured, maps, *last, spare=self.spare)
+        bias = cast(Tensor, self.conv_to_rgb.bias)[:N_COLOURS]
+        return torch.tanh(colours.float() + bias[:, None, None])
 
-    def _colours(self, maps: Tensor, condition: Tensor, truncation: float) -> Undivided:
+    def _coloured(self, maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         """Turn the last maps into colours before they are bounded, (B, 3, H, W)."""
         # Only three of its outputs are colours: to compute all is the costliest of all layers.
-        return undivided(self.conv_to_rgb, self.bn(maps, condition, truncation), N_COLOURS)
+        maps = Modulation(gain, shift).apply(maps)
+        return cast(Tensor, self.conv_to_rgb(maps, N_COLOURS))
+
+    def _lacking(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Collect the biases that maps lack: where blocks normalise them, seen, and at the end."""
+        lacking: list[Any] = []
+        around: Any = cast(Tensor, self.gen_z.bias).new_zeros(self.first_width)
+        at_attention = around
+        for layer in self.layers:
+            if isinstance(layer, Attention):
+                at_attention, around = around, torch.zeros_like(around)
+            elif isinstance(layer, Block):
+                lacking.append(around)
+                lacking += [conv.bias for conv in (layer.conv_0, layer.conv_1, layer.conv_2)]
+                around = around[: layer.after] + layer.conv_3.bias
+        return torch.cat(lacking), at_attention, around
+
+    def _modulations(
+        self, condition: Tensor, truncation: float, lacking: Tensor, dtype: torch.dtype
+    ) -> list[Modulation]:
+        """Compute the modulations of all normalisations in blocks, in full precision."""
+        gain, offset = self.scales(condition).chunk(2, dim=1)
+        known = self._known(self._norms, truncation)
+        sizes = [norm.running_means.shape[1] for norm in self._norms]
+        return Modulation.of(1 + gain, offset, *known, lacking).split(sizes, dtype)
+
+    def _known(self, norms: list[BatchNorm], truncation: float) -> tuple[Tensor, Tensor]:
+        """Return means and variances of all channels of some normalisations, (channels,)."""
+        means = torch.cat([norm.running_means for norm in norms], dim=1)
+        variances = torch.cat([norm.running_vars for norm in norms], dim=1)
+        return (
+            interpolated(means, truncation, swapped=self.swapped),
+            interpolated(variances, truncation, swapped=self.swapped),
+        )
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Replace all layers by plain ones, those of convolutions of the type of the maps."""
+        self.scales = FoldedLayer(self.scales.weights())
+        for norm in self._norms:
+            del norm.scale, norm.offset
+        for module in list(self.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, SpectralLayer):
+                    kind = dtype if child.weight_orig.ndim == 4 else torch.float32
+                    n_outputs = N_COLOURS if name == "conv_to_rgb" else None
+                    setattr(module, name, child.folded(kind, n_outputs))
 
 
 class BigGAN(nn.Module):
@@ -457,8 +363,7 @@ class BigGAN(nn.Module):
         """
         if not classes.is_floating_point():
             classes = one_hot(classes, self.config.n_classes).to(noise.dtype)
-        with full_precision(noise.device):
-            condition = torch.cat([noise, self.embeddings(classes)], dim=1)
+        condition = torch.cat([noise, self.embeddings(classes)], dim=1)
         return (self.generator(condition, truncation) + 1) / 2  # type: ignore[no-any-return]
 
     def folded(self, dtype: torch.dtype = torch.float32) -> BigGAN:
@@ -474,19 +379,26 @@ class BigGAN(nn.Module):
         Raises:
             ValueError: If this one was folded into another type.
         """
-        if self.generator.dtype == dtype:
+        if isinstance(self.generator.conv_to_rgb, FoldedLayer):
+            if self.generator.conv_to_rgb.dtype != dtype:
+                raise ValueError(f"it is folded into {self.generator.conv_to_rgb.dtype} already")
             return self
-        if self.generator.dtype is not None:
-            raise ValueError(f"it is folded into {self.generator.dtype} already")
         frozen = copy.deepcopy(self).requires_grad_(False).eval()
-        for module in list(frozen.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, SpectralLayer):
-                    n_outputs = N_COLOURS if name == "conv_to_rgb" else None
-                    kind = dtype if child.weight_orig.ndim == 4 else torch.float32
-                    setattr(module, name, child.folded(kind, n_outputs))
-        frozen.generator.dtype = dtype
+        frozen.generator.fold(dtype)
         return frozen.to(memory_format=torch.channels_last)
+
+
+def held_norms(networks: Iterable[BigGAN], dtype: torch.dtype) -> HeldNorms:
+    """Make what holds all normalised weights of networks while they do not change.
+
+    Args:
+        networks: None of them folded.
+        dtype: Of the maps.
+    """
+    networks = list(networks)
+    joints = [each.generator.scales for each in networks]
+    layers = [layer for each in networks for layer in spectral_layers(each)]
+    return HeldNorms(layers, [joint for joint in joints if isinstance(joint, Joint)], dtype)
 
 
 def _convolution(before: int, after: int, size: int, *, bias: bool = True) -> SpectralLayer:

@@ -37,6 +37,9 @@ def packed(images: Tensor) -> Tensor:
     return torch.cat(images.chunk(2), dim=1)
 
 
+VGG_WEIGHTS = ("IMAGENET1K_V1", "IMAGENET1K_FEATURES")  # torchvision's names
+
+
 class Critic(nn.Module):
     """Scores how real a pair of images of one class looks: projection, spectral norm, packing.
 
@@ -161,9 +164,14 @@ class VGGFeatures(nn.Module):
         """Load the network.
 
         Args:
-            weights: A name torchvision knows, fetched once; None draws random ones.
+            weights: One of `VGG_WEIGHTS`, fetched once; None draws random ones.
+
+        Raises:
+            ValueError: If there are no such weights.
         """
         super().__init__()
+        if weights not in (None, *VGG_WEIGHTS):
+            raise ValueError(f"VGG16 has weights {', '.join(VGG_WEIGHTS)}, not {weights!r}")
         from torchvision.models import VGG16_Weights, vgg16  # seconds to import
 
         with torch.device("meta"):  # of the 138 million weights 7.6 million are needed

@@ -1,7 +1,7 @@
 """Image files of any kind as RGB bytes: one way to read them, whoever asks.
 
 Which files of a folder are images is not here: see `cgn.listing`. Nor is what a mask means: see
-`cgn.masks`.
+`cgn.mask_files`.
 
 Source:
     Photographs are decoded by libjpeg-turbo, everything else by Pillow. https://pillow.readthedocs.io
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from cgn.io.contents import HEAD_BYTES, stand_in
+
 MAX_PIXELS = 178_956_970  # of an image, as many as Pillow takes
 MAX_PIXELS_VARIABLE = "CGN_BENCH_MAX_PIXELS"
 # Formats that run other programs (EPS), are drawings, films or tables, or are only recognised.
@@ -32,12 +35,6 @@ SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 # Of these formats Pillow gives pixels of 16 bits as numbers of 32.
 WIDENED = ("PNG", "PPM")
 ORIENTATION, BITS_PER_SAMPLE = 274, 258  # tags of Exif and of TIFF
-# How files begin that are no images, in lower case, and what they are.
-NO_IMAGES = {
-    b"version https://git-lfs": "it is a Git-LFS pointer; run `git lfs pull` where it came from",
-    b"<!doctype html": "it is a web page; download the file itself, not the page that shows it",
-    b"<html": "it is a web page; download the file itself, not the page that shows it",
-}
 
 
 def pixel_limit() -> int:
@@ -132,7 +129,7 @@ def sides(path: Path) -> tuple[int, int]:
         with path.open("rb") as file, opened(file) as image:
             return image.height, image.width
     except Exception as error:  # decoders raise errors of many kinds
-        head = path.read_bytes()[:64] if path.is_file() else b"."
+        head = path.read_bytes()[:HEAD_BYTES] if path.is_file() else b"."
         raise ValueError(f"{path} cannot be read as an image: {reason(head, error)}") from None
 
 
@@ -165,12 +162,11 @@ def reason(file: bytes, error: Exception) -> str:
     """
     if not file:
         return "it is empty; fetch it anew or take it away"
-    beginning = file[:64].lstrip().lower()
-    for known, what in NO_IMAGES.items():
-        if beginning.startswith(known):
-            return what
+    if found := stand_in(file[:HEAD_BYTES]):
+        return f"it {found[0]}; {found[1]}"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return _too_large("too many")
+        claimed = re.search(r"(\d+) pixels", str(error))
+        return _too_large(f"{int(claimed[1]):,}" if claimed else "too many")
     if isinstance(error, UnidentifiedImageError):
         return "its content is of no kind of picture that is read; fetch it anew or take it away"
     said = " ".join(str(error).split())[:200]

@@ -88,9 +88,10 @@ def team(device: torch.device, patience: timedelta | None = None) -> Iterator[Te
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield here()
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    own = device if device.type == "cuda" else None  # NCCL is told which GPU a process has
+    if own is not None:
+        torch.cuda.set_device(own)
+    distributed.init_process_group("nccl" if own else "gloo", timeout=patience, device_id=own)
     try:
         yield here()
     finally:

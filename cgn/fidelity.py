@@ -118,8 +118,9 @@ def distances(
         raise ValueError(
             f"FID and KID need more packages ({error}): pip install 'cgn-bench[fidelity]'"
         ) from None
+    own = [torch.device(device)] if torch.device(device).type == "cuda" else []
     # Both draw numbers, one when it is made and one when it chooses subsets.
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(own), warnings.catch_warnings():
         torch.manual_seed(seed)
         warnings.simplefilter("ignore", UserWarning)  # KID keeps all features: 8 kB an image
         fid = FrechetInceptionDistance(features).to(device)

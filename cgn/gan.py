@@ -21,27 +21,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn import losses
 from cgn.cache import cache_key, open_or_make
-from cgn.counterfactuals import BATCH_SIZE
+from cgn.counterfactuals import BLOCK
 from cgn.critic import Critic, packed
-from cgn.graphs import Captured, sent
+from cgn.graphs import Captured
 from cgn.images import ByClass, Factors, ImageSet, load_tensors, save_tensors, to_bytes, to_images
+from cgn.io.identity import sources, versions
 from cgn.io.weights import fill_described
 from cgn.loop import adam_of_gans, descend, falling_rate, seeded, set_rate
 from cgn.mechanisms import Mechanism
+from cgn.memory import images_at_once, in_batches
+from cgn.precision import evaluating
 from cgn.train import TrainConfig, draw_pairs
+from cgn.transfer import Mailbox, sent
 
 Progress = Callable[[int, int], None]
 
 NOISE_SIZE = 32  # numbers in u, as in each of the CGN's mechanisms
-CODE = (
-    "counterfactuals.py",
-    "critic.py",
-    "gan.py",
-    "loop.py",
-    "losses.py",
-    "mechanisms.py",
-    "train.py",
-)
 
 
 class GAN(Mechanism):
@@ -50,10 +45,14 @@ class GAN(Mechanism):
     That gives a step of training about the cost of the CGN's: on one CPU core 0.8 of its time,
     where three times as wide is 1.5. There is no mask and no composition, hence nothing that
     could be given another label.
+
+    Attributes:
+        size_px: Height and width of the images.
     """
 
     def __init__(self, n_classes: int, size_px: int, *, width: int) -> None:
         super().__init__(n_classes, size_px, 3, width=2 * width, noise_size=NOISE_SIZE, wraps=False)
+        self.size_px = size_px
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Draw images, (B, 3, H, W) in (0, 1), from u (B, Z) and y (B,) int64."""
@@ -171,11 +170,17 @@ def sample_gan(gan: GAN, n: int, *, seed: int, device: torch.device | str = "cpu
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(gan.embedding.num_embeddings, (n,), generator=generator)
     gan = gan.to(device).eval()
-    parts = []
-    for of_batch in labels.split(BATCH_SIZE):
-        noise = torch.randn(len(of_batch), gan.noise_size, generator=generator)
-        parts.append(to_bytes(gan(noise.to(device), of_batch.to(device))).cpu())
-    return ImageSet(torch.cat(parts), Factors.tied(labels), torch.arange(n))
+    # In blocks, so that batches of any size get the same.
+    blocks = [torch.randn(len(b), gan.noise_size, generator=generator) for b in labels.split(BLOCK)]
+    noise = torch.cat(blocks)
+    pixels = Mailbox(torch.empty(n, 3, gan.size_px, gan.size_px, dtype=torch.uint8))
+
+    def draw(span: slice) -> None:
+        pixels.put(span, to_bytes(gan(sent(noise[span], device), sent(labels[span], device))))
+
+    with evaluating(device):
+        in_batches(n, images_at_once(device, gan.size_px), draw)
+    return ImageSet(pixels.close(), Factors.tied(labels), torch.arange(n))
 
 
 def generated_cached(
@@ -207,14 +212,14 @@ def generated_cached(
     Returns:
         As from `sample_gan`.
     """
-    code = [Path(__file__).parent / name for name in CODE]
+    code = sources(__name__)
     kind = torch.device(device).type
     parts: dict[str, object] = {
-        "train_sha256": images.sha256(),
+        "train": images.fingerprint(),
         "n_classes": n_classes,
         "config": asdict(config),
         "device": kind,
-    }
+    } | versions("torch")
 
     def open_gan(path: Path) -> GAN:
         size_px = images.pixels.shape[-1]

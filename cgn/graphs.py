@@ -20,13 +20,6 @@ T = TypeVar("T")
 WARM_UP = 3  # calls before one is recorded: libraries choose their kernels, optimisers their state
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Send a tensor of the CPU to a device; on CUDA nobody waits for it."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
 class Captured(Generic[T]):
     """A function of tensors that becomes a CUDA graph after a few calls; elsewhere it just runs.
 

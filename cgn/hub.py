@@ -7,7 +7,6 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cgn.decoding import decode
-from cgn.files import DECODED_BY, DECODERS, Preprocessing, stacked
+from cgn.files import DECODED_BY, Preprocessing, decoders, stacked
 from cgn.images import Factors, ImageSet
 
 
@@ -29,6 +28,7 @@ class HubImages(ImageSet):
         preprocessing: How they become squares of pixels.
     """
 
+    in_memory = False
     table: Any
     files: Any
     image: str
@@ -63,8 +63,7 @@ class HubImages(ImageSet):
         """
         order = torch.arange(len(self))[index].tolist()
         files = [self.files[i][self.image] for i in order]
-        with ThreadPoolExecutor(DECODERS) as pool:
-            return stacked(list(pool.map(self._decode, order, files)))
+        return stacked(list(decoders().map(self._decode, order, files)))
 
     def _decode(self, row: int, file: dict[str, Any] | None) -> Tensor:
         """Read the image of one row, (3, H, W) uint8."""
@@ -118,7 +117,8 @@ def hub_images(
         table = datasets.load_dataset(name, split=split)
     except Exception as error:  # the library raises errors of many kinds
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{name} could not be had from the hub: {reason}") from None
+        hint = "; images in folders are named without hub:" if Path(name).is_dir() else ""
+        raise ValueError(f"{name} could not be had from the hub: {reason}{hint}") from None
     kinds = {type(feature): column for column, feature in reversed(table.features.items())}
     image, label = kinds.get(datasets.Image), kinds.get(datasets.ClassLabel)
     if image is None or label is None:

@@ -10,10 +10,10 @@ Source:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,98 +21,24 @@ import torch
 from torch import Tensor, nn
 
 from cgn import losses
-from cgn.biggan import BigGAN, hold_norms, release_norms, spectral_layers
+from cgn.biggan import BigGAN, held_norms
+from cgn.checkpoints import Checkpoints
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team
+from cgn.graphs import Captured
 from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.imagenet_config import ImageNetTrainConfig
+from cgn.imagenet_memory import at_once, free_bytes
 from cgn.images import Factors
-from cgn.loop import Progress, Weights, advance_all, resume, seeded, write_checkpoint
-from cgn.memory import give_back, on_disk, peak_bytes
+from cgn.loop import Progress, advance_all, resume, seeded
+from cgn.memory import give_back, on_disk
 from cgn.model import Parts, weights_sha256
 from cgn.patches import draw_patches, patch_grid
+from cgn.spectral import iterate, spectral_layers
+from cgn.stopwatch import Stopwatch
+from cgn.transfer import sent
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
-# What the parts of the loss are called in the paper, for ablations.
-PARTS = {
-    "shape": ("mask_entropy", "mask_area"),
-    "texture": ("texture",),
-    "background": ("background_saliency",),
-    "reconstruction": ("difference", "perceptual"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageNetLossWeights(Weights):
-    """How much each loss counts; the defaults are the paper's.
-
-    The two weights of Gram matrices are lambda squared times 5,000, as the authors' code has it.
-    """
-
-    difference: float = 100.0
-    perceptual: float = 5**2 * 5e3
-    mask_entropy: float = 300.0
-    mask_area: float = 500.0
-    texture: float = 5**2 * 5e3
-    background_saliency: float = 2_000.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageNetTrainConfig:
-    """Everything that fixes a training run, but for the weights it starts from."""
-
-    steps: int = 50  # of the optimiser
-    images_per_step: int = 2_048  # of all processes together
-    batch_size: int = 1  # images at once in each process; memory asks for it, results don't
-    shape_learning_rate: float = 8e-6
-    texture_learning_rate: float = 1e-5
-    background_learning_rate: float = 1e-5
-    truncation: float = 1.0  # of the noise
-    seed: int = 0
-    ema_decay: float = 0.9  # of the averaged weights that sampling uses
-    bfloat16: bool = True  # maps in bfloat16; weights, losses and gradients' sums in float32
-    checkpoint_steps: int = 1  # steps between checkpoints
-    weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
-
-    def __post_init__(self) -> None:
-        counts = self.steps, self.images_per_step, self.batch_size, self.checkpoint_steps
-        if min(counts) < 1:
-            raise ValueError(
-                "steps, images_per_step, batch_size and checkpoint_steps must be positive"
-            )
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the maps."""
-        return torch.bfloat16 if self.bfloat16 else torch.float32
-
-
-# The schedule of "paper" is that of the authors' config file, with which others reproduced it;
-# "code" is what their command line does.
-IMAGENET_PRESETS = {
-    "paper": ImageNetTrainConfig(),
-    "code": ImageNetTrainConfig(
-        steps=300,
-        images_per_step=4_000,
-        texture_learning_rate=3e-5,
-        weights=ImageNetLossWeights(perceptual=4**2 * 5e3),
-    ),
-}
-
-
-def without(config: ImageNetTrainConfig, part: str) -> ImageNetTrainConfig:
-    """Switch a part of the loss off: what only it needs is not computed.
-
-    Args:
-        config: What to change.
-        part: shape, texture, background or reconstruction.
-
-    Example:
-        >>> without(ImageNetTrainConfig(), "texture").weights.texture
-        0.0
-    """
-    return replace(config, weights=replace(config.weights, **dict.fromkeys(PARTS[part], 0.0)))
 
 
 class Draw(NamedTuple):
@@ -138,7 +64,7 @@ class Draw(NamedTuple):
 
     def to(self, device: torch.device) -> Draw:
         """Move to a device."""
-        return Draw(*(each.to(device) for each in self))
+        return Draw(*(sent(each, device) for each in self))
 
 
 class ImageNetTraining:
@@ -150,7 +76,8 @@ class ImageNetTraining:
         features: Those that textures are compared in.
         averaged: The running mean of the weights, in the order of `learning`.
         step: Steps done.
-        seconds: How long the parts of the last step took, on this process.
+        at_once: How this process works off its share of a step.
+        whole: Whether the weights are those of `step`, and not on their way to the next.
     """
 
     def __init__(
@@ -168,17 +95,36 @@ class ImageNetTraining:
                 "start fewer or set --images-per-step"
             )
         self.config, self.team, self.device = config, team, torch.device(device)
+        self.at_once = at_once(
+            config.batch_size,
+            -(-config.images_per_step // team.size),
+            free_bytes(self.device),
+            sum(p.numel() for m in cgn.mechanisms().values() for p in m.parameters()),
+            cgn.config,
+        )
         dtype = config.dtype
         self._saliency = on_disk(cgn.saliency)  # for the result; until then only the other is used
         cgn.saliency = cgn.saliency.folded(dtype)
         self.cgn = _placed(cgn, self.device).train()
         self.real = _placed(real.folded(dtype), self.device)
         self.features = _placed(features.to(dtype), self.device)
-        self.learning = [p for m in cgn.mechanisms().values() for p in m.parameters()]
+        mechanisms = self.cgn.mechanisms().values()
+        for mechanism in mechanisms:
+            mechanism.generator.spare = self.at_once.spare
+        self.learning = [p for m in mechanisms for p in m.parameters()]
         self.averaged = [parameter.detach().clone() for parameter in self.learning]
+        self.norms = held_norms(mechanisms, dtype)
+        for parameter in self.learning:  # where a graph can add to them
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        layers = spectral_layers(self.cgn)
+        self._vectors = [each for layer in layers for each in (layer.weight_u, layer.weight_v)]
+        self._vectors_before = [each.clone() for each in self._vectors]
         self.adam = self._adam()
-        self.step = 0
-        self.seconds: dict[str, float] = {}
+        self.step, self.whole = 0, True
+        self._stopwatch = Stopwatch(self.device)
+        self._images, self._terms = 0, list[str]()  # of the step, and of a pass
+        self._pass: Captured[Tensor] = Captured(self._descend)
 
     def _adam(self) -> torch.optim.Adam:
         """Make the optimiser, with a rate for each mechanism."""
@@ -205,34 +151,59 @@ class ImageNetTraining:
         Returns:
             The unweighted losses, each a scalar, the mean over the step's images.
         """
-        with self._timed("norms"):
-            for mechanism in self.cgn.mechanisms().values():
-                hold_norms(mechanism)
-        with self._timed("passes"):
-            terms = self._accumulate(draw)
-        with self._timed("update"):
-            for mechanism in self.cgn.mechanisms().values():
-                release_norms(mechanism)
+        torch._foreach_copy_(self._vectors_before, self._vectors)
+        try:
+            with self._stopwatch.part("norms"):
+                self.norms.hold()
+            with self._stopwatch.part("passes"):
+                terms = self._accumulate(draw)
+        except BaseException:  # be as if the step had not begun
+            torch._foreach_copy_(self._vectors, self._vectors_before)
+            self.norms.forget()
+            self.adam.zero_grad(set_to_none=False)
+            raise
+        self.whole = False
+        with self._stopwatch.part("update"):
+            self.norms.release()
             self.team.add_up(p.grad for p in self.learning if p.grad is not None)
             self.team.add_up(terms.values())
             self.adam.step()
-            self.adam.zero_grad(set_to_none=True)
+            self.adam.zero_grad(set_to_none=False)
             self._average()
-        self.step += 1
+        self.step, self.whole = self.step + 1, True
         return terms
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long the parts of the last step took, on this process."""
+        return self._stopwatch.seconds()
 
     def _accumulate(self, draw: Draw) -> dict[str, Tensor]:
         """Add up the gradients of this process's share; each image counts the same."""
-        sums: dict[str, Tensor] = {}
+        if self._images != len(draw.labels):  # a graph holds what an image counts
+            self._images = len(draw.labels)
+            self._pass = Captured(partial(self._descend, self._images), record=self.config.graph)
         share = draw.take(slice(self.team.rank, None, self.team.size)).to(self.device)
-        for batch in share.split(self.config.batch_size):
-            part = len(batch.labels) / len(draw.labels)
-            for name, term in self._descend(batch, part).items():
-                sums[name] = sums.get(name, 0) + part * term
-        return sums
+        sums: Tensor | None = None
+        for batch in share.split(self.at_once.images):
+            whole = len(batch.labels) == self.at_once.images
+            terms = self._pass(*batch) if whole else self._descend(self._images, *batch)
+            sums = terms.clone() if sums is None else sums.add_(terms)
+        assert sums is not None
+        return dict(zip(self._terms, sums.unbind(), strict=True))
 
-    def _descend(self, batch: Draw, part: float) -> dict[str, Tensor]:
-        """Add the gradients of a batch to those of the weights; return its losses."""
+    def _descend(self, n: int, *tensors: Tensor) -> Tensor:
+        """Add the gradients of a batch to those of the weights.
+
+        Args:
+            n: Images of the whole step.
+            tensors: Of a `Draw`.
+
+        Returns:
+            Its share of the unweighted losses, in the order of `_terms`.
+        """
+        batch = Draw(*tensors)
+        part = len(batch.labels) / n
         mask, foreground, background, _ = self.drawn(batch)
         drawn, found = [mask, foreground, background], {}
         mask, foreground, background = leaves = [each.detach().requires_grad_() for each in drawn]
@@ -245,13 +216,13 @@ class ImageNetTraining:
                 give_back(self.device)
             if leaf.grad is not None:
                 each.backward(leaf.grad)
-        return found
+        self._terms = list(found)
+        return part * torch.stack(list(found.values()))
 
     def drawn(self, batch: Draw) -> Parts:
         """Draw the parts of a batch as the mechanisms are now."""
-        with self._precision():
-            factors = Factors.tied(batch.labels)
-            parts: Parts = self.cgn.draw(batch.noise, factors, self.config.truncation)
+        factors = Factors.tied(batch.labels)
+        parts: Parts = self.cgn.draw(batch.noise, factors, self.config.truncation)
         return parts
 
     def terms(self, batch: Draw, parts: Parts) -> Iterator[tuple[str, Tensor]]:
@@ -267,12 +238,11 @@ class ImageNetTraining:
         if "mask_area" in wanted:
             yield "mask_area", losses.mask_area(parts.mask)
         if "background_saliency" in wanted:
-            with self._precision():
-                saliency = self.cgn.salient(parts.background)
+            saliency = self.cgn.salient(parts.background)
             yield "background_saliency", losses.background_saliency(saliency)
         if not wanted & {"difference", "perceptual", "texture"}:
             return
-        with torch.no_grad(), self._precision():
+        with torch.no_grad():
             real = self.real(batch.noise, batch.labels, self.config.truncation)
         if "difference" in wanted:
             yield "difference", losses.difference(parts.image(), real)
@@ -284,35 +254,17 @@ class ImageNetTraining:
 
     def _compare(self, drawn: Tensor, real: Tensor, stages: slice) -> Tensor:
         """Compare textures in some stages of the features."""
-        with torch.no_grad(), self._precision():
+        with torch.no_grad():
             target = [each.float() for each in self.features(real, stages.stop)[stages]]
-        with self._precision():
-            found = self.features(drawn, stages.stop)[stages]
+        found = self.features(drawn, stages.stop)[stages]
         return losses.perceptual([each.float() for each in found], target)
-
-    def _precision(self) -> AbstractContextManager[None]:
-        """Compute in bfloat16 if that is asked for and the device can."""
-        if not self.config.bfloat16 or self.device.type == "meta":
-            return nullcontext()
-        # Each weight is used once a pass: to keep it in bfloat16 only takes memory.
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        """Note how long a part of the step takes."""
-        started = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds[part] = time.perf_counter() - started
 
     @torch.no_grad()
     def _average(self) -> None:
         """Move the averaged weights towards the current ones."""
         # Early on the mean would be full of the beginning: let it follow faster.
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        for mean, weight in zip(self.averaged, self.learning, strict=True):
-            mean.lerp_(weight, 1 - decay)
+        torch._foreach_lerp_(self.averaged, self.learning, 1 - decay)
 
     @contextmanager
     def with_averages(self) -> Iterator[ImageNetCGN]:
@@ -334,7 +286,9 @@ class ImageNetTraining:
         self._swap()
         for layer in spectral_layers(self.cgn):
             for _ in range(5):  # u and v are those of the current weights
-                layer.iterate()
+                iterate([layer])
+        for parameter in self.learning:
+            parameter.grad = None
         self.cgn.saliency = self._saliency
         cgn: ImageNetCGN = self.cgn.cpu().eval()
         return cgn
@@ -407,7 +361,8 @@ def train_imagenet(
         config: Everything else that fixes the run.
         device: Where this process runs.
         team: The processes that share each step's images.
-        checkpoint: File kept up to date during the run and resumed from if it is there.
+        checkpoint: File kept up to date during the run and resumed from if it is there; where
+            somebody interrupts the run, it goes on from the last whole step.
         progress: Called after each step with steps done, steps in all, and the losses.
         at_checkpoint: Called in the leading process whenever a checkpoint is due, with the CGN
             as it is on average, and steps done.
@@ -423,66 +378,35 @@ def train_imagenet(
     with seeded(config.seed) as generator:
         run = ImageNetTraining(cgn, real, features, config, device, team)
         resume(run, generator, sha256, checkpoint)
+        kept = Checkpoints(checkpoint if team.leads else None, config.checkpoint_minutes)
+
+        def advance(_: int) -> dict[str, Tensor]:
+            before = generator.get_state()
+            try:
+                return run.advance(run.draw(generator))
+            except BaseException:
+                generator.set_state(before)
+                raise
 
         def keep() -> None:
-            if team.leads and checkpoint is not None:
-                write_checkpoint(run.state(generator, sha256), checkpoint)
-            if team.leads and at_checkpoint is not None:
-                with run.with_averages() as averaged:
-                    at_checkpoint(averaged, run.step)
+            if team.leads and (kept.due or run.step == config.steps):
+                kept.write(run.state(generator, sha256))
+                if at_checkpoint is not None:
+                    with run.with_averages() as averaged:
+                        at_checkpoint(averaged, run.step)
             team.wait()
 
-        advance_all(run, lambda _: run.advance(run.draw(generator)), keep, progress)
+        try:
+            advance_all(run, advance, keep, progress)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{run.at_once.images} images at once do not fit into the memory of {device}: set "
+                "a smaller batch_size (--batch-size)"
+            ) from error
+        except (KeyboardInterrupt, InterruptedError, SystemExit):
+            if run.whole:
+                kept.write(run.state(generator, sha256))
+            raise
+        finally:
+            kept.wait()
     return run.result()
-
-
-class Plan(NamedTuple):
-    """What a run will need, measured in three passes.
-
-    Attributes:
-        parameters: Of all networks.
-        learning: Of what learns.
-        fixed_bytes: Weights, gradients, both means of the optimiser and the averaged weights.
-        peak_bytes: All memory of this process, or of its GPU, at most.
-        seconds_a_pass: Forth and back for one batch.
-        seconds_an_update: Of the weights, once a step.
-        seconds_left: Until the end of the run.
-    """
-
-    parameters: int
-    learning: int
-    fixed_bytes: int
-    peak_bytes: int
-    seconds_a_pass: float
-    seconds_an_update: float
-    seconds_left: float
-
-
-def plan(run: ImageNetTraining, generator: torch.Generator, n_passes: int = 3) -> Plan:
-    """Measure a run by some passes of one batch each; the run cannot be used afterwards.
-
-    Args:
-        run: At any step.
-        generator: Decides the noise.
-        n_passes: How many; the first, which is slower, does not count unless it is the only one.
-    """
-    config, batch = run.config, run.config.batch_size * run.team.size
-    times = []
-    for _ in range(n_passes):
-        run.advance(run.draw(generator, batch))
-        times.append(dict(run.seconds))
-    counted = times[1:] or times
-    a_pass = sum(each["passes"] for each in counted) / len(counted)
-    update = sum(each["norms"] + each["update"] for each in counted) / len(counted)
-    passes = -(-config.images_per_step // batch)
-    learning = sum(p.numel() for p in run.learning)
-    frozen = [p for m in (run.real, run.cgn.saliency, run.features) for p in m.parameters()]
-    return Plan(
-        learning + sum(p.numel() for p in frozen),
-        learning,
-        5 * 4 * learning + sum(p.numel() * p.element_size() for p in frozen),
-        peak_bytes(run.device),
-        a_pass,
-        update,
-        (config.steps - run.step + n_passes) * (passes * a_pass + update),
-    )

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -23,9 +21,10 @@ from torch.nn.functional import pad
 from cgn.io.schema import checked
 from cgn.io.weights import read_safetensors
 from cgn.io.writing import written
+from cgn.transfer import sent, sent_ahead
 
-AHEAD = 2  # batches that are read before they are asked for
 TOGETHER = 8  # batches that are read at once on a CPU, so that they keep all its cores busy
+RESIDENT_BYTES = 2**31  # sets of more are sent to a GPU batch by batch
 
 
 class Factors(NamedTuple):
@@ -85,6 +84,7 @@ class ImageSet:
             depend on each other, and intervals resample ids.
         masks: True object masks, (N, 1, H, W) uint8 with 255 on the object, where known. For
             measuring only: nothing but the oracle of `as_masks` is trained on them.
+        in_memory: Whether the pixels are at hand, or decoded each time that they are asked for.
 
     Raises:
         ValueError: If the tensors do not fit together.
@@ -94,6 +94,7 @@ class ImageSet:
     factors: Factors
     ids: Tensor
     masks: Tensor | None = None
+    in_memory: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
@@ -126,6 +127,22 @@ class ImageSet:
             self, pixels=self.pixels[index], factors=factors, ids=self.ids[index], masks=masks
         )
 
+    def resident(self, device: torch.device | str) -> ImageSet:
+        """Lay images and labels on a GPU, as bytes and once, where they lie in memory and fit.
+
+        Args:
+            device: Where networks will look at them.
+
+        Returns:
+            The set without masks, its tensors on the device; or, on a CPU or where it is too large
+            or lies in files, the set itself.
+        """
+        on_gpu = torch.device(device).type == "cuda"
+        if not on_gpu or not self.in_memory or self.pixels.nbytes > RESIDENT_BYTES:
+            return self
+        factors = self.factors.map(lambda labels: sent(labels, device))
+        return replace(self, pixels=self.pixels.to(device), factors=factors, masks=None)
+
     def as_masks(self) -> ImageSet:
         """Show the true masks in place of the images: white objects on black.
 
@@ -155,9 +172,9 @@ class ImageSet:
     ) -> Iterator[tuple[Tensor, Factors]]:
         """Go through the set once, in order or, with a generator, shuffled.
 
-        While another device than the CPU works on a batch, the next ones are read. On the CPU
-        several are read at once before it works on them: side by side, what decodes and what
-        computes would only take the cores from each other.
+        While a GPU works on a batch, the next ones are read and sent, unless they are `resident`
+        there. On the CPU several are read at once before it works on them: side by side, what
+        decodes and what computes would only take the cores from each other.
 
         Args:
             batch_size: Images a batch; the last batch may be shorter.
@@ -171,12 +188,18 @@ class ImageSet:
         order = torch.arange(len(self))
         if generator is not None:
             order = torch.randperm(len(self), generator=generator)
+        order = sent(order, self.factors.shape.device)
         indices = order.split(batch_size)[part]
-        on_cpu = torch.device(device).type == "cpu"
-        each = (_read_together if on_cpu else _read_ahead)(self.read, indices)
-        for index, pixels in zip(indices, each, strict=True):
-            factors = self.factors.map(lambda labels, i=index: labels[i].to(device))  # type: ignore[misc]
-            yield to_images(pixels.to(device)), factors
+        labels = self.factors.map(lambda own: sent(own[order], device))
+        told = list(zip(*(own.split(batch_size) for own in labels), strict=True))[part]
+        if order.is_cuda:
+            each: Iterator[Tensor] = map(self.read, indices)
+        elif torch.device(device).type == "cpu":
+            each = _read_together(self.read, indices)
+        else:
+            each = sent_ahead(self.read, indices, device)
+        for pixels, factors in zip(each, told, strict=True):
+            yield to_images(pixels.to(device)), Factors(*factors)
 
     def sha256(self) -> str:
         """Hash pixels and labels; masks and ids do not count, for no classifier sees them.
@@ -273,17 +296,6 @@ def _read_together(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) 
     for start in range(0, len(indices), TOGETHER):
         several = indices[start : start + TOGETHER]
         yield from read(torch.cat(tuple(several))).split([len(index) for index in several])
-
-
-def _read_ahead(read: Callable[[Tensor], Tensor], indices: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Read one batch after the other, each next one while the last one is used."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(read, index) for index in indices[:AHEAD])
-        for index in (*indices[AHEAD:], *[None] * len(waiting)):
-            pixels = waiting.popleft().result()
-            if index is not None:
-                waiting.append(reader.submit(read, index))
-            yield pixels
 
 
 def to_images(pixels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cgn.abduction import find_objects
 from cgn.cache import cache_key, open_or_make
-from cgn.counterfactuals import BATCH_SIZE
+from cgn.counterfactuals import draw_noise
 from cgn.images import (
     ByClass,
     Factors,
@@ -27,8 +27,13 @@ from cgn.images import (
     load_tensors,
     save_tensors,
     to_bytes,
+    to_images,
 )
+from cgn.io.identity import sources, versions
+from cgn.memory import images_at_once, in_batches
 from cgn.model import CGN, Parts, compose, weights_sha256
+from cgn.precision import evaluating, of_cache
+from cgn.transfer import Mailbox, sent
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,13 @@ class Lenders:
     texture: Tensor
     background: Tensor
 
+    def resident(self, device: torch.device | str) -> Lenders:
+        """Lay all of it on a device, as far as the images can be."""
+        images = self.images.resident(device)
+        there = images.factors.shape.device
+        moved = (each.to(there) for each in (self.masks, self.texture, self.background))
+        return Lenders(images, *moved)
+
     def over(self, drawn: Parts, span: slice) -> Parts:
         """Lay what they show over what the mechanisms drew for some of the counterfactuals."""
         parts = []
@@ -55,8 +67,8 @@ class Lenders:
             (self.background[span], drawn.background, False),
         ):
             lends = (self.masks[index] == is_object) & (index >= 0)[:, None, None, None]
-            real = self.images.images(index).to(below.device)
-            parts.append(torch.where(lends.to(below.device), real, below))
+            real = to_images(sent(self.images.read(index), below.device))
+            parts.append(torch.where(sent(lends, below.device), real, below))
         return drawn._replace(foreground=parts[0], background=parts[1])
 
 
@@ -98,30 +110,32 @@ def act(
     """
     if not factors.shape.equal(images.factors.shape):
         raise ValueError("the shape of a real image stays; only texture and background can change")
-    n = len(images)
-    pixels = torch.empty_like(images.pixels)
+    n, size = len(images), cgn.config.image_size_px
+    made = Mailbox(torch.empty_like(images.pixels))
     cgn = cgn.to(device).eval()
-    for start in range(0, n, BATCH_SIZE):
-        span = slice(start, min(start + BATCH_SIZE, n))
-        old, new = (
-            each.map(lambda labels, s=span: labels[s].to(device))  # type: ignore[misc]
-            for each in (images.factors, factors)
-        )
-        real, mask = images.images(span).to(device), masks[span].to(device).float()
-        drawn = cgn(new, generator, mask)
+    lenders = None if lenders is None else lenders.resident(device)
+    noise = draw_noise(cgn, n, generator)
+    old, new = (each.map(lambda own: sent(own, device)) for each in (images.factors, factors))
+
+    def make(span: slice) -> None:
+        real = to_images(sent(images.read(span), device))
+        mask = sent(masks[span], device).float()
+        before, after = (each.map(lambda own: own[span]) for each in (old, new))
+        drawn = cgn.draw(noise.part(span).to(device), after, mask)
         if lenders is not None:
             drawn = lenders.over(drawn, span)
         foreground, background = (
-            torch.where((label == before)[:, None, None, None], real, part)
-            for label, before, part in (
-                (new.texture, old.texture, drawn.foreground),
-                (new.background, old.background, drawn.background),
+            torch.where((was == label)[:, None, None, None], real, part)
+            for was, label, part in (
+                (before.texture, after.texture, drawn.foreground),
+                (before.background, after.background, drawn.background),
             )
         )
-        pixels[span] = to_bytes(compose(mask, foreground, background)).cpu()
-        if progress is not None:
-            progress(span.stop, n)
-    return ImageSet(pixels, factors, images.ids, masks.to(torch.uint8) * 255)
+        made.put(span, to_bytes(compose(mask, foreground, background)))
+
+    with evaluating(device):
+        in_batches(n, images_at_once(device, size), make, progress)
+    return ImageSet(made.close(), factors, images.ids, masks.to(torch.uint8) * 255)
 
 
 def abduct(
@@ -190,21 +204,25 @@ def _lenders(
     return Lenders(images, masks, texture, background)
 
 
-def find_objects_cached(images: ImageSet, cache: Path) -> Tensor:
+def find_objects_cached(
+    images: ImageSet, cache: Path, *, device: torch.device | str = "cpu"
+) -> Tensor:
     """Find the objects of a training set once: later calls open the file.
 
     Args:
         images: The set.
         cache: Folder for the masks; the file's name is a hash of all that went in.
+        device: As for `find_objects`.
 
     Returns:
         As from `find_objects`, (N, 1, H, W) bool.
     """
     parts: dict[str, object] = {"train": images.fingerprint()}
-    key = cache_key(parts, [Path(__file__).parent / "abduction.py"])
+    parts |= of_cache(device) | versions("scipy", "torch")
+    key = cache_key(parts, sources("cgn.abduction"))
 
     def make(path: Path) -> None:
-        masks = find_objects(images.pixels, images.factors.shape)
+        masks = find_objects(images.pixels, images.factors.shape, device=device)
         save_tensors(path, {"masks": masks}, parts)
 
     return open_or_make(
@@ -243,16 +261,17 @@ def abduct_cached(
     cgn, _ = CGN.load(weights)
     parts: dict[str, object] = {
         "weights_sha256": weights_sha256(cgn),
+        "config": asdict(cgn.config),
         "train": images.fingerprint(),
         "n": n,
         "seed": seed,
         "lent": lent,
     }
-    names = ("abduction.py", "interventions.py", "mechanisms.py", "model.py")
-    key = cache_key(parts, [Path(__file__).parent / name for name in names])
+    parts |= of_cache(device) | versions("scipy", "torch")
+    key = cache_key(parts, sources(__name__))
 
     def make(path: Path) -> None:
-        masks = find_objects_cached(images, cache)
+        masks = find_objects_cached(images, cache, device=device)
         made = abduct(cgn, images, masks, n, seed=seed, lent=lent, device=device, progress=progress)
         made.save(path, parts)
 

@@ -92,7 +92,8 @@ def say_left_out(folder: Path, others: Sequence[Path]) -> None:
     """Tell the user which files of a folder are not read."""
     if others:
         log.warning(
-            "%s: %d of the files and folders in it are no images and are not read, such as %r",
+            "%s: %d files or folders in it are not read, such as %r: they are no images, or in no "
+            "class folder",
             folder,
             len(others),
             others[0].relative_to(folder).as_posix(),

@@ -16,12 +16,17 @@ from torch import Tensor, nn
 
 from cgn.io.weights import read_checkpoint, restoring
 from cgn.io.writing import written
+from cgn.ranges import LOSS_WEIGHT, require
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
 class Weights:
     """How much each loss counts: a frozen dataclass whose fields are the names of the losses."""
+
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            require(f"the weight of {name}", weight, LOSS_WEIGHT)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Sum the terms by their weights; one of weight 0 may be missing.

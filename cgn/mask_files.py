@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cgn.decoding import formats, opened, reason, require_pixels, sides, to_pixels
 from cgn.files import AS_IT_IS, DECODERS, Preprocessing
+from cgn.io.contents import HEAD_BYTES
 from cgn.listing import list_images, some
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 ARRAY = ".npy"
 WHITE = (255, 65_535)  # of objects in masks that know no labels
 CHANNELS = (1, 3, 4)  # that an array may have
-HEAD_BYTES = 64
 
 
 def masks_from_files(
@@ -187,5 +187,5 @@ def paths_of_masks(images: Sequence[Path], folder: Path, masks: Path) -> list[Pa
             "with the ending .npy, .png or that of another kind of picture"
         )
     if unused := sorted(by_name.keys() - {*names}):
-        log.warning("%s: %d masks are of no image, such as %s", masks, len(unused), unused[0])
+        log.warning("%s: %d masks are of no image, such as %r", masks, len(unused), str(unused[0]))
     return [by_name[name] for name in names]

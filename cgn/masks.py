@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from cgn.cache import cache_key, open_or_make
 from cgn.images import ImageSet, load_tensors, save_tensors
+from cgn.io.identity import sources
 
 Progress = Callable[[int, int], None]
 
@@ -158,7 +159,7 @@ def masks_from_boxes_cached(
         masks = masks_from_boxes(images, boxes, progress=progress)
         save_tensors(path, {"masks": masks}, {"images": parts["images"]})
 
-    path = cache / f"masks-{cache_key(parts, [Path(__file__)])}.safetensors"
+    path = cache / f"masks-{cache_key(parts, sources(__name__))}.safetensors"
     return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)
 
 

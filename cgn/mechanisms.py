@@ -112,21 +112,26 @@ class UpBlock(nn.Module):
             maps: (B, before, H, W).
             modulation: What `modulate` makes of the condition, (B, 2 after).
         """
-        maps = self.convolution(Wrapped.apply(maps) if self.wraps else maps)
+        maps = self.convolution(wrapped(maps) if self.wraps else maps)
         gain, offset = modulation.chunk(2, dim=1)
         # Within an image, not over the batch: a sample must not depend on its neighbours. As if all
         # images' channels were one image's, each has a gain and an offset of its own.
         flat = maps.reshape(1, -1, *maps.shape[2:])
         n_groups = flat.shape[1] // CHANNELS_A_GROUP
         flat = F.group_norm(flat, n_groups, (1 + gain).flatten(), offset.flatten())
-        return F.leaky_relu(flat.view(maps.shape), 0.2)
+        return F.leaky_relu_(flat, 0.2).view(maps.shape)
+
+
+def wrapped(maps: Tensor) -> Tensor:
+    """Pad maps, (B, K, H, W), by one pixel on all sides with what lies on the other side."""
+    if not torch.is_grad_enabled():  # on a CPU twice as fast as joining maps
+        return F.pad(maps, (1, 1, 1, 1), mode="circular")
+    padded: Tensor = Wrapped.apply(maps)
+    return padded
 
 
 class Wrapped(torch.autograd.Function):
-    """Pad maps, (B, K, H, W), by one pixel on all sides with what lies on the other side.
-
-    What `F.pad` does with "circular", in a quarter of its kernels.
-    """
+    """What `nn.functional.pad` does with "circular", forth and back in a quarter of its kernels."""
 
     @staticmethod
     def forward(context: Any, maps: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ from cgn.images import Factors, load_tensors, save_tensors
 from cgn.io.schema import checked
 from cgn.io.weights import fill_described, read_state
 from cgn.mechanisms import ShapeMechanism, TextureMechanism
+from cgn.transfer import sent
+
+LARGEST_PX = 4_096  # side of an image; weights don't tell it, so a file might ask for any
 
 
 def compose(mask: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
@@ -85,8 +89,18 @@ class Noise(NamedTuple):
     exemplars: Tensor
 
     def to(self, device: torch.device | str) -> Noise:
-        """Move to a device."""
-        return Noise(*(each.to(device) for each in self))
+        """Move to a device; the host does not wait for a GPU to have it."""
+        return Noise(*(sent(each, device) for each in self))
+
+    def part(self, span: slice) -> Noise:
+        """Return that of some of the images."""
+        return Noise(self.units[:, span], self.origins[:, span], self.exemplars[span])
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Noise]) -> Noise:
+        """Put that of several batches into one."""
+        units, origins, exemplars = zip(*blocks, strict=True)
+        return cls(torch.cat(units, dim=1), torch.cat(origins, dim=1), torch.cat(exemplars))
 
 
 class Parts(NamedTuple):
@@ -121,6 +135,13 @@ class CGNConfig:
     canvas_px: int = 32  # size at which outlines are drawn
     n_exemplars: int = 256  # codes and poses of each class that shapes are drawn from
     released: bool = False  # the original authors' mechanisms, whose masks are not binary
+
+    def __post_init__(self) -> None:
+        for name in ("image_size_px", "tile_px", "canvas_px"):
+            if not 1 <= getattr(self, name) <= LARGEST_PX:
+                raise ValueError(
+                    f"{name} must lie between 1 and {LARGEST_PX}, got {getattr(self, name)}"
+                )
 
 
 class CGN(nn.Module):

@@ -19,6 +19,7 @@ from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.imagenet import ImageNetCGN, ImageNetConfig, empty, prepared
 from cgn.io.downloads import download
 from cgn.io.weights import read_state
+from cgn.paths import user_path
 from cgn.u2net import U2Net
 
 # Tried in order: `hub:OWNER/NAME/FILE` of the Hugging Face hub, or a URL. Of the larger two no copy
@@ -53,7 +54,7 @@ def fetch(source: str, folder: Path | None = None) -> Path:
         return _from_hub(source)
     if urlsplit(source).scheme in ("http", "https", "file"):
         return _from_url(source, folder)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give a path, hub:OWNER/NAME/FILE, or a URL")
     return path

@@ -9,17 +9,21 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cgn.abduction import find_objects
-from cgn.counterfactuals import BATCH_SIZE, sample
+from cgn.counterfactuals import sample
 from cgn.images import Factors, ImageSet, to_images
 from cgn.interventions import abduct, act
+from cgn.memory import images_at_once
 from cgn.model import CGN
+from cgn.precision import evaluating
+from cgn.transfer import sent
 from cgn.verification import Classify, confirmed
 
 NEIGHBOURS = 5  # the authors' choice for coverage
@@ -34,6 +38,7 @@ def quality(
     factors: tuple[str, ...] = Factors._fields,
     n: int = 2_000,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Measure counterfactuals with independent factor classifiers.
 
@@ -46,6 +51,7 @@ def quality(
         factors: Names of the factors that true images have: nobody is asked about others.
         n: Number of counterfactuals.
         seed: Fixes them.
+        device: Where the mechanisms run, and where the classifiers are.
 
     Returns:
         By name: `mask_area`, its mean as a share of the image; `mask_area_sd` over images;
@@ -55,33 +61,41 @@ def quality(
         best. With a check also `verified_share`, how many it confirms, and `verified_<name>`, the
         last two of those that it does, if there are any.
     """
-    images = sample(cgn, n, seed=seed)
+    images = sample(cgn, n, seed=seed, device=device)
     assert images.masks is not None  # `sample` keeps them
     area = to_images(images.masks).mean(dim=(1, 2, 3))
     scores = {"mask_area": area.mean().item(), "mask_area_sd": area.std().item()}
-    return _rounded(scores | _judged(images, classify, check, factors, cgn.config.n_classes))
+    judged = _judged(images, classify, check, factors, cgn.config.n_classes, device)
+    return _rounded(scores | judged)
 
 
 @torch.inference_mode()
-def accuracy(images: ImageSet, classify: Classify) -> dict[str, float]:
+def accuracy(
+    images: ImageSet, classify: Classify, *, device: torch.device | str = "cpu"
+) -> dict[str, float]:
     """Measure the factor classifiers themselves: no effectiveness can show more than they see.
 
     Args:
         images: True images with independent factors, on which they were not fitted.
         classify: As for `quality`.
+        device: Where the classifiers are.
 
     Returns:
         `<factor>_judge`: how often the factor's label is found, in [0, 1]; a factor that these
         images don't have is left out.
     """
-    found, true = _found(images, classify), images.factors
+    found, true = _found(images, classify, device), images.factors
     hits = {name: getattr(found, name) == getattr(true, name) for name in true.known}
     return _rounded({f"{name}_judge": hit.float().mean().item() for name, hit in hits.items()})
 
 
 @torch.inference_mode()
 def variety(
-    drawn: ImageSet, real: ImageSet, features: Callable[[Tensor], Tensor]
+    drawn: ImageSet,
+    real: ImageSet,
+    features: Callable[[Tensor], Tensor],
+    *,
+    device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Measure whether counterfactuals reach as far as true images, and lie as far apart.
 
@@ -91,6 +105,7 @@ def variety(
             crowds.
         features: From images (B, 3, H, W) in [0, 1] to features (B, K) of a network that was fitted
             to neither.
+        device: Where it is.
 
     Returns:
         `coverage`: share of the true images that have a drawn one nearer than their fifth true
@@ -108,7 +123,7 @@ def variety(
     if len(real) <= NEIGHBOURS:
         raise ValueError(f"coverage needs more than {NEIGHBOURS} true images, got {len(real)}")
     ours, theirs = (
-        torch.cat([features(to_images(batch)) for batch in each.pixels.split(BATCH_SIZE)])
+        torch.cat([features(batch) for batch, _ in _batches(each, device)])
         for each in (drawn, real)
     )
     # Each image is its own nearest neighbour.
@@ -120,15 +135,22 @@ def variety(
 
 def _spread(features: Tensor, labels: Tensor) -> float:
     """Mean distance of two images of a class, the mean over classes."""
-    means = [torch.pdist(features[labels == label]).mean() for label in labels.unique()]
+    of_class = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    means = [torch.pdist(features[sent(index, features.device)]).mean() for index in of_class]
     return torch.stack(means).mean().item()
 
 
-def _found(images: ImageSet, classify: Classify) -> Factors:
+def _batches(images: ImageSet, device: torch.device | str) -> Iterator[tuple[Tensor, Factors]]:
+    """Show a network on a device all images, as many at once as suit it."""
+    at_once = images_at_once(device, images.pixels.shape[-1])
+    with evaluating(device):
+        yield from images.batches(at_once, device=device)
+
+
+def _found(images: ImageSet, classify: Classify, device: torch.device | str) -> Factors:
     """Let the factor classifiers name the labels, each (N,) int64."""
-    batches = images.pixels.split(BATCH_SIZE)
-    logits = zip(*(classify(to_images(batch)) for batch in batches), strict=True)
-    return Factors(*(torch.cat(each).argmax(dim=1) for each in logits))
+    logits = zip(*(classify(batch) for batch, _ in _batches(images, device)), strict=True)
+    return Factors(*(torch.cat(each).argmax(dim=1).cpu() for each in logits))
 
 
 def _judged(
@@ -137,24 +159,29 @@ def _judged(
     check: Classify | None,
     factors: tuple[str, ...],
     n_classes: int,
+    device: torch.device | str,
 ) -> dict[str, float]:
     """Compute effectiveness and leakage of all counterfactuals, and of those that are confirmed."""
-    scores = _answers(images, classify, factors, n_classes)
+    scores = _answers(images, classify, factors, n_classes, device)
     if check is None:
         return scores
-    kept = confirmed(images, check, factors)
+    kept = confirmed(images, check, factors, device=device)
     scores["verified_share"] = kept.float().mean().item()
     if not kept.any():
         return scores
-    of_kept = _answers(images.select(kept), classify, factors, n_classes)
+    of_kept = _answers(images.select(kept), classify, factors, n_classes, device)
     return scores | {f"verified_{name}": score for name, score in of_kept.items()}
 
 
 def _answers(
-    images: ImageSet, classify: Classify, factors: tuple[str, ...], n_classes: int
+    images: ImageSet,
+    classify: Classify,
+    factors: tuple[str, ...],
+    n_classes: int,
+    device: torch.device | str,
 ) -> dict[str, float]:
     """Compute effectiveness and leakage of each factor."""
-    found, scores = _found(images, classify), {}
+    found, scores = _found(images, classify, device), {}
     for name in factors:
         answer = getattr(found, name)
         hits = {k: (answer == getattr(images.factors, k)).float().mean().item() for k in factors}
@@ -180,6 +207,7 @@ def abduction_quality(
     *,
     n: int = 2_000,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Measure counterfactuals of real images, also against the true ones.
 
@@ -194,6 +222,7 @@ def abduction_quality(
         check: As for `quality`; it must not have been fitted to these images.
         n: Number of counterfactuals with independent labels, at least as many as images.
         seed: Fixes labels and noise.
+        device: As for `quality`.
 
     Returns:
         By name, images on the scale [0, 1]: `mask_iou`, intersection over union of found and
@@ -215,7 +244,8 @@ def abduction_quality(
     of_class = [overlap[labels == label].mean() for label in labels.unique()]
     tied = Factors.tied(labels)
     images = replace(images, factors=tied)
-    same = act(cgn, images, masks, tied, generator=generator)
+    do = partial(act, cgn, generator=generator, device=device)
+    same = do(images, masks, tied)
     scores = {
         "mask_iou": overlap.mean().item(),
         "mask_iou_worst_class": torch.stack(of_class).min().item(),
@@ -224,14 +254,15 @@ def abduction_quality(
     for action, truth in exact.items():
         factor = action.removeprefix("do_")
         target = getattr(truth.factors, factor)
-        made = act(cgn, images, masks, tied._replace(**{factor: target}), generator=generator)
-        again = find_objects(made.pixels, labels)
-        back = act(cgn, made, again, tied, generator=generator)
+        made = do(images, masks, tied._replace(**{factor: target}))
+        again = find_objects(made.pixels, labels, device=device)
+        back = do(made, again, tied)
         scores[f"{action}_error"] = _difference(made, truth)
         scores[f"{action}_untouched"] = _difference(images, truth)
         scores[f"{action}_reversibility"] = _difference(back, images)
-    free = abduct(cgn, images, masks, max(n, len(images)), seed=seed)
-    return _rounded(scores | _judged(free, classify, check, factors, cgn.config.n_classes))
+    free = abduct(cgn, images, masks, max(n, len(images)), seed=seed, device=device)
+    judged = _judged(free, classify, check, factors, cgn.config.n_classes, device)
+    return _rounded(scores | judged)
 
 
 def _overlap(found: Tensor, true: Tensor) -> Tensor:

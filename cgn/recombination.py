@@ -34,6 +34,7 @@ from cgn.images import (
     to_bytes,
     to_images,
 )
+from cgn.io.identity import sources, versions
 from cgn.masks import AT_ONCE, WORKERS, Progress, opencv
 from cgn.model import compose
 
@@ -227,8 +228,7 @@ def _key(images: ImageSet, masks: Tensor, settings: dict[str, object]) -> str:
         "masks_sha256": hashlib.sha256(masks.contiguous().numpy().data).hexdigest(),
         "opencv": opencv().__version__,
     }
-    names = ("masks.py", "model.py", "recombination.py")
-    return cache_key(parts, [Path(__file__).parent / name for name in names])
+    return cache_key(parts | versions("torch"), sources(__name__))
 
 
 def recombine(
@@ -349,6 +349,7 @@ def recombine_cached(
         "n_classes": n_classes,
         "seed": seed,
         "own_texture": own_texture,
+        "device": torch.device(device).type,
     }
 
     def make(path: Path) -> None:

@@ -12,8 +12,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +22,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgn.cache import cache_key
 from cgn.counterfactuals import choose_classes
-from cgn.decoding import decode
+from cgn.decoding import decode, sides
 from cgn.distributed import Team
-from cgn.files import DECODERS, ImageFiles, stacked
-from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
+from cgn.graphs import Captured
+from cgn.imagenet import ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.images import Factors, ImageSet, to_bytes
 from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
 from cgn.io.writing import require_room, write_text, written
 from cgn.model import weights_sha256
+from cgn.ranges import require_in_range
+from cgn.transfer import sent
 
 MANIFEST = "set.json"
 IMAGE = "image"
@@ -53,10 +59,7 @@ class SetConfig:
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
-        if min(self.n, self.shard_size) < 1:
-            raise ValueError(f"n and shard_size must be positive, got {self.n}, {self.shard_size}")
-        if not 0 < self.truncation <= 1:
-            raise ValueError(f"truncation must lie in (0, 1], got {self.truncation:g}")
+        require_in_range(self)
         if self.image_format not in ("jpeg", "png"):
             raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
 
@@ -68,6 +71,21 @@ class SetConfig:
     def shard_name(self, shard: int) -> str:
         """Name of one file."""
         return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(SetConfig):
+    """What the folder of a set says of it.
+
+    Attributes:
+        weights_sha256: Hash of the weights that drew it.
+        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+        dtype: What the maps were computed in; empty in sets of before it.
+    """
+
+    weights_sha256: str
+    drawn_by: str = ""
+    dtype: str = ""
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -110,7 +128,8 @@ def generate(
         ValueError: If the folder holds another set, or the disk has no room for this one.
         WriteError: If nothing can be written there.
     """
-    drawn_with = {"weights_sha256": weights_sha256(cgn), "dtype": str(dtype)}
+    drawn_by = cache_key(asdict(cgn.config), [])
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
     if team.leads:
         _claim(folder, asdict(config) | drawn_with)
         lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
@@ -119,12 +138,23 @@ def generate(
         require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
     team.wait()
     fast = cgn.for_sampling(dtype).to(device)
+
+    def draw(noise: Tensor, *labels: Tensor) -> Tensor:
+        return fast.draw(noise, Factors(*labels), config.truncation).image()
+
+    captured = Captured(draw)
+
+    def pixels(*given: Tensor) -> Tensor:
+        # A smaller last batch of a shard does not fit the graph, and must not become one.
+        call = captured if len(given[0]) == batch_size else draw
+        return to_bytes(call(*(sent(each, torch.device(device)) for each in given))).cpu()
+
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
         path = folder / config.shard_name(shard)
         with locked(path):  # against processes of another team
             if not path.is_file():
-                _write(_rows(fast, config, shard, torch.device(device), batch_size), path)
+                _write(_rows(pixels, cgn.config, config, shard, batch_size), path)
         if progress is not None:
             progress(done, len(own))
     team.wait()
@@ -136,8 +166,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     with locked(manifest):
         if not manifest.is_file():
             write_text(manifest, json.dumps(about, indent=2) + "\n")
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        if odd := [name for name in about if about[name] != there.get(name)]:
+        there = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := [name for name in about if about[name] != there[name]]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
@@ -146,22 +176,24 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
 
 @torch.inference_mode()
 def _rows(
-    cgn: ImageNetCGN, config: SetConfig, shard: int, device: torch.device, batch_size: int
+    draw: Callable[..., Tensor], sizes: ImageNetConfig, config: SetConfig, shard: int, at_once: int
 ) -> dict[str, list[Any]]:
-    """Draw one shard, as columns."""
+    """Draw one shard, as columns; while a batch is drawn the one before it is encoded."""
     first = shard * config.shard_size
     n = min(config.shard_size, config.n - first)
     seed = shard_seed(config.seed, shard)
     generator = torch.Generator().manual_seed(seed)
-    factors = choose_classes(config.classes, n, cgn.config.n_classes, generator)
-    noise = truncated_noise(n, cgn.config.noise_size, generator, config.truncation)
+    factors = choose_classes(config.classes, n, sizes.n_classes, generator)
+    noise = truncated_noise(n, sizes.noise_size, generator, config.truncation)
     encoded: list[bytes] = []
     with ThreadPoolExecutor(DECODERS) as pool:
-        for index in torch.arange(n).split(batch_size):
-            labels = factors.map(lambda each, i=index: each[i].to(device))  # type: ignore[misc]
-            parts = cgn.draw(noise[index].to(device), labels, config.truncation)
-            pixels = to_bytes(parts.image()).movedim(1, -1).cpu().numpy()
-            encoded += pool.map(lambda image: _encode(image, config), pixels)
+        encoding: list[Future[bytes]] = []
+        for index in torch.arange(n).split(at_once):
+            pixels = draw(noise[index], *(labels[index] for labels in factors))
+            encoded += [each.result() for each in encoding]
+            images = pixels.movedim(1, -1).numpy()
+            encoding = [pool.submit(_encode, image, config) for image in images]
+        encoded += [each.result() for each in encoding]
     return {
         IMAGE: [{"bytes": each, "path": None} for each in encoded],
         **{name: labels.tolist() for name, labels in factors._asdict().items()},
@@ -199,6 +231,7 @@ class ImageShards(ImageSet):
         rows: Which rows of the table, in the order of the images, (N,) int64.
     """
 
+    in_memory = False
     rows: Tensor
 
     def __init__(self, table: Any, factors: Factors, ids: Tensor, rows: Tensor) -> None:
@@ -220,8 +253,12 @@ class ImageShards(ImageSet):
         rows = self.rows[index].tolist()
         files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
         names = [f"image {row} of the set of counterfactuals" for row in rows]
-        with ThreadPoolExecutor(DECODERS) as pool:
-            return stacked(list(pool.map(decode, files, names)))
+        images = list(decoders().map(decode, files, names))
+        for name, image in zip(names, images, strict=True):
+            if image.shape != images[0].shape:
+                sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
+                raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
+        return stacked(images)
 
     def select(self, index: Tensor | slice) -> ImageShards:
         """Return the set of the chosen images."""
@@ -239,6 +276,10 @@ class ImageShards(ImageSet):
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """Name the files, and what decodes them."""
+        return f"{self.sha256()} {DECODED_BY}"
+
 
 def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     """Open a set that `generate` wrote.
@@ -255,18 +296,24 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
-    about = json.loads(manifest.read_text(encoding="utf-8"))
-    config = SetConfig(**{each.name: about[each.name] for each in fields(SetConfig)})
+    config = checked(Manifest, read_json(manifest), manifest)
     paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise ValueError(
             f"{folder} lacks {len(missing)} of {len(paths)} shards, {missing[0]} first; repeat the "
             "command that made it, and it goes on"
         )
-    table = datasets.Dataset.from_parquet(
-        [str(path) for path in paths], cache_dir=None if cache is None else str(cache)
-    ).cast_column(IMAGE, datasets.Image(decode=False))
-    numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    try:
+        table = datasets.Dataset.from_parquet(
+            [escape(str(path)) for path in paths], cache_dir=None if cache is None else str(cache)
+        ).cast_column(IMAGE, datasets.Image(decode=False))
+        numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    except Exception as error:  # datasets and pyarrow raise errors of many kinds
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the shards of {folder} cannot be read: {said}; delete those that are damaged and "
+            "repeat the command that made them"
+        ) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))
     return ImageShards(table, factors, numbers["id"], torch.arange(len(table)))
 
@@ -287,11 +334,11 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
     path = folder / "labels.csv"
     if not path.is_file():
         raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))[1:]
     try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
         labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError, csv.Error):
         raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
     names = [row[1] for row in rows]
     paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
@@ -299,6 +346,5 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
         raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
     if not paths:
         raise ValueError(f"{path} names no images")
-    with Image.open(paths[0]) as image:
-        size_px = image.width
+    size_px = sides(paths[0])[1]
     return ImageFiles(paths, Factors(*labels.unbind(1)), torch.arange(len(paths)), size_px=size_px)

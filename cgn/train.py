@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cgn import losses
 from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, packed
-from cgn.graphs import Captured, sent
+from cgn.graphs import Captured
 from cgn.images import ByClass, ImageSet, to_images
 from cgn.io.locks import locked_if
 from cgn.loop import (
@@ -37,6 +37,8 @@ from cgn.loop import (
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, CGNConfig
 from cgn.poses import measure, normalise
+from cgn.ranges import require_in_range
+from cgn.transfer import sent
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -76,8 +78,7 @@ class TrainConfig:
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.width, self.checkpoint_steps) < 1:
-            raise ValueError("steps, batch_size, width and checkpoint_steps must be positive")
+        require_in_range(self)
         if self.batch_size % 2:
             raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
 

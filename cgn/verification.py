@@ -18,10 +18,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cgn.counterfactuals import BATCH_SIZE, sample
+from cgn.counterfactuals import sample
 from cgn.images import Factors, ImageSet, concatenate
 from cgn.interventions import abduct
+from cgn.memory import images_at_once
 from cgn.model import CGN
+from cgn.precision import evaluating
 
 Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 CONFIDENCE = 0.99  # that the check must have in every label
@@ -88,6 +90,7 @@ def confirmed(
     factors: tuple[str, ...] = Factors._fields,
     *,
     confidence: float = CONFIDENCE,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Tell which counterfactuals a check gives all labels that they were made with.
 
@@ -97,16 +100,18 @@ def confirmed(
             (B, C), of classifiers that were fitted to `lessons`.
         factors: Names of the factors that it must confirm.
         confidence: The least probability that it must give to each label.
+        device: Where the check is.
 
     Returns:
-        (N,) bool.
+        (N,) bool, on the CPU.
     """
-    found = []
-    for index in torch.arange(len(images)).split(BATCH_SIZE):
-        logits = dict(zip(Factors._fields, check(images.images(index)), strict=True))
-        sure = [
-            logits[name].softmax(dim=1).gather(1, getattr(images.factors, name)[index, None])
-            for name in factors
-        ]
-        found.append((torch.cat(sure, dim=1) >= confidence).all(dim=1))
-    return torch.cat(found)
+    found, at_once = [], images_at_once(device, images.pixels.shape[-1])
+    with evaluating(device):
+        for batch, labels in images.batches(at_once, device=device):
+            logits = dict(zip(Factors._fields, check(batch), strict=True))
+            sure = [
+                logits[name].softmax(dim=1).gather(1, getattr(labels, name)[:, None])
+                for name in factors
+            ]
+            found.append((torch.cat(sure, dim=1) >= confidence).all(dim=1))
+    return torch.cat(found).cpu()

@@ -6,7 +6,7 @@ The small CNN of the drawn images is in `classifiers.networks`, networks that ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,12 +39,11 @@ class Backbone:
         """Build a network from images (B, 3, H, W) in [0, 1] to logits (B, C).
 
         Raises:
-            ValueError: If there is no such backbone, or its weights cannot be had.
+            ValueError: If there is no such backbone, its weights cannot be had, or it takes no
+                images of this size.
         """
         features = self._features()
-        with torch.inference_mode():
-            seen = features.eval()(torch.zeros(1, 3, image_size_px, image_size_px))
-        n_features = seen.shape[1]
+        n_features = self._n_features(features, image_size_px)
         if not self.heads:
             return nn.Sequential(features, nn.Linear(n_features, n_classes)).train()
         return InvariantEnsemble(
@@ -54,6 +53,32 @@ class Backbone:
             n_features=n_features,
             head_weights=self.head_weights,
         ).train()
+
+    def require_size(self, image_size_px: int) -> None:
+        """Find out now, not after the images were read, that a backbone does not take their size.
+
+        No weights are fetched for it.
+
+        Raises:
+            ValueError: If it does not, or there is no such backbone.
+        """
+        untrained = self.spec.partition(".")[0] if self.spec.startswith("timm:") else self.spec
+        self._n_features(replace(self, spec=untrained)._features(), image_size_px)
+
+    def _n_features(self, features: Normalised, image_size_px: int) -> int:
+        """Try a backbone on one image; how many features it has."""
+        try:
+            with torch.inference_mode():
+                seen = features.eval()(torch.zeros(1, 3, image_size_px, image_size_px))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self.spec} takes no images of {image_size_px} pixels ({reason}); choose "
+                "another --size, or another --backbone"
+            ) from None
+        if seen.ndim != 2:
+            raise ValueError(f"{self.spec} gives no features of whole images; take another one")
+        return int(seen.shape[1])
 
     def _features(self) -> Normalised:
         """Build the backbone without its classifier, behind its normalisation."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cgn.images import load_tensors, save_tensors
+from cgn.io.schema import checked
+from cgn.io.weights import misfit
+from cgn.ranges import require_in_range
 from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop, flip_and_shift
 from classifiers.backbones import Backbone
 from classifiers.networks import HEAD_WEIGHTS, InvariantEnsemble
@@ -29,6 +32,7 @@ SCHEDULES: dict[str, Schedule] = {
     "adamw-cosine": adamw_cosine,
     "adamw-one-cycle": adamw_one_cycle,
 }
+LARGEST_PX = 4_096  # side of the images of any backbone
 NEVER = -1e4  # a logit that leaves no probability
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": as_they_are,
@@ -60,11 +64,7 @@ class EnsembleConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-        if self.batch_size < 1 or self.ratio <= 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                "batch_size and ratio must be positive, and ema_decay lie in [0, 1), got "
-                f"{self.batch_size}, {self.ratio:g} and {self.ema_decay:g}"
-            )
+        require_in_range(self)
 
     def recipe(self, *, real_only: bool = False) -> Recipe:
         """Return what `classifiers.fit` takes; its sets are "biased" and "recombined".
@@ -103,6 +103,30 @@ class EnsembleConfig:
             network=Backbone(self.backbone),
             objective=ERM.objective,
         )
+
+
+@dataclass(frozen=True)
+class About:
+    """What a file says of its ensemble.
+
+    Attributes:
+        architecture: Name of the backbone, in timm.
+        classes: Names of the classes, in the order of their labels.
+        size_px: Height and width of the images that it was fitted to.
+        head_weights: How much its heads count; None for the baseline, which has one.
+    """
+
+    architecture: str
+    classes: list[str]
+    size_px: int
+    head_weights: tuple[float, float, float] | None = HEAD_WEIGHTS
+
+    def __post_init__(self) -> None:
+        if not self.classes or not 1 <= self.size_px <= LARGEST_PX:
+            raise ValueError(
+                f"it takes a class at least, and size_px between 1 and {LARGEST_PX}, got "
+                f"{len(self.classes)} classes and {self.size_px} pixels"
+            )
 
 
 def save_ensemble(
@@ -166,16 +190,14 @@ def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         ValueError: If the file holds none.
     """
     tensors, metadata = load_tensors(path)
-    about: Any = metadata.get("ensemble")
-    if about is None:
+    if "ensemble" not in metadata:
         raise ValueError(f"{path} holds no ensemble; `bench.py fit --help` makes one")
-    weights = about.get("head_weights", HEAD_WEIGHTS)
-    build = Backbone(f"timm:{about['architecture']}")
-    if weights is not None:
-        build = replace(build, heads=True, head_weights=tuple(weights))
-    network = build(len(about["classes"]), about["size_px"])
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: weights and architecture differ: {error}") from None
-    return network.eval(), about
+    about = checked(About, metadata["ensemble"], f"the header of {path}")
+    build = Backbone(f"timm:{about.architecture}")
+    if about.head_weights is not None:
+        build = replace(build, heads=True, head_weights=about.head_weights)
+    network = build(len(about.classes), about.size_px)
+    if problem := misfit(network, tensors):
+        raise ValueError(f"{path}: weights and architecture differ: {problem}")
+    network.load_state_dict(tensors)
+    return network.eval(), asdict(about)

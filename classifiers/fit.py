@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +13,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn.cache import cache_key, open_or_make
 from cgn.distributed import here
-from cgn.images import Factors, ImageSet, load_tensors, save_tensors, to_images
+from cgn.images import ImageSet, load_tensors, save_tensors
+from cgn.io.identity import LIBRARIES, sources, versions
 from cgn.io.locks import locked_if
 from cgn.io.weights import misfit, read_checkpoint, restoring
 from cgn.io.writing import require_room
 from cgn.loop import seeded, write_checkpoint
 from cgn.model import weights_sha256
-from cgn.precision import bfloat16_pays
-from classifiers.augmentation import N_NUMBERS
+from cgn.precision import bfloat16_pays, evaluating, training
+from classifiers.backbones import Backbone
+from classifiers.batches import batches_of
 from classifiers.objectives import Batches, Objective
+from classifiers.pretrained import pinned
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
 CHECKPOINT_STEPS = 200  # steps between checkpoints
-AHEAD = 2  # batches that are read before they are asked for
 
 Progress = Callable[[int, int], None]
-# For each set the images of a step, (B,) int64, and the numbers that change them, (B, N_NUMBERS).
-Drawn = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def fit(
@@ -66,7 +63,8 @@ def fit(
 
     Returns:
         The network on the CPU, in evaluation mode. One seed gives the same weights on one CPU,
-        interrupted or not; where it computes in bfloat16, some networks' last bits may differ.
+        interrupted or not; where it computes in bfloat16, some networks' last bits may differ. On
+        CUDA they differ from fit to fit, for gradients are added up in any order there.
 
     Raises:
         ValueError: If a set that the recipe names is missing, a batch cannot be shared evenly,
@@ -80,7 +78,7 @@ def fit(
         predictions = {name: _classes(first, images, device) for name, images in own.items()}
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     alone = locked_if(checkpoint if here().leads else None)
-    with alone, seeded(seed) as generator:
+    with alone, seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
         origin = ""
         if checkpoint is not None:
@@ -89,10 +87,9 @@ def fit(
             require_room(checkpoint.parent, _bytes_of_a_checkpoint(run.network))
             if checkpoint.is_file():
                 run.restore(checkpoint, origin)
-        draws = _draws(recipe, own, predictions, generator, torch.Generator().manual_seed(seed))
-        # The order goes on from steps that an interrupted fit has done.
-        left = islice(draws, run.step, steps)
-        for batches in _ahead(_batches(recipe, own, _share(drawn), run.device) for drawn in left):
+        for batches in batches_of(
+            recipe, own, predictions, range(run.step, steps), generator, seed, run.device
+        ):
             run.advance(batches)
             if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and here().leads:
                 run.save(checkpoint, origin)
@@ -117,7 +114,8 @@ def _classes(network: nn.Module, images: ImageSet, device: torch.device | str) -
     """Let a fitted network classify a set, (N,) int64 on the CPU."""
     network = network.to(device)
     batches = images.batches(PREDICTED_AT_ONCE, device=device)
-    return torch.cat([network(batch).argmax(dim=1).cpu() for batch, _ in batches])
+    with evaluating(device):
+        return torch.cat([network(batch).argmax(dim=1) for batch, _ in batches]).cpu()
 
 
 class Fitting:
@@ -241,96 +239,9 @@ def _bytes_of_a_checkpoint(network: nn.Module) -> int:
     return 2 * sum(weight.nbytes for weight in network.parameters())
 
 
-def _ahead(batches: Iterator[Batches]) -> Iterator[Batches]:
-    """Make each batch while the one before is learned from."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = deque(reader.submit(next, batches, None) for _ in range(AHEAD))
-        while (batch := waiting.popleft().result()) is not None:
-            waiting.append(reader.submit(next, batches, None))
-            yield batch
-
-
 def _size_px(sets: Mapping[str, ImageSet]) -> int:
     """Return the height and width of the images."""
     return next(iter(sets.values())).read(slice(1)).shape[-1]
-
-
-def _share(drawn: Drawn) -> Drawn:
-    """Return this process's share of what was drawn for all of them."""
-    if not distributed.is_initialized():
-        return drawn
-    rank, n_processes = here()
-    for name, (index, _) in drawn.items():
-        if len(index) % n_processes:
-            raise ValueError(
-                f"batches of {len(index)} {name} images cannot be shared evenly by {n_processes} "
-                "processes; choose a multiple"
-            )
-    mine = slice(rank, None, n_processes)
-    return {name: (index[mine], numbers[mine]) for name, (index, numbers) in drawn.items()}
-
-
-def _draws(
-    recipe: Recipe,
-    sets: Mapping[str, ImageSet],
-    predictions: Mapping[str, Tensor],
-    generator: torch.Generator,
-    changes: torch.Generator,
-) -> Iterator[Drawn]:
-    """Draw the images of one step after the other; which they are is the same in all processes."""
-    streams = {
-        name: endless(
-            recipe.sampling(images.factors, predictions.get(name)),
-            recipe.batch_size_of(name),
-            generator,
-        )
-        for name, images in sets.items()
-    }
-    while True:
-        drawn = {name: next(stream) for name, stream in streams.items()}
-        yield {
-            name: (index, torch.rand(len(index), N_NUMBERS, generator=changes))
-            for name, index in drawn.items()
-        }
-
-
-def _batches(
-    recipe: Recipe, sets: Mapping[str, ImageSet], drawn: Drawn, device: torch.device
-) -> dict[str, tuple[Tensor, Factors]]:
-    """Read and augment what was drawn."""
-    batches = {}
-    for name, (index, numbers) in drawn.items():
-        images, factors = taken(sets[name], index, device)
-        batches[name] = recipe.augment(images, numbers.to(device)), factors
-    return batches
-
-
-def taken(images: ImageSet, index: Tensor, device: torch.device | str) -> tuple[Tensor, Factors]:
-    """Take some images of a set, (B, 3, H, W) in [0, 1], and their labels to a device."""
-    factors = images.factors.map(lambda labels: labels[index].to(device))
-    batch = to_images(images.read(index).to(device))
-    return batch.contiguous(memory_format=torch.channels_last), factors
-
-
-def endless(of_round: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Go through a set again and again, each time in another order, in full batches.
-
-    Args:
-        of_round: Indices of the images in one round, (M,) int64, maybe repeated; if they are fewer
-            than a batch, images repeat within the batch.
-        batch_size: Images a batch.
-        generator: Decides the order.
-
-    Yields:
-        Indices, (B,) int64.
-    """
-    queue = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(queue) < batch_size:
-            order = torch.randperm(len(of_round), generator=generator)
-            queue = torch.cat([queue, of_round[order]])
-        index, queue = queue[:batch_size], queue[batch_size:]
-        yield index
 
 
 def fit_cached(
@@ -404,8 +315,8 @@ def _key(
     """Hash all that decides the weights."""
     shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, bfloat16_pays(device)
-    parts = [_described(recipe), shown, n_classes, seed, kind]
-    return cache_key(parts, Path(__file__).parent.glob("*.py"))
+    parts = [_described(recipe), shown, n_classes, seed, kind, versions(*LIBRARIES)]
+    return cache_key(parts, sources("classifiers.fit", "classifiers.ensemble"))
 
 
 def _described(recipe: Recipe | None) -> list[object]:
@@ -435,6 +346,8 @@ def _described(recipe: Recipe | None) -> list[object]:
 
 def _named(function: Callable[..., Any]) -> str:
     """Name a function or a class; describe what is no more than its settings."""
+    if isinstance(function, Backbone):
+        return f"{function!r} {pinned(function.spec)}"
     if not hasattr(function, "__qualname__"):
         return repr(function)
     return f"{function.__module__}.{function.__qualname__}"

@@ -14,6 +14,8 @@ from torch.nn.functional import cross_entropy
 from cgn.images import Factors
 from classifiers.networks import Heads, three_heads
 
+UNKNOWN = -1  # label of a factor that an image does not have
+
 Batches = Mapping[str, tuple[Tensor, Factors]]
 Objective = Callable[[nn.Module, Batches], Tensor]
 
@@ -77,6 +79,7 @@ def every_factor(network: nn.Module, batches: Batches) -> Tensor:
     for images, factors in batches.values():
         heads = three_heads(network).heads(images)
         for logits, labels in zip(heads, factors, strict=True):
-            if (known := labels >= 0).any():
-                terms.append(cross_entropy(logits[known], labels[known]))
+            n_known = (labels >= 0).sum().clamp(min=1)  # nobody asks a GPU how many, and waits
+            total = cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")
+            terms.append(total / n_known)
     return torch.stack(terms).sum() / len(batches)

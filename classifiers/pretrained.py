@@ -255,7 +255,7 @@ def _require_pinned(path: Path, digits: str) -> None:
 
 def _load_file(text: str) -> Pretrained:
     """Load `PATH#arch=ARCH`, and maybe `&sha256=HEX`, `&set=NAME` or how images are prepared."""
-    name, _, rest = (text, "", "") if Path(text).is_file() else text.rpartition("#")
+    name, rest = _path_and_options(text)
     path, options = Path(name).expanduser(), _options(rest, f"file:{text}")
     try:
         sha256 = _sha256(path)
@@ -270,6 +270,28 @@ def _load_file(text: str) -> Pretrained:
     said["sha256"] = sha256
     spec = f"file:{path.name}#{'&'.join(f'{name}={value}' for name, value in said.items())}"
     return _prepared(spec, filled.network, front, note=_note(path, filled, front))
+
+
+def pinned(spec: str) -> str:
+    """Name the network of a spec so that no other has the name: a file's content counts.
+
+    Raises:
+        ValueError: If a file cannot be read.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in ("file", "ensemble"):
+        return spec
+    path = Path(rest if kind == "ensemble" else _path_and_options(rest)[0]).expanduser()
+    try:
+        return f"{spec} {_sha256(path)}"
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _path_and_options(text: str) -> tuple[str, str]:
+    """Part a path, in which `#` may stand, from what is said behind it."""
+    path, _, options = (text, "", "") if Path(text).is_file() else text.rpartition("#")
+    return path or options, options if path else ""
 
 
 def _options(text: str, spec: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ here: see `classifiers.fit`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,39 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from cgn.images import load_tensors, save_tensors
+from cgn.io.schema import checked
 from cgn.model import weights_sha256
 from classifiers.recipes import RECIPES
 
 FOLDER = Path(str(resources.files("classifiers") / "weights"))
 PREFIX = "shipped:"
+LARGEST = 10_000  # number of classes, or of pixels on a side
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file must say of its classifier.
+
+    Attributes:
+        recipe: Name of its recipe.
+        n_classes: Number of classes.
+        image_size_px: Height and width of the images it was fitted to.
+        seed: The seed it was fitted with.
+        generator_seed: Seeds of the generators that drew its training images.
+    """
+
+    recipe: str
+    n_classes: int
+    image_size_px: int
+    seed: int = 0
+    generator_seed: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_classes <= LARGEST or not 1 <= self.image_size_px <= LARGEST:
+            raise ValueError(
+                f"n_classes and image_size_px lie between 1 and {LARGEST:,}, got {self.n_classes} "
+                f"and {self.image_size_px}"
+            )
 
 
 class Shipped(NamedTuple):
@@ -68,10 +97,10 @@ def load_classifier(path: Path) -> Shipped:
         ValueError: If the file is missing or damaged, or its weights do not fit its recipe.
     """
     tensors, about = load_tensors(path)
+    header = checked(Header, about, f"the header of {path}", open_=True)
     of_name = {recipe.name: recipe for recipe in RECIPES}
     try:
-        network = of_name[str(about["recipe"])].network
-        module = network(about["n_classes"], about["image_size_px"])
+        module = of_name[header.recipe].network(header.n_classes, header.image_size_px)
         module.load_state_dict(
             {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
         )

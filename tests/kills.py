@@ -62,14 +62,12 @@ N_OUTCOMES, N_ANIMALS = 150, 12
 class FirstRow(nn.Module):
     """Reads the class off the first row of pixels, not too fast."""
 
-    def __init__(self, told: Told = lambda: None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.told = told
 
     def forward(self, images: Tensor) -> Tensor:
         time.sleep(0.005)
-        self.told()
         bright = images[:, 0, 0, 0] * 255 / 100
         return -(bright[:, None] - torch.arange(3)).abs() * self.weight
 
@@ -81,9 +79,14 @@ def rows(folder: Path, told: Told, name: str = "first-row") -> None:
     os.environ["CGN_BENCH_CACHE"] = str(folder / "cache")
     place = Place(torch.device("cpu"), folder / "results", progress_bars())
     exam = read_exam(tiny_suite(), EMBEDDED, place.bars)
-    module = FirstRow(told)
+    module = FirstRow()
+
+    def answer(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+        told()
+        return {"": network(images)}
+
     fit = Fit(name, module, weights_sha256(module), 0, "")
-    examine(exam, fit, lambda network, images: {"": network(images)}, place)
+    examine(exam, fit, answer, place)
 
 
 def cache(folder: Path, told: Told) -> None:

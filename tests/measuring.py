@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +19,19 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.throughput import DEADLINE, QUICK, ROWS
 from cgn.memory import give_back
 
 # Full sizes and what is only worth measuring then; as an ordinary test each case runs once, small.
-FULL = "--benchmark-only" in sys.argv
+MEASURING = "--benchmark-only" in sys.argv
+FULL = MEASURING and QUICK not in os.environ
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+# Whoever compiles is told that products could be in TF32. They are not, so that numbers are what
+# they say they are: see `cgn.precision`.
+allows_tf32_warning = pytest.mark.filterwarnings(
+    "ignore:TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled"
+)
 
 
 def measure(
@@ -30,33 +40,83 @@ def measure(
     n_images: int,
     device: str,
     rounds: int = 3,
+    *,
+    warm_up: int = 1,
+    flops: float | None = None,
+    seconds: Callable[[], float] | None = None,
 ) -> None:
-    """Time `run`, waiting for the device to finish; before several calls one is not measured.
+    """Time `run`, waiting for the device to finish; before several calls some are not measured.
 
-    As an ordinary test there is one call: then it only has to work.
+    As an ordinary test there is one call: then it only has to work. On CUDA what counts is the time
+    between two events there.
+
+    Args:
+        benchmark: The fixture; its extra information gets what was measured.
+        run: What is timed.
+        n_images: How many images a call gets through.
+        device: "cpu" or "cuda".
+        rounds: Calls that count.
+        warm_up: Calls before, where there are several that count.
+        flops: Floating-point operations of a call; None counts those of one more.
+        seconds: How long the part of the call took that is asked for; None for all of it.
     """
     rounds = rounds if FULL else 1
+    milliseconds: list[float] = []
 
-    def synchronised() -> None:
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
+    def timed() -> None:
+        milliseconds.append(_milliseconds(run, device))
+        if seconds is not None:
+            milliseconds[-1] = 1e3 * seconds()
 
     forget_peak(device)
-    benchmark.pedantic(synchronised, rounds=rounds, warmup_rounds=rounds > 1)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        timed, rounds=rounds, warmup_rounds=warm_up if rounds > 1 else 0
+    )
+    counted = torch.tensor(milliseconds[-rounds:])
+    low, median, high = counted.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
     info = benchmark.extra_info
-    info |= {"device": device, "threads": torch.get_num_threads()}
+    info |= {"device": device, "threads": torch.get_num_threads(), "rounds": rounds}
+    info |= {"median_ms": median, "iqr_ms": high - low}
     info |= {"peak_bytes": peak(device), "library_bytes": LIBRARIES}
-    if benchmark.stats is None:  # as with --benchmark-disable
-        return
-    seconds = benchmark.stats.stats.mean
-    info["images_per_second"] = n_images / seconds
+    info["images_per_second"] = 1e3 * n_images / median
+    if device == "cuda":
+        info["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()
     if FULL:
-        with FlopCounterMode(display=False) as counted:
-            run()
-        info["share_of_matrix_product_peak"] = (
-            counted.get_total_flops() / seconds / matrix_product_peak(device)
-        )
+        flops = flops_of(run) if flops is None else flops
+        info["share_of_matrix_product_peak"] = 1e3 * flops / median / matrix_product_peak(device)
+
+
+def _milliseconds(run: Callable[[], object], device: str) -> float:
+    """Time one call."""
+    if device == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+    started = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - started)
+
+
+def flops_of(run: Callable[[], object]) -> float:
+    """Count the floating-point operations of a call; those of a graph are not seen."""
+    with FlopCounterMode(display=False) as counted:
+        run()
+    return float(counted.get_total_flops())
+
+
+def seconds_left() -> float:
+    """How long there is still time to measure."""
+    return float(os.environ.get(DEADLINE, "inf")) - time.time()
+
+
+def keep_row(**cells: Any) -> None:
+    """Write what was measured to where `bench.py throughput` reads it, whatever happens next."""
+    if ROWS in os.environ:
+        with Path(os.environ[ROWS]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(cells) + "\n")
 
 
 def of_rounds(calls: list[float], rounds: int) -> Tensor:
@@ -70,22 +130,16 @@ def of_rounds(calls: list[float], rounds: int) -> Tensor:
 @cache
 def matrix_product_peak(device: str) -> float:
     """Floating-point operations a second of a large matrix product in bfloat16, the best of 5."""
-    size = 8192 if device == "cuda" else 2048
+    size = (8192 if device == "cuda" else 2048) if FULL else 64
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+    return 2e3 * size**3 / min(_milliseconds(lambda: a @ b, device) for _ in range(6))
 
 
 def forget_peak(device: str) -> None:
     """Begin to measure the peak of memory anew."""
     gc.collect()
     if device == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return
     give_back(torch.device(device))

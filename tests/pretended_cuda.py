@@ -43,13 +43,16 @@ from pretended_tensors import (
     is_pretended,
     on_gpu,
     operate,
+    replaced,
     require_own_generator,
+    tensors_in,
     wait_for,
 )
 from torch import Tensor
+from torch.optim import optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 # What `torch.autocast` computes in the lower precision, in float32, and in the widest of its inputs
 LOWER = names(
@@ -64,6 +67,7 @@ FULL = names(
     "logsumexp softmax log_softmax cross_entropy cumsum cumprod prod sum interpolate"
 )
 WIDEST = names("addcdiv addcmul atan2 bilinear cross dot grid_sample cat stack tensordot")
+CAST = LOWER | FULL | WIDEST
 
 
 class Operations(TorchDispatchMode):
@@ -94,7 +98,7 @@ class Functions(TorchFunctionMode):
 
 def call(func: Any, args: Any, kwargs: Any) -> Any:
     """Call a function; if it is of pretended tensors, what it makes on its way is, too."""
-    before, inside = STATE.inside, any(is_pretended(e) for e in tree_leaves((args, kwargs)))
+    before, inside = STATE.inside, any(map(is_pretended, tensors_in(args, kwargs)))
     if inside:
         require_own_generator(kwargs.get("generator"))
     STATE.inside = inside
@@ -112,13 +116,20 @@ def run_backward(
     create_graph: bool = False,
     inputs: Any = (),
 ) -> None:
-    """Do what `Tensor.backward` does, under the mode: functions may have to be computed again."""
+    """Do what `Tensor.backward` does, under the mode: functions may have to be computed again.
+
+    What gradients make on their way, as zeros for what was not used, is on the GPU.
+    """
     gradients = torch.autograd._make_grads((tensor,), (gradient,), is_grads_batched=False)
     retain = create_graph if retain_graph is None else retain_graph
     how = {"allow_unreachable": True, "accumulate_grad": True}
     run = torch.autograd.graph._engine_run_backward
-    with mode:
-        run((tensor,), gradients, retain, create_graph, tuple(inputs or ()), **how)
+    before, STATE.inside = STATE.inside, True
+    try:
+        with mode:
+            run((tensor,), gradients, retain, create_graph, tuple(inputs or ()), **how)
+    finally:
+        STATE.inside = before
 
 
 def make(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -142,19 +153,19 @@ def make(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
 
 def cast(name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Cast what `torch.autocast` would cast."""
-    leaves = [each for each in tree_leaves((args, kwargs)) if is_pretended(each)]
-    floats = [each for each in leaves if each.is_floating_point()]
-    if not floats or name not in LOWER | FULL | WIDEST:
+    if name not in CAST:
         return args, kwargs
+    floats = [e for e in tensors_in(args, kwargs) if is_pretended(e) and e.is_floating_point()]
     wide = name in FULL or (name in WIDEST and any(e.dtype == torch.float32 for e in floats))
     dtype = torch.float32 if wide else torch.get_autocast_dtype("cuda")
 
-    def one(value: Any) -> Any:
-        if not is_pretended(value) or not value.is_floating_point():
-            return value
-        return value if value.dtype == torch.float64 else call(Tensor.to, (value, dtype), {})
+    def one(tensor: Tensor) -> Any:
+        eligible = is_pretended(tensor) and tensor.is_floating_point()
+        if not eligible or tensor.dtype in (dtype, torch.float64):
+            return tensor
+        return call(Tensor.to, (tensor, dtype), {})
 
-    return tree_map(one, args), tree_map(one, kwargs)
+    return replaced(args, one), replaced(kwargs, one)
 
 
 class ToGPU(torch.autograd.Function):
@@ -281,12 +292,20 @@ def load(file: Any, map_location: Any = None, **given: Any) -> Any:
 
 
 LOAD, SUBMIT, RUN = torch.load, ThreadPoolExecutor.submit, threading.Thread.run
-TAG = torch.serialization.location_tag
+TAG, GROUP = torch.serialization.location_tag, torch._C._group_tensors_by_device_and_dtype
 
 
 def location_tag(storage: Any) -> Any:
     """Say where memory that is being stored was."""
     return "cuda:0" if storage.data_ptr() in STORED else TAG(storage)
+
+
+def group(tensors: Any, with_indices: bool) -> dict[Any, Any]:
+    """Group lists of tensors by device and type, as optimisers do before multi-tensor launches."""
+    return {
+        (CUDA if is_pretended(lists[0][0]) else device, dtype): (lists, indices)
+        for (device, dtype), (lists, indices) in GROUP(tensors, with_indices).items()
+    }
 
 
 def submit(pool: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -334,7 +353,10 @@ def pretended_cuda() -> Iterator[Ledger]:
         What is counted, from nothing.
     """
     LEDGER.reset()
-    foreach: list[Any] = torch.utils._foreach_utils._foreach_supported_types
+    foreach: tuple[list[Any], ...] = (
+        torch.utils._foreach_utils._foreach_supported_types,
+        optimizer._foreach_supported_types,
+    )
     convert = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as stack:
         for name, value in OF_CUDA.items():
@@ -342,6 +364,7 @@ def pretended_cuda() -> Iterator[Ledger]:
         stack.enter_context(patch.object(torch.accelerator, "current_stream", Stream))
         found = patch.object(torch.accelerator, "current_accelerator", lambda **given: CUDA)
         stack.enter_context(found)
+        stack.enter_context(patch.object(torch._C, "_group_tensors_by_device_and_dtype", group))
         stack.enter_context(patch.object(torch, "load", load))
         stack.enter_context(patch.object(torch, "Generator", Generator))
         stack.enter_context(patch.object(torch.serialization, "location_tag", location_tag))
@@ -350,8 +373,9 @@ def pretended_cuda() -> Iterator[Ledger]:
         # A module's parameters become others when it is moved, as they are of another class.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, convert)
-        foreach.append(Pretended)
-        stack.callback(foreach.remove, Pretended)
+        for types in foreach:
+            types.append(Pretended)
+            stack.callback(types.remove, Pretended)
         stack.callback(PINNED.clear)
         stack.callback(STORED.clear)
         with on_this_thread():

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,15 +86,24 @@ class Ledger:
         )
 
 
+@cache
+def origin(file: str) -> str:
+    """Tell whose code a file holds: the product's, a test's, or neither."""
+    if file.startswith(PRODUCT):
+        return "product"
+    return "test" if file.startswith(str(ROOT)) and not file.startswith(OWN) else ""
+
+
 def line() -> str:
     """Name the line of the product that is being run, or else that of the test."""
-    frame, of_test = sys._getframe(1), "?"
+    frame, of_test = sys._getframe(1), ""
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(PRODUCT):
-            return f"{name[len(str(ROOT)) + 1 :]}:{frame.f_lineno}"
-        if of_test == "?" and name.startswith(str(ROOT)) and not name.startswith(OWN):
-            of_test = f"{name[len(str(ROOT)) + 1 :]}:{frame.f_lineno}"
+        file = frame.f_code.co_filename
+        if whose := origin(file):
+            here = f"{file[len(str(ROOT)) + 1 :]}:{frame.f_lineno}"
+            if whose == "product":
+                return here
+            of_test = of_test or here
         frame = frame.f_back  # type: ignore[assignment]
     return of_test
 

@@ -6,14 +6,13 @@ How the device is put in place is not here: see `pretended_cuda`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
 from pretended_ledger import VIEWS, WAITS, Ledger, line, n_launches, names
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 # They change where a tensor's memory is or what shape it has; both accounts of it would differ.
@@ -90,15 +89,14 @@ class Recording:
 
     def look_at(self, inputs: Any) -> None:
         """Remember memory before an operation may change it."""
-        for each in tree_leaves(inputs):
-            if isinstance(each, Tensor) and address(each) not in self.own | self.before.keys():
+        for each in tensors_in(inputs):
+            if address(each) not in self.own and address(each) not in self.before:
                 storage = each.untyped_storage()
                 self.before[address(each)] = storage, storage.clone()
 
     def add(self, function: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> None:
         """Keep an operation."""
-        results = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
-        self.own |= {address(each) for each in results} - self.before.keys()
+        self.own |= {address(each) for each in tensors_in(result)} - self.before.keys()
         self.steps.append((function, args, kwargs, result))
 
     def finish(self) -> None:
@@ -106,8 +104,8 @@ class Recording:
         for storage, old in self.before.values():
             storage.copy_(old)
         for *_, result in self.steps:
-            for each in tree_leaves(result):
-                if isinstance(each, Tensor) and address(each) in self.own:
+            for each in tensors_in(result):
+                if address(each) in self.own:
                     each.detach().fill_(float("nan") if each.is_floating_point() else 0)
 
     @torch.no_grad()
@@ -115,8 +113,8 @@ class Recording:
         """Do it all again, in the same memory."""
         for function, args, kwargs, result in self.steps:
             anew = function(*args, **kwargs)
-            for old, new in zip(tree_leaves(result), tree_leaves(anew), strict=True):
-                if isinstance(old, Tensor) and address(old) != address(new):
+            for old, new in zip(tensors_in(result), tensors_in(anew), strict=True):
+                if address(old) != address(new):
                     old.detach().copy_(new)
 
 
@@ -153,9 +151,31 @@ def on_gpu(device: object) -> bool:
     return isinstance(device, str | torch.device) and torch.device(device).type == "cuda"
 
 
-def held(tree: Any) -> Any:
+def tensors_in(*values: Any) -> Iterator[Tensor]:
+    """Find the tensors among arguments or results, and in lists, tuples and dicts of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(*value)
+        elif type(value) is dict:
+            yield from tensors_in(*value.values())
+
+
+def replaced(value: Any, replace: Callable[[Tensor], Any]) -> Any:
+    """Replace the tensors among arguments or results."""
+    if isinstance(value, Tensor):
+        return replace(value)
+    if type(value) in (list, tuple):
+        return type(value)(replaced(each, replace) for each in value)
+    if type(value) is dict:
+        return {name: replaced(each, replace) for name, each in value.items()}
+    return value
+
+
+def held(arguments: Any) -> Any:
     """Replace pretended tensors by what the CPU knows of them."""
-    return tree_map(lambda each: each.held if is_pretended(each) else each, tree)
+    return replaced(arguments, lambda each: each.held if isinstance(each, Pretended) else each)
 
 
 def wait_for(what: str) -> None:
@@ -241,7 +261,7 @@ def operate(func: Any, args: Any, kwargs: Any) -> Any:
     name = func._schema.name.split("::")[1]
     if name == "_has_compatible_shallow_copy_type":
         return False
-    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    tensors = list(tensors_in(args, kwargs))
     ours = [each for each in tensors if isinstance(each, Pretended)]
     if ours:
         if name in REFUSED:
@@ -279,9 +299,9 @@ def _pretended(result: Any, ours: Sequence[Pretended]) -> Any:
     """Put the tensors of a result on the device; those that were given stay the same objects."""
     given = {id(each.held): each for each in ours}
 
-    def pretend(value: Any) -> Any:
-        if not isinstance(value, Tensor) or is_pretended(value):
-            return value
-        return given[id(value)] if id(value) in given else Pretended(value)
+    def pretend(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, Pretended):
+            return tensor
+        return given[id(tensor)] if id(tensor) in given else Pretended(tensor)
 
-    return tree_map(pretend, result)
+    return replaced(result, pretend)

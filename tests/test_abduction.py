@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -72,6 +74,13 @@ def test_digits_are_found_in_biased_images(name: str) -> None:
     assert train.masks is not None
     found = find_objects(train.pixels, train.factors.shape)
     assert overlap(found, train.masks > 127) > 0.9
+
+
+def test_objects_of_embedded_digits_are_those_that_rows_were_made_with() -> None:
+    images = SUITES["colored-mnist"].world.train(EMBEDDED).select(slice(None, None, 8))
+    found = find_objects(images.pixels, images.factors.shape)
+    digest = hashlib.sha256(found.numpy().data).hexdigest()
+    assert digest == "a411acd29f57a7ad98c3616f44fadcb8899bb796001785fc2849cd443639d2b1"
 
 
 def test_finding_objects_is_deterministic() -> None:

@@ -259,6 +259,14 @@ def test_masks_that_do_not_fit_are_refused(spoil: str, message: str, archive: Pa
         challenge_variants(DataSource(folder=archive))
 
 
+def test_how_many_masks_are_empty_is_said(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+    challenge_variants(DataSource(folder=archive))
+    assert not caplog.records
+    np.save(next((archive / "fg_mask" / "val" / "00_dog").iterdir()), np.zeros((224, 224)))
+    challenge_variants(DataSource(folder=archive))
+    assert "1 of 9 masks are empty" in caplog.text
+
+
 def test_another_mask_makes_the_challenge_another_one(archive: Path) -> None:
     before = challenge_variants(DataSource(folder=archive))["foregrounds"].sha256()
     np.save(next((archive / "fg_mask" / "val" / "00_dog").iterdir()), np.ones((224, 224)))

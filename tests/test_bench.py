@@ -382,9 +382,9 @@ def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) ->
         ("--suite tiny,xyz --model erm", "unknown suite 'xyz'; See `bench.py list`"),
         (
             "--suite tiny --model erm --seeds abc",
-            "expected a whole number from 1 on, got 'abc'",
+            "argument --seeds: invalid int value: 'abc'",
         ),
-        ("--suite tiny --model erm --seeds 0", "expected a whole number from 1 on, got '0'"),
+        ("--suite tiny --model erm --seeds 0", "argument --seeds: must be positive, got 0"),
         ("--suite tiny --model erm --seeds -1", "--seeds"),
         ("--suite tiny --model erm --data nowhere", "there is no folder nowhere"),
         ("--suite tiny --model erm --data .", "has no images.txt; point --data"),
@@ -418,7 +418,7 @@ def test_results_that_cannot_be_written_are_found_before_any_work(
 ) -> None:
     (tmp_path / "file").touch()
     assert command(tmp_path / "file" / "results", "--suite tiny --model erm") == 2
-    assert "name another place with --results" in capsys.readouterr().err
+    assert "argument --results: expected a folder" in capsys.readouterr().err
     assert fits == []
 
 

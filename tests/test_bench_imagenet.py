@@ -33,6 +33,7 @@ def test_training_leaves_weights_with_their_origin_losses_and_sheets(
 ) -> None:
     out = tmp_path / "cgn.safetensors"
     command = [*TRAIN, "--steps", "2", "--without", "texture", "--preset", "code"]
+    command += ["--checkpoint-minutes", "0"]
     assert bench.main([*command, "--weight-mask-area", "7", "--out", str(out)]) == 0
     assert f"wrote {out}" in capsys.readouterr().out
     cgn, about = ImageNetCGN.load(out)
@@ -52,7 +53,8 @@ def test_training_leaves_weights_with_their_origin_losses_and_sheets(
 def test_a_dry_run_says_what_is_needed_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench.main([*TRAIN, "--steps", "9", "--dry-run", "--out", str(tmp_path / "c.st")]) == 0
+    out = tmp_path / "c.safetensors"
+    assert bench.main([*TRAIN, "--steps", "9", "--dry-run", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     lines = ("parameters", "memory", "steps        9 of 2 images", "a pass", "time left")
     assert all(line in shown for line in lines)
@@ -64,7 +66,7 @@ def test_a_dry_run_says_what_is_needed_and_writes_nothing(
     [
         (["--suite", "in9"], "name U²-Net's u2net.pth with --u2net"),
         (["--suite", "cue-conflict", "--u2net", "random:8"], "--scale imagenet is for --suite in9"),
-        (["--suite", "in9", "--u2net", "u2net.pth", "--tile-px", "8"], "--tile-px: not a setting"),
+        (["--suite", "in9", "--u2net", "random:8", "--tile-px", "8"], "--tile-px: not a setting"),
         (
             ["--suite", "in9", "--u2net", "nothing.pth", "--biggan", "random:16:4"],
             "no file nothing",

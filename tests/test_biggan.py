@@ -11,16 +11,15 @@ from pytorch_pretrained_biggan import BigGANConfig as PublishedConfig
 from torch import Tensor
 from torch.nn.functional import conv2d, one_hot
 
-from cgn import biggan
+from cgn import biggan, spectral
 from cgn.biggan import (
     MULTIPLIERS,
     BigGAN,
     BigGANConfig,
-    hold_norms,
+    held_norms,
     interpolated,
-    release_norms,
-    spectral_layers,
 )
+from cgn.spectral import iterate, spectral_layers
 
 # Of the published config files: does the block grow, channels before and after it.
 LAYERS_256 = [
@@ -159,14 +158,15 @@ def gradients(network: BigGAN) -> list[Tensor]:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_norms_that_are_held_give_the_same_gradients(memory_format: torch.memory_format) -> None:
     network = tiny_biggan().to(memory_format=memory_format)
-    hold_norms(network)
+    norms = held_norms([network], torch.float32)
+    norms.hold()
     network(*inputs(TINY)).square().mean().backward()
-    release_norms(network)
+    norms.release()
     held = [w.grad.clone() for w in network.parameters() if w.grad is not None]
     plain = gradients(network)
     assert len(held) == len(plain) > 50
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in zip(held, plain, strict=True))
-    assert all(layer.norm is None for layer in spectral_layers(network))
+    assert all(layer.held is None for layer in spectral_layers(network))
 
 
 def test_gradients_reach_the_weights_through_their_norm() -> None:
@@ -174,7 +174,7 @@ def test_gradients_reach_the_weights_through_their_norm() -> None:
     network = tiny_biggan()
     for layer in spectral_layers(network):
         for _ in range(50):
-            layer.iterate()
+            iterate([layer])
     network(*inputs(TINY)).square().mean().backward()
     for layer in spectral_layers(network):
         weight, gradient = layer.weight_orig, layer.weight_orig.grad
@@ -199,7 +199,7 @@ def bytes_kept_for_gradients(network: BigGAN) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    hold_norms(network)
+    held_norms([network], torch.float32).hold()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         drawn = network(*inputs(TINY))
     for weight in network.parameters():
@@ -221,9 +221,9 @@ def test_no_convolution_is_computed_again_for_a_gradient(monkeypatch: Any) -> No
         calls.append(conv2d(*args, **settings))
         return calls[-1]
 
-    monkeypatch.setattr(biggan, "conv2d", counted)
+    monkeypatch.setattr(spectral, "conv2d", counted)
     network = tiny_biggan()
-    hold_norms(network)
+    held_norms([network], torch.float32).hold()
     drawn = network(*inputs(TINY))
     n_forward = len(calls)
     drawn.sum().backward()
@@ -233,7 +233,7 @@ def test_no_convolution_is_computed_again_for_a_gradient(monkeypatch: Any) -> No
 def test_the_power_iteration_finds_the_largest_singular_value() -> None:
     for layer in spectral_layers(tiny_biggan()):
         for _ in range(200):
-            found = layer.iterate()
+            _, found = iterate([layer])
         expected = torch.linalg.matrix_norm(layer.weight_orig.flatten(1), 2)
         assert found == pytest.approx(expected.item(), rel=1e-2)
 

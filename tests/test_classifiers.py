@@ -14,7 +14,8 @@ from cgn.images import Factors, ImageSet
 from cgn.model import weights_sha256
 from classifiers import MODELS
 from classifiers import fit as fitting
-from classifiers.fit import endless, fit, fit_cached, taken
+from classifiers.batches import endless, taken
+from classifiers.fit import fit, fit_cached
 from classifiers.networks import (
     HEAD_WEIGHTS,
     Heads,

@@ -14,7 +14,7 @@ from torch import Tensor
 from cgn import counterfactuals
 from cgn.counterfactuals import find_weights, sample, sample_cached, sheet, write_png
 from cgn.images import Factors, ImageSet
-from cgn.model import CGN, CGNConfig, Parts
+from cgn.model import CGN, CGNConfig, Noise, Parts
 
 CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px=16)
 
@@ -22,12 +22,7 @@ CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px
 class Flat(CGN):
     """Draws its labels: foreground and background in plain gray, the mask on the left side."""
 
-    def forward(
-        self,
-        factors: Factors,
-        generator: torch.Generator | None = None,
-        probability: Tensor | None = None,
-    ) -> Parts:
+    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
         n, size = len(factors.shape), self.config.image_size_px
         mask = torch.zeros(n, 1, size, size)
         mask[..., : size // 2] = 1

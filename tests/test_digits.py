@@ -146,6 +146,19 @@ def test_of_a_file_that_unpacks_to_gigabytes_no_more_is_unpacked_than_is_needed(
     assert peak < 10 << 20
 
 
+def test_a_folder_without_the_files_is_told_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "mnist.npz").touch()
+    with pytest.raises(ValueError, match=r"holds no train-images.* but 'mnist\.npz'; name a"):
+        digits(DataSource(folder=tmp_path), "train")
+
+
+def test_names_with_a_full_stop_are_mnists_too(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    for path in [*tmp_path.iterdir()]:
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert len(digits(DataSource(folder=tmp_path), "test").labels) == 10_000
+
+
 def test_labels_of_more_than_ten_classes_are_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path, highest=46)
     with pytest.raises(ValueError, match=r"labels-idx1-ubyte has 47,230 labels above 9, up to 46"):

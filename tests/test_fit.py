@@ -309,7 +309,8 @@ def test_what_is_no_backbone_is_refused(spec: str, message: str) -> None:
     [
         ({"schedule": "linear"}, "schedule must be one of sgd-thirds"),
         ({"augment": "mix"}, "augment must be one of none"),
-        ({"ratio": 0.0}, "batch_size and ratio must be positive"),
+        ({"ratio": 0.0}, "ratio must be positive"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:

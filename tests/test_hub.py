@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -42,7 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_folder_and_the_same_folder_as_a_set_of_the_hub_hold_the_same_images(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     files, classes = image_folder(folder / "images", SMALL)
     hub, names = hub_images(str(folder / "images"), "train", SMALL)
@@ -66,6 +68,59 @@ def test_what_is_no_set_of_images_is_an_error_in_one_sentence(tmp_path: Path) ->
         image_folder(tmp_path, SMALL)
 
 
+def table_of(labels: list[int | None], images: list[bytes]) -> Any:
+    """A set of the hub, with these labels of two classes and files of images."""
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    columns = {"image": [{"bytes": each, "path": None} for each in images], "label": labels}
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def png(**options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new(**({"mode": "RGB", "size": (40, 40)} | options)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("hidden", [-1, None])
+def test_a_split_whose_labels_are_hidden_is_refused(
+    hidden: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of([0, hidden, hidden], [png()] * 3)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    with pytest.raises(ValueError, match=r"zoo, split test: 2 of 3 images have no label .*--split"):
+        hub_images("zoo", "test", SMALL)
+
+
+def test_an_image_of_the_hub_is_decoded_as_those_in_files_and_named_if_it_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep = png(mode="I;16", color=257 * 90)
+    table = table_of([0, 1, 1], [png(color=(1, 2, 3)), deep, b"<html>"])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    images, _ = hub_images("zoo", "train", SMALL)
+    assert images.read(slice(1))[0, :, 0, 0].tolist() == [1, 2, 3]
+    assert images.read(slice(1, 2)).unique().tolist() == [90]
+    with pytest.raises(ValueError, match=r"image 2 of the set cannot be read .* it is a web page"):
+        images.read(slice(None))
+
+
+def test_photographs_of_the_hub_are_turned_as_the_camera_was_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 32, 3), np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", exif=exif)
+    table = table_of([0], [file.getvalue()])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
+    images, _ = hub_images("zoo", "train", Preprocessing(None, 32))
+    theirs = np.asarray(table[0]["image"].convert("RGB"))  # 32 high, 40 wide
+    assert np.array_equal(images.read(slice(1))[0].movedim(0, -1).numpy(), theirs[:, 4:36])
+
+
 def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_and_found_by_its_name(
     folder: Path,
     tmp_path: Path,
@@ -80,7 +135,9 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     command = ["fit", *own, *short, "--out", str(out)]
     masks = ["--masks", str(folder / "masks"), "--n-counterfactuals", "8"]
     assert bench.main([*command, *masks]) == 0, capsys.readouterr().err
-    assert f"--model ensemble:{out}" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert f"--model ensemble:{out}" in shown.out
+    assert "masks: 0 of 6 are empty" in shown.err
     first = load(f"ensemble:{out}")
     assert first.module(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
     assert not out.with_suffix(".checkpoint").exists()
@@ -92,6 +149,15 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     given = ["--counterfactuals", str(tmp_path / "set.safetensors")]
     assert bench.main([*command, *given]) == 0, capsys.readouterr().err
     assert load(f"ensemble:{out}").weights_sha256 != first.weights_sha256
+
+    for odd, message in (
+        (replace(made, factors=Factors.tied(torch.arange(9) % 3)), "labels from 0 to 2; expected"),
+        (replace(made, pixels=made.pixels[..., :16, :16]), "images of 16 x 16 pixels"),
+    ):
+        odd.save(tmp_path / "odd.safetensors")
+        odd_given = ["--counterfactuals", str(tmp_path / "odd.safetensors")]
+        assert bench.main([*command, *odd_given]) == 2
+        assert message in capsys.readouterr().err
 
     assert bench.main([*command, "--real-only"]) == 0, capsys.readouterr().err
     assert not isinstance(load(f"ensemble:{out}").module, InvariantEnsemble)
@@ -123,10 +189,15 @@ def test_a_network_that_knows_only_classes_of_in9_is_scored_on_it() -> None:
 def test_fit_says_what_is_wrong_with_its_input(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["fit", "--images", str(folder / "images"), "--out", str(tmp_path / "x")]
+    command = ["fit", "--images", str(folder / "images"), "--out", str(tmp_path / "x.safetensors")]
+    for path in (folder / "masks").rglob("*.npy"):
+        empty = folder / "empty" / path.relative_to(folder / "masks")
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        np.save(empty, np.zeros((40, 50), np.uint8))
     for extra, message in (
         ([], "one of the arguments --counterfactuals --real-only --masks is required"),
         (["--masks", str(tmp_path)], "has no mask"),
+        (["--masks", str(folder / "empty")], "are empty, '0.npy' the first"),
         (["--masks", str(tmp_path), "--schedule", "linear"], "schedule must be one of"),
     ):
         assert bench.main([*command, *extra]) == 2

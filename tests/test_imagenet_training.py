@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from imagenet_networks import TINY, tiny_cgn
+from pretended_cuda import pretended_cuda
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
@@ -20,16 +21,15 @@ from cgn.biggan import BigGAN
 from cgn.critic import VGGFeatures
 from cgn.distributed import Team, own_device, team
 from cgn.imagenet import ImageNetCGN
-from cgn.imagenet_training import (
+from cgn.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
     ImageNetLossWeights,
     ImageNetTrainConfig,
-    ImageNetTraining,
-    plan,
-    train_imagenet,
     without,
 )
+from cgn.imagenet_plan import plan
+from cgn.imagenet_training import Draw, ImageNetTraining, train_imagenet
 from cgn.log import LossLog
 from cgn.model import weights_sha256
 from cgn.patches import GRID, N_BEST, PATCH_PX, draw_patches, patch_grid
@@ -106,7 +106,7 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
     config = replace(CONFIG, bfloat16=bfloat16)
     checkpoint = tmp_path / "deep" / "run.checkpoint"
     with pytest.raises(InterruptedError):
-        trained(config, checkpoint=checkpoint, progress=stop_after(2))
+        trained(config, checkpoint=checkpoint, progress=stop_after(1))
     done: list[int] = []
     resumed = trained(config, checkpoint=checkpoint, progress=lambda n, *_: done.append(n))
     assert done == [2]
@@ -114,9 +114,40 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
     assert weights_sha256(resumed) == weights_sha256(expected)
 
 
+def test_a_run_that_is_interrupted_within_a_step_goes_on_from_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: ImageNetTraining, batch: Draw) -> Any:
+        if run.step == 1:
+            raise KeyboardInterrupt
+        return drawn(run, batch)
+
+    drawn = ImageNetTraining.drawn
+    monkeypatch.setattr(ImageNetTraining, "drawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint=tmp_path / "run")
+    monkeypatch.setattr(ImageNetTraining, "drawn", drawn)
+    done: list[int] = []
+    resumed = trained(checkpoint=tmp_path / "run", progress=lambda n, *_: done.append(n))
+    assert done == [2]
+    assert weights_sha256(resumed) == weights_sha256(baseline())
+
+
+def test_nothing_is_written_while_the_weights_are_on_their_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: ImageNetTraining) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageNetTraining, "_average", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
-        trained(checkpoint=tmp_path / "run", progress=stop_after(2))
+        trained(checkpoint=tmp_path / "run", progress=stop_after(1))
     with pytest.raises(ValueError, match="made with other settings or from other weights; delete"):
         trained(replace(CONFIG, truncation=0.5), checkpoint=tmp_path / "run")
 
@@ -138,6 +169,48 @@ def gradient(config: ImageNetTrainConfig) -> Tensor:
 def test_images_that_are_taken_together_give_the_same_gradient(batch_size: int) -> None:
     alone, together = (gradient(replace(CONFIG, batch_size=size)) for size in (1, batch_size))
     assert (together - alone).norm() < 1e-3 * alone.norm()
+
+
+def test_keeping_normalised_maps_changes_no_gradient() -> None:
+    run = training()
+    draw = run.draw(generator())
+    found = []
+    for spare in (True, False):
+        for mechanism in run.cgn.mechanisms().values():
+            mechanism.generator.spare = spare
+        run._accumulate(draw)
+        found.append(torch.cat([p.grad.flatten() for p in run.learning if p.grad is not None]))
+        run.adam.zero_grad(set_to_none=False)
+    torch.testing.assert_close(*found)
+
+
+def test_a_graph_of_a_pass_adds_up_the_same_gradient() -> None:
+    """On a pretended device: the first three passes are called, the fourth is recorded."""
+    config = replace(CONFIG, images_per_step=11, batch_size=2)
+    expected = gradient(replace(config, graph=False))
+    with pretended_cuda() as ledger:
+        run = ImageNetTraining(*tiny_cgn(), features(), config, "cuda")
+        draw = run.draw(generator())
+        run.norms.hold()
+        run._accumulate(draw)
+        ledger.reset()
+        run.adam.zero_grad(set_to_none=False)
+        run._accumulate(draw)  # now five replays, and the smaller last batch
+        run.norms.release()
+        found = torch.cat([p.grad.cpu().flatten() for p in run.learning if p.grad is not None])
+        assert ledger.counts().waits == len(run.learning)
+    torch.testing.assert_close(found, expected)
+
+
+def test_memory_that_does_not_suffice_is_said_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(ImageNetTraining, "drawn", full)
+    with pytest.raises(ValueError, match=r"2 images at once do not fit .* smaller batch_size"):
+        trained(replace(CONFIG, batch_size=2))
 
 
 def test_a_step_minimises_the_mean_over_its_images() -> None:
@@ -230,9 +303,12 @@ def test_averaged_weights_are_shown_for_as_long_as_they_are_looked_at() -> None:
 
 def test_sheets_are_due_with_the_checkpoints_and_change_nothing(tmp_path: Path) -> None:
     seen: list[int] = []
-    cgn = trained(at_checkpoint=lambda _, step: seen.append(step))
+    config = replace(CONFIG, checkpoint_minutes=0.0)
+    cgn = trained(config, at_checkpoint=lambda _, step: seen.append(step))
     assert seen == [1, 2]
     assert weights_sha256(cgn) == weights_sha256(baseline())
+    trained(at_checkpoint=lambda _, step: seen.append(step))
+    assert seen == [1, 2, 2]  # in less than ten minutes only the last one
 
 
 def test_the_result_has_its_own_saliency_network_again() -> None:
@@ -256,6 +332,7 @@ def test_a_plan_counts_what_learns_and_how_many_passes_are_left() -> None:
     ("bad", "message"),
     [
         ({"images_per_step": 0}, "must be positive"),
+        ({"batch_size": -1}, "batch_size must be positive, got -1"),
         ({"truncation": 0.0}, r"truncation must lie in \(0, 1\]"),
     ],
 )

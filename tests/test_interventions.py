@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -190,9 +191,9 @@ def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_anot
 ) -> None:
     searches = []
 
-    def counted(pixels: Tensor, labels: Tensor) -> Tensor:
+    def counted(pixels: Tensor, labels: Tensor, **others: Any) -> Tensor:
         searches.append(len(pixels))
-        return find_objects(pixels, labels)
+        return find_objects(pixels, labels, **others)
 
     monkeypatch.setattr(interventions, "find_objects", counted)
     weights = tmp_path / "cgn.safetensors"

@@ -78,7 +78,7 @@ def test_hidden_folders_are_no_classes_and_what_is_not_read_is_said(
         images, classes = image_folder(tmp_path, SMALL)
     assert classes == ("cat", "dog")
     assert len(images) == 2
-    assert "2 of the files and folders in it are no images and are not read" in caplog.text
+    assert "2 files or folders in it are not read, such as 'loose.png'" in caplog.text
 
 
 def test_a_class_without_images_is_named_with_what_it_holds(tmp_path: Path) -> None:
@@ -95,3 +95,9 @@ def test_commas_and_hashes_in_names_are_names(tmp_path: Path) -> None:
     images, classes = image_folder(folder, SMALL)
     assert classes == ("cat, big", "dog*")
     assert images.pixels.shape == (2, 3, 8, 8)
+
+
+def test_a_folder_of_splits_is_not_taken_for_one_of_classes(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "cat" / "1.png", tmp_path / "val" / "cat" / "2.png")
+    with pytest.raises(ValueError, match=r"holds splits and no classes: 'train', 'val'; name one"):
+        image_folder(tmp_path, SMALL)

@@ -190,7 +190,7 @@ def test_masks_of_no_image_are_said_and_two_of_one_image_refused(
     Image.fromarray(SQUARE).save(masks / "1.PNG")
     with caplog.at_level(logging.WARNING):
         assert paths_of_masks([images / "1.jpg"], images, masks)[0].stem == "1"
-    assert "1 masks are of no image, such as 2" in caplog.text
+    assert "1 masks are of no image, such as '2'" in caplog.text
     np.save(masks / "1.npy", SQUARE)
     with pytest.raises(ValueError, match=r"holds '1\.PNG' and '1\.npy', which may be one image"):
         paths_of_masks([images / "1.jpg"], images, masks)

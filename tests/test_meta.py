@@ -19,7 +19,8 @@ from cgn.critic import Critic, VGGFeatures, packed
 from cgn.fidelity import InceptionProbabilities
 from cgn.gan import GANTraining
 from cgn.imagenet import ImageNetCGN, ImageNetConfig
-from cgn.imagenet_training import ImageNetTrainConfig, ImageNetTraining
+from cgn.imagenet_config import ImageNetTrainConfig
+from cgn.imagenet_training import ImageNetTraining
 from cgn.images import Factors, ImageSet
 from cgn.model import CGN, CGNConfig, binarise, compose
 from cgn.patches import draw_patches, patch_grid

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks import OFFICIAL_SUITES, SUITES
-from benchmarks.evaluate import evaluate, score_suite
+from benchmarks.evaluate import evaluate, score, score_suite
 from benchmarks.official import (
     IN9_VARIANTS,
     classes_of,
@@ -19,12 +19,14 @@ from benchmarks.official import (
     decide_cue_conflict,
     decide_imagenet_a,
     decide_in9,
+    files_of,
     in9_variants,
     outputs,
 )
 from benchmarks.suite import DataSource
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+CLASSES = ["bird", "cat", "dog"]
 IN9_CLASSES = [
     "00_dog", "01_bird", "02_wheeled vehicle", "03_reptile", "04_carnivore", "05_insect",
     "06_musical instrument", "07_primate", "08_fish",
@@ -126,10 +128,10 @@ def test_one_foreground_has_one_id_in_all_variants(in9: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        ("missing", "has no class folder '03_reptile'"),
-        ("empty", "03_reptile has no image"),
-        ("odd", "has a folder of no class: '09_cat'"),
-        ("variant", "there is no folder .*mixed_next"),
+        ("missing", r"has no class folder '03_reptile' \(1 such\); unpack the archive again"),
+        ("empty", "03_reptile has no image, it holds nothing; unpack"),
+        ("odd", r"has a folder of no class: '09_cat' \(1 such\); move it away, or unpack"),
+        ("variant", "there is no folder .*mixed_next/val; .* holds 'mixed_rand', .* and 4 more"),
         ("name", "x.JPEG does not begin with an ImageNet wnid"),
     ],
 )
@@ -149,6 +151,46 @@ def test_what_is_wrong_with_a_folder_is_named(spoil: str, message: str, in9: Pat
         touch(reptile, ["x.JPEG"])
     with pytest.raises(ValueError, match=message):
         in9_variants(DataSource(folder=in9))
+
+
+def test_a_webp_among_pngs_counts_and_what_is_not_read_is_said(
+    in9: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reptile = in9 / "bg_challenge" / "mixed_next" / "val" / "03_reptile"
+    touch(reptile, ["n00000003_2.webp", "n00000003_3.TIF", ".n00000003_4.JPEG"])
+    (reptile / "notes.txt").touch()
+    (reptile.parent / ".ipynb_checkpoints").mkdir()
+    images = in9_variants(DataSource(folder=in9))["mixed_next"]
+    assert len(images) == 20
+    assert "1 files or folders in it are not read, such as '03_reptile/notes.txt'" in caplog.text
+    touch(reptile, ["n00000003_1.png"])
+    with pytest.raises(ValueError, match=r"'n00000003_1\.JPEG' and 'n00000003_1\.png', which"):
+        in9_variants(DataSource(folder=in9))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ILSVRC2012_val_00000001.JPEG"], "`bench.py data imagenet --folder DATA` sorts them"),
+        (["zoo/" + name for name in CLASSES], "holds the class folders in 'zoo'"),
+        (["0/", "1/", "2/"], r"no class folder 'bird', nor any of the other 2; it holds '0', '1'"),
+        (
+            ["Bird/", "cat/", "dog/"],
+            r"no class folder 'bird' .1 such. and has a folder of no class",
+        ),
+        ([], r"it holds nothing; unpack the archive again"),
+    ],
+)
+def test_an_odd_folder_is_told_what_is_there_what_is_missing_and_what_to_do(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
+    for name in names:
+        path = tmp_path / name
+        (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+        if path.suffix:
+            path.touch()
+    with pytest.raises(ValueError, match=message):
+        files_of(tmp_path, CLASSES)
 
 
 def test_the_scores_of_known_answers_are_known(in9: Path) -> None:
@@ -176,6 +218,31 @@ def test_stimuli_are_told_apart_by_whether_their_cues_agree(tmp_path: Path) -> N
     touch(tmp_path / "cat", ["dog1-cat1.png"])
     with pytest.raises(ValueError, match=r"dog1-cat1\.png is not called as a stimulus"):
         cue_conflict_variants(DataSource(folder=tmp_path))
+
+
+class Cats(nn.Module):
+    """Takes everything for a cat."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        cat = list(outputs()["cue_conflict"]).index("cat")
+        return one_hot(cat).expand(len(images), -1)
+
+
+def test_without_agreeing_stimuli_their_score_alone_is_undefined(tmp_path: Path) -> None:
+    suite, source = OFFICIAL_SUITES["cue-conflict"], DataSource(folder=tmp_path)
+    for name in classes_of("cue_conflict"):
+        touch(tmp_path / name, [f"{name}1-{'dog' if name == 'cat' else 'cat'}2.png"])
+    table = score(Cats(), suite, source).set_index("metric")
+    assert table.loc["shape_accuracy", "value"] == 1 / 16
+    assert table.loc["texture_accuracy", "value"] == 15 / 16
+    assert table.loc["shape_bias", "value"] == 1 / 16
+    assert table.loc["accuracy", ["value", "low", "high"]].isna().all()
+    assert table.loc["accuracy", "n"] == 0
+    for path in tmp_path.glob("*/*.png"):
+        path.rename(path.with_name(f"{path.parent.name}1-{path.parent.name}2.png"))
+    table = score(Cats(), suite, source).set_index("metric")
+    assert table.loc["accuracy", "value"] == 1 / 16
+    assert table["value"].isna().sum() == 4
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -214,8 +215,8 @@ def test_a_batch_that_the_device_has_no_memory_for_is_halved() -> None:
         evaluate(Never(), {"easy": tiny_images(1)})
 
 
-@pytest.mark.parametrize("precision", [None, torch.float32, torch.bfloat16])
-def test_a_module_runs_in_the_precision_that_is_asked_for(precision: torch.dtype | None) -> None:
+@pytest.mark.parametrize("asked", [{}, {"precision": torch.float32}, {"precision": torch.bfloat16}])
+def test_a_module_runs_in_the_precision_that_is_asked_for(asked: dict[str, Any]) -> None:
     class Asks(FirstRow):
         """Notes what a matrix product gives."""
 
@@ -226,8 +227,8 @@ def test_a_module_runs_in_the_precision_that_is_asked_for(precision: torch.dtype
             return super().forward(images)
 
     module = Asks()
-    evaluate(module, {"easy": tiny_images(1)}, precision=precision)
-    assert module.found == (precision or torch.float32)
+    evaluate(module, {"easy": tiny_images(1)}, **asked)
+    assert module.found == asked.get("precision", torch.float32)
 
 
 def test_columns_are_what_is_said_of_logits_and_labels() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cgn.images import Factors, ImageSet
-from cgn.model import CGN, CGNConfig, Parts
+from cgn.model import CGN, CGNConfig, Noise, Parts
 from cgn.quality import abduction_quality, accuracy, quality, variety
 
 CONFIG = CGNConfig(n_classes=5, image_size_px=16, width=8, noise_size=4, tile_px=16)
@@ -19,12 +19,7 @@ Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 class Plain(CGN):
     """Draws labels as plain gray levels; its objects are four pixels high, wider by class."""
 
-    def forward(
-        self,
-        factors: Factors,
-        generator: torch.Generator | None = None,
-        probability: Tensor | None = None,
-    ) -> Parts:
+    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
         mask = rectangles(factors.shape).float() if probability is None else probability
         return Parts(mask, surface(self.painted_as(factors)), ground(factors.background), mask)
 

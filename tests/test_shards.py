@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 import torch
 from imagenet_networks import tiny_cgn
 from PIL import Image
+from pyarrow import parquet
 
 from cgn.counterfactuals import (
     best_classes,
@@ -282,3 +285,27 @@ def test_a_folder_that_the_original_code_did_not_write_is_refused(tmp_path: Path
     (folder / "labels.csv").write_text(",im_name,shape_cls,texture_cls,bg_cls\n", encoding="utf-8")
     with pytest.raises(ValueError, match="names no images"):
         load_authors_folder(folder)
+
+
+def test_damaged_shards_and_images_of_another_size_are_named(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "a, b #1 [x]"
+    shutil.copytree(folder, place)
+    assert len(load_shards(place, tmp_path / "cache")) == 7
+    path = place / CONFIG.shard_name(1)
+    table = parquet.read_table(path)
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, "PNG")
+    images = table["image"].to_pylist()
+    images[1]["bytes"] = file.getvalue()
+    column = pa.array(images, table.schema.field("image").type)
+    parquet.write_table(table.set_column(0, table.schema.field("image"), column), path)
+    with pytest.raises(ValueError, match=r"image 4 of the set .* has \(9, 9\) pixels, others \(16"):
+        load_shards(place, tmp_path / "cache2").read(slice(None))
+    images[1]["bytes"] = b"<html>"
+    column = pa.array(images, table.schema.field("image").type)
+    parquet.write_table(table.set_column(0, table.schema.field("image"), column), path)
+    with pytest.raises(ValueError, match="image 4 of the set of counterfactuals cannot be read"):
+        load_shards(place, tmp_path / "cache3").read(slice(None))
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(ValueError, match=r"the shards of .* cannot be read: .* delete those"):
+        load_shards(place, tmp_path / "cache4")

@@ -319,7 +319,7 @@ def test_a_folder_that_lost_images_is_not_taken_for_whole(make: Make, tmp_path: 
 
 
 def test_data_behind_a_registration_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"imagenet cannot be fetched: register at .* move it to"):
+    with pytest.raises(ValueError, match=r"imagenet cannot be fetched: register at .* run this"):
         fetch(DATA_SETS["imagenet"], tmp_path)
 
 

@@ -1,221 +1,366 @@
-"""How many images a second training, sampling and evaluation get through.
+"""How many images a second the product trains on, draws, recombines and evaluates.
 
-Measured, never asserted: pytest-benchmark prints seconds, and keeps images per second, peak memory
-and the share of the device's matrix-product peak in each benchmark's extra information:
-`pytest tests/test_throughput.py --benchmark-only --benchmark-json FILE`.
+    python bench.py throughput
+
+measures all of it on the device at hand and keeps rows. As ordinary tests each case runs once,
+small. Networks have random weights: time does not depend on them.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import pytest
+import timm
 import torch
-from measuring import FULL, every_device, measure, of_rounds
-from PIL import Image
+from measuring import (
+    FULL,
+    MEASURING,
+    allows_tf32_warning,
+    every_device,
+    flops_of,
+    keep_row,
+    measure,
+    seconds_left,
+)
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from benchmarks.evaluate import PIXELS_AT_ONCE, evaluate
+from benchmarks.evaluate import evaluate
+from benchmarks.throughput import flags
+from cgn.abduction import find_objects
+from cgn.biggan import BigGAN, BigGANConfig
 from cgn.counterfactuals import sample
-from cgn.decoding import decode
-from cgn.efficientnet import efficientnet_lite
-from cgn.files import ImageFiles
-from cgn.images import Factors, ImageSet, to_images
+from cgn.critic import VGGFeatures
+from cgn.graphs import WARM_UP, Captured
+from cgn.imagenet import ImageNetCGN, truncated_noise
+from cgn.imagenet_config import ImageNetTrainConfig
+from cgn.imagenet_training import ImageNetTraining
+from cgn.images import Factors, ImageSet
+from cgn.interventions import abduct
 from cgn.loop import seeded
 from cgn.model import CGN, CGNConfig
-from cgn.train import Batch, TrainConfig, Training, prepare
+from cgn.pretrained import initial
+from cgn.train import TrainConfig, Training, prepare
+from cgn.u2net import U2Net
 from classifiers import MODELS
 from classifiers.fit import fit
-from classifiers.pretrained import Normalised, load
 
 SIZE_PX, N_CLASSES = 32, 10
-# Recipes that differ in nothing but their images take the same time.
-KINDS = {(recipe.network, recipe.objective): name for name, recipe in reversed(MODELS.items())}
+IMAGENET = BigGANConfig() if FULL else BigGANConfig(resolution_px=16, width=4, n_classes=5)
+STEPS = 10 if FULL else 1  # of the small networks in a call
+ROUNDS = 7
+
+# What is measured: benchmark, images at once (0: what the product takes), form. What says most
+# comes first, for there may be time for a part only; what is compiled comes last.
+CASES = [
+    ("imagenet-step", 32, "graph"),
+    ("cgn-step", 64, "graph"),
+    ("imagenet-step", 8, "graph"),
+    ("imagenet-step", 1, "eager"),
+    ("sampling", 0, "eager"),
+    ("classifier-step", 96, "eager"),
+    ("ensemble-step", 96, "eager"),
+    ("abduction", 0, "eager"),
+    ("evaluation", 0, "eager"),
+    ("evaluation-resnet50", 0, "float32"),
+    ("evaluation-resnet50", 0, "bfloat16"),
+    ("imagenet-sampling", 32, "eager"),
+    ("imagenet-sampling", 1, "graph"),
+    ("imagenet-sampling", 1, "eager"),
+    ("cgn-step", 64, "eager"),
+    ("imagenet-step", 64, "graph"),
+    ("imagenet-step", 1, "graph"),
+    ("imagenet-step", 8, "eager"),
+    ("imagenet-step", 32, "eager"),
+    ("imagenet-sampling", 8, "eager"),
+    ("imagenet-sampling", 8, "graph"),
+    ("imagenet-sampling", 128, "eager"),
+    ("sampling", 100, "eager"),
+    ("cgn-step", 8, "graph"),
+    ("cgn-step", 32, "graph"),
+    ("cgn-step", 512, "graph"),
+    ("imagenet-sampling", 8, "compiled"),
+]
 
 
-def noise_images(n: int) -> ImageSet:
+FIRST = {each for each in CASES if next(c for c in CASES if c[0] == each[0]) == each}
+
+
+@dataclass
+class Case:
+    """What is timed.
+
+    Attributes:
+        run: One call.
+        n_images: How many images it gets through.
+        calls: How many steps it takes.
+        result: What it computes, to be held against the CPU's; None where that takes too long.
+        networks: What the form "compiled" compiles.
+        seconds: How long the part of the last call took that is asked for; None for all of it.
+    """
+
+    run: Callable[[], object]
+    n_images: int
+    calls: int = 1
+    result: Callable[[], Tensor] | None = None
+    networks: list[nn.Module] = field(default_factory=list)
+    seconds: Callable[[], float] | None = None
+
+
+def noise_images(n: int, size_px: int = SIZE_PX) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (n, 3, SIZE_PX, SIZE_PX), generator=generator, dtype=torch.uint8)
-    return ImageSet(pixels, Factors.independent(n, N_CLASSES, generator), torch.arange(n))
+    pixels = torch.randint(256, (n, 3, size_px, size_px), generator=generator, dtype=torch.uint8)
+    return ImageSet(pixels, Factors.tied(torch.arange(n) % N_CLASSES), torch.arange(n))
 
 
-@every_device
-@pytest.mark.parametrize("style_features", ["critic", "efficientnet-lite0"])
-def test_a_cgn_training_step(benchmark: BenchmarkFixture, device: str, style_features: str) -> None:
-    config = TrainConfig(style_features=style_features)
+@cache
+def small_cgn() -> CGN:
+    with seeded(0):
+        return CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=SIZE_PX)).eval()
+
+
+@cache
+def imagenet_networks() -> tuple[BigGAN, U2Net]:
+    with seeded(0):
+        return BigGAN(IMAGENET), U2Net(64 if FULL else 8).requires_grad_(False).eval()
+
+
+def imagenet_cgn() -> ImageNetCGN:
+    return initial(*imagenet_networks())
+
+
+def cgn_step(device: str, batch_size: int, form: str) -> Case:
+    """A step of the small CGN, with what it draws."""
     with seeded(0) as generator:
-        run = Training(N_CLASSES, SIZE_PX, config, device)
-        images = noise_images(config.batch_size)
-        labels = torch.arange(config.batch_size // 2).repeat(2) % N_CLASSES
-        found = prepare(replace(images, factors=Factors.tied(labels)), run.cgn.config.canvas_px)
-        batch = Batch(*(each.to(device) for each in found.take(torch.arange(config.batch_size))))
-        measure(benchmark, lambda: run.advance(batch, generator), config.batch_size, device)
-    assert run.step > 0
+        of = TrainConfig(steps=10_000, batch_size=batch_size if FULL else 4)
+        run = Training(prepare(noise_images(200), SIZE_PX), N_CLASSES, of, device)
+    if form == "eager":
+        run._learned = Captured(run._learn, record=False)
+
+    def losses() -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            terms = run.advance_all(WARM_UP + 2, torch.Generator().manual_seed(1))
+        return torch.cat(list(terms.values()))
+
+    def step() -> None:
+        run.advance_all(STEPS, generator)
+
+    return Case(step, STEPS * of.batch_size, STEPS, losses)
 
 
+def sampling(device: str, batch_size: int, form: str) -> Case:
+    n = 20_000 if FULL else 20
+
+    def draw(n: int = n) -> ImageSet:
+        return sample(small_cgn(), n, seed=0, batch_size=batch_size or None, device=device)
+
+    return Case(draw, n, 1, lambda: draw(min(n, 500)).pixels.float())
+
+
+def fitting(model: str) -> Callable[[str, int, str], Case]:
+    """Steps of a recipe's fit, with the images that are read for them."""
+
+    def case(device: str, batch_size: int, form: str) -> Case:
+        steps = 200 if FULL else 2
+        recipe = replace(MODELS[model], steps=steps, epochs=0, batch_size=batch_size)
+        sets = dict.fromkeys(recipe.trains_on, noise_images(2_000 if FULL else 100))
+
+        def run() -> nn.Module:
+            return fit(recipe, sets, n_classes=N_CLASSES, seed=0, device=device)
+
+        return Case(run, steps * batch_size * len(sets), steps)
+
+    return case
+
+
+def abduction(device: str, batch_size: int, form: str) -> Case:
+    images = noise_images(1_000 if FULL else 40)
+    masks = find_objects(images.pixels, images.factors.shape)
+    n = 20_000 if FULL else 40
+
+    def draw(n: int = n) -> ImageSet:
+        return abduct(small_cgn(), images, masks, n, seed=0, lent=0.5, device=device)
+
+    return Case(draw, n, 1, lambda: draw(min(n, 500)).pixels.float())
+
+
+def evaluation(device: str, batch_size: int, form: str) -> Case:
+    with seeded(0):
+        network = MODELS["cgn-ensemble"].network(N_CLASSES, SIZE_PX).eval()
+    images = noise_images(20_000 if FULL else 20)
+
+    def confidence() -> Tensor:
+        table, _ = evaluate(network, {"x": images.select(torch.arange(20))}, device=device)
+        return torch.tensor(table["confidence"].to_numpy())
+
+    return Case(lambda: evaluate(network, {"x": images}, device=device), len(images), 1, confidence)
+
+
+def evaluation_resnet50(device: str, batch_size: int, form: str) -> Case:
+    """Images in memory, so that no decoding is in the way."""
+    with seeded(0):
+        network = timm.create_model("resnet50" if FULL else "resnet10t").eval()
+    images = noise_images(2_000 if FULL and device == "cuda" else 20, 224 if FULL else 32)
+    how = {"device": device, "precision": getattr(torch, form)}
+
+    def confidence() -> Tensor:
+        table, _ = evaluate(network, {"x": images.select(torch.arange(10))}, **how)
+        return torch.tensor(table["confidence"].to_numpy())
+
+    return Case(lambda: evaluate(network, {"x": images}, **how), len(images), 1, confidence)
+
+
+def imagenet_step(device: str, batch_size: int, form: str) -> Case:
+    """Passes of a step; norms and updates come once in 2,048 images and do not count."""
+    cgn, real = imagenet_cgn(), imagenet_networks()[0]
+    batch_size = batch_size if FULL else 2
+    of = ImageNetTrainConfig(
+        images_per_step=batch_size, batch_size=batch_size, graph=form == "graph"
+    )
+    with seeded(0) as generator:
+        run = ImageNetTraining(cgn, real, VGGFeatures(None), of, device)
+    return Case(
+        lambda: run.advance(run.draw(generator)),
+        batch_size,
+        networks=[*run.cgn.mechanisms().values(), run.cgn.saliency, run.real, run.features],
+        seconds=lambda: run.seconds["passes"],
+    )
+
+
+def imagenet_sampling(device: str, batch_size: int, form: str) -> Case:
+    cgn = imagenet_cgn().for_sampling().to(device)
+    batch_size = batch_size if FULL else 2
+    noise = truncated_noise(batch_size, IMAGENET.noise_size, torch.Generator().manual_seed(0))
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+
+    def draw(noise: Tensor, labels: Tensor) -> Tensor:
+        return cgn.draw(noise, Factors.tied(labels), 0.5).image()
+
+    noise, drawn = noise.to(device), Captured(draw, record=form == "graph")
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return drawn(noise, labels)
+
+    @torch.inference_mode()
+    def first() -> Tensor:
+        run()
+        return draw(noise[:1], labels[:1]) if device == "cpu" else run()[:1].float().cpu()
+
+    return Case(run, batch_size, 1, first, networks=list(cgn.children()))
+
+
+BENCHMARKS: dict[str, Callable[[str, int, str], Case]] = {
+    "cgn-step": cgn_step,
+    "sampling": sampling,
+    "classifier-step": fitting("cgn-abduct"),
+    "ensemble-step": fitting("cgn-ensemble"),
+    "abduction": abduction,
+    "evaluation": evaluation,
+    "evaluation-resnet50": evaluation_resnet50,
+    "imagenet-step": imagenet_step,
+    "imagenet-sampling": imagenet_sampling,
+}
+
+
+@cache
+def on_the_cpu(name: str, batch_size: int) -> Tensor:
+    """What the CPU computes, in float32 and without a graph."""
+    form = "float32" if name == "evaluation-resnet50" else "eager"
+    result = BENCHMARKS[name]("cpu", batch_size, form).result
+    assert result is not None
+    return result().float()
+
+
+def disagreement(found: Tensor, true: Tensor) -> float:
+    """Relative error: 0 where both are the same."""
+    found, true = found.float().cpu(), true.cpu()
+    return float((found - true).norm() / true.norm())
+
+
+def compiled(networks: list[nn.Module], device: str, first: Callable[[], object]) -> float:
+    """Compile networks, and call what uses them for the first time; the seconds it takes."""
+    for network in networks:
+        network.compile(backend="inductor" if device == "cuda" else "eager")
+    started = time.perf_counter()
+    first()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+@allows_tf32_warning
 @every_device
-def test_counterfactual_sampling(benchmark: BenchmarkFixture, device: str) -> None:
-    cgn, n = CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=SIZE_PX)), 500
-    measure(benchmark, lambda: sample(cgn, n, seed=0, device=device), n, device)
-
-
-@every_device
-@pytest.mark.parametrize("name", KINDS.values())
-def test_a_classifier_step(benchmark: BenchmarkFixture, device: str, name: str) -> None:
-    recipe = replace(MODELS[name], steps=2)
-    sets = dict.fromkeys(recipe.trains_on, noise_images(256))
-    n = recipe.steps * recipe.batch_size * len(recipe.trains_on)
+@pytest.mark.parametrize(("name", "batch_size", "form"), CASES, ids=lambda each: str(each))
+def test_speed(
+    benchmark: BenchmarkFixture, device: str, name: str, batch_size: int, form: str
+) -> None:
+    if seconds_left() < 5:
+        pytest.skip("no time left")
+    if not MEASURING and (name, batch_size, form) not in FIRST:
+        pytest.skip("small, it is as another: give --benchmark-only")
+    large = name.startswith("imagenet") and batch_size > 1
+    if FULL and device == "cpu" and (large or form in ("graph", "compiled", "bfloat16")):
+        pytest.skip("for a GPU")
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    case, wrong, seconds = BENCHMARKS[name](device, batch_size, form), None, None
+    if case.result is not None:
+        found = case.result()
+        wrong = disagreement(found, on_the_cpu(name, batch_size)) if device == "cuda" else 0.0
+    flops = flops_of(case.run) if case.result is None or form != "graph" else None
+    if form == "compiled":
+        seconds = compiled(case.networks, device, case.run)
+    if flops is None:
+        flops = flops_of(BENCHMARKS[name](device, batch_size, "eager").run)
     measure(
         benchmark,
-        lambda: fit(recipe, sets, n_classes=N_CLASSES, seed=0, device=device),
-        n,
+        case.run,
+        case.n_images,
         device,
+        ROUNDS,
+        warm_up=WARM_UP + 2 if form == "graph" else 2,
+        flops=flops,
+        seconds=case.seconds,
     )
-
-
-@every_device
-@pytest.mark.parametrize("name", KINDS.values())
-def test_an_evaluation_pass(benchmark: BenchmarkFixture, device: str, name: str) -> None:
-    module, images = MODELS[name].network(N_CLASSES, SIZE_PX), noise_images(1_000)
-    measure(
-        benchmark, lambda: evaluate(module, {"test": images}, device=device), len(images), device
+    info = benchmark.extra_info
+    keep_row(
+        benchmark=name,
+        batch=batch_size,
+        form=form,
+        median_ms=info["median_ms"] / case.calls,
+        iqr_ms=info["iqr_ms"] / case.calls,
+        rounds=info["rounds"],
+        images_per_second=info["images_per_second"],
+        share_of_peak=info.get("share_of_matrix_product_peak"),
+        peak_allocated_gb=(info["peak_bytes"] or 0) / 1e9,
+        peak_reserved_gb=info.get("peak_reserved_bytes", 0) / 1e9,
+        compile_s=seconds,
+        agreement=wrong,
+        flags=flags(),
     )
+    assert info["images_per_second"] > 0
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """Files about as large as ImageNet's, in one folder; few unless times are asked for."""
-    n = 120 if FULL else 8
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(256, (n, 3, 32, 40), generator=generator, dtype=torch.uint8)
-    folder = tmp_path / "photographs" / "n01440764"
-    folder.mkdir(parents=True)
-    for number, pixels in enumerate(noise):
-        small = Image.fromarray(pixels.movedim(0, -1).numpy())
-        small.resize((500, 400)).save(folder / f"{number:03}.JPEG", quality=95)
-    return folder
+@allows_tf32_warning
+def test_a_compiler_may_say_that_tf32_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import compile_fx  # seconds to import
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    compile_fx._warn_tf32_disabled.cache_clear()
+    compile_fx._warn_tf32_disabled()
 
 
-def as_validate_py(network: nn.Module, folder: Path, batch_size: int) -> Callable[[], float]:
-    """Make what does the same as timm's validate.py with its defaults, from timm's own parts.
+def test_without_leave_to_say_so_that_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import compile_fx
 
-    The script itself is in no package: it lies beside timm in its repository.
-    """
-    data: Any = import_module("timm.data")
-    utils: Any = import_module("timm.utils")
-    config = data.resolve_model_data_config(network, use_test_size=True)
-    names = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
-    loader = data.create_loader(
-        data.create_dataset("", root=folder.parent, split="validation", input_img_mode="RGB"),
-        batch_size=batch_size,
-        use_prefetcher=True,
-        num_workers=4,
-        pin_memory=False,
-        device=torch.device("cpu"),
-        **{name: config[name] for name in names},
-    )
-    criterion = nn.CrossEntropyLoss()
-
-    @torch.inference_mode()
-    def validate() -> float:
-        losses, top1, top5 = utils.AverageMeter(), utils.AverageMeter(), utils.AverageMeter()
-        for images, target in loader:
-            output = network(images)
-            losses.update(criterion(output, target).item(), len(images))
-            for meter, right in zip(
-                (top1, top5), utils.accuracy(output.detach(), target, topk=(1, 5)), strict=True
-            ):
-                meter.update(right.item(), len(images))
-        return float(top1.avg)
-
-    return validate
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-def test_evaluation_beside_the_forward_pass_and_timm(
-    benchmark: BenchmarkFixture, photographs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In each round all three in turn, so that what else the machine does slows all alike.
-
-    In each round another one comes first: what follows work on one core finds the machine faster.
-    """
-    batch_size = PIXELS_AT_ONCE["cpu"] // 224**2
-    found, plain = load("efficientnet-lite0"), efficientnet_lite(0)
-    paths = sorted(photographs.iterdir())
-    labels = Factors.tied(torch.zeros(len(paths), dtype=torch.int64))
-    files = ImageFiles(paths, labels, torch.arange(len(paths)), size_px=224)
-    files = files.prepared(found.preprocessing)
-    batches = [
-        batch.contiguous(memory_format=torch.channels_last)
-        for batch, _ in files.batches(batch_size)
-    ]
-
-    @torch.inference_mode()
-    def forward() -> None:
-        for batch in batches:
-            found.module(batch)
-
-    def evaluation() -> None:
-        evaluate(found.module, {"test": files})
-
-    runs = {
-        "forward pass alone": forward,
-        "evaluation of files": evaluation,
-        "as timm's validate.py": as_validate_py(plain, photographs, batch_size),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-
-    order = deque(runs)
-
-    def each_in_turn() -> None:
-        for name in order:
-            started = time.perf_counter()
-            runs[name]()
-            seconds[name].append(time.perf_counter() - started)
-        order.rotate()
-
-    rounds = 6 if FULL else 1
-    measure(benchmark, each_in_turn, 3 * len(paths), "cpu", rounds=rounds)
-    taken = {name: of_rounds(each, rounds) for name, each in seconds.items()}
-    speeds = {name: len(paths) / each.min().item() for name, each in taken.items()}
-    ours = taken["evaluation of files"]
-    ratios = {name: (each / ours).median().item() for name, each in taken.items()}
-    benchmark.extra_info |= {"images_per_second": speeds, "evaluation_times_as_fast_as": ratios}
-    if FULL:
-        with capsys.disabled():
-            for name, speed in speeds.items():
-                said = f"evaluation is {ratios[name]:.2f} times as fast, median of paired rounds"
-                sys.stdout.write(f"\n{name:22} {speed:6.1f} images/s; {said}")
-    assert all(len(each) >= 1 for each in seconds.values())
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-def test_what_is_timed_beside_evaluation_sees_the_same_images(photographs: Path) -> None:
-    class Seen(nn.Module):
-        """Keeps what it is shown."""
-
-        def __init__(self, config: object) -> None:
-            super().__init__()
-            self.pretrained_cfg, self.shown = config, torch.empty(0)
-
-        def forward(self, images: Tensor) -> Tensor:
-            self.shown = images
-            return images.flatten(1)[:, :1_000]
-
-    found = load("efficientnet-lite0")
-    theirs = Seen(efficientnet_lite(0).pretrained_cfg)
-    as_validate_py(theirs, photographs, 8)()
-    paths = sorted(photographs.iterdir())[-8:]
-    pixels = torch.stack([found.preprocessing.apply(decode(path.read_bytes())) for path in paths])
-    assert isinstance(found.module, Normalised)
-    front = found.module
-    shown = front.deviation * theirs.shown + front.mean
-    assert torch.allclose(to_images(pixels), shown, atol=1.01 / 255)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    compile_fx._warn_tf32_disabled.cache_clear()
+    with pytest.raises(UserWarning, match="TensorFloat32 tensor cores"):
+        compile_fx._warn_tf32_disabled()

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from measuring import FULL, every_device, measure, needs_cuda
+from measuring import FULL, allows_tf32_warning, every_device, measure, needs_cuda
 from pytest_benchmark.fixture import BenchmarkFixture
 from pytorch_pretrained_biggan import BigGAN as PublishedBigGAN
 from pytorch_pretrained_biggan import BigGANConfig as PublishedConfig
@@ -25,7 +25,8 @@ from cgn import losses
 from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.critic import VGGFeatures
 from cgn.imagenet import truncated_noise
-from cgn.imagenet_training import IMAGENET_PRESETS, ImageNetTrainConfig, ImageNetTraining
+from cgn.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig
+from cgn.imagenet_training import ImageNetTraining
 from cgn.images import Factors
 from cgn.model import compose
 from cgn.patches import draw_patches, patch_grid
@@ -139,6 +140,7 @@ def test_a_training_step(benchmark: BenchmarkFixture, device: str) -> None:
     assert run.step > 0
 
 
+@allows_tf32_warning
 @needs_cuda
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_compiled_training_step(benchmark: BenchmarkFixture, batch_size: int) -> None:
@@ -148,6 +150,7 @@ def test_a_compiled_training_step(benchmark: BenchmarkFixture, batch_size: int) 
     measure(benchmark, lambda: run.advance(run.draw(generator, batch_size)), batch_size, "cuda")
 
 
+@allows_tf32_warning
 @every_device
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("form", ["eager", pytest.param("compiled", marks=needs_cuda)])

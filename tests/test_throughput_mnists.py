@@ -32,8 +32,8 @@ from cgn.critic import VGGFeatures
 from cgn.images import to_images
 from cgn.interventions import abduct
 from cgn.loop import seeded
-from cgn.model import compose
-from cgn.train import PRESETS, Training, draw_pairs, prepare
+from cgn.model import CGNConfig, compose
+from cgn.train import PRESETS, Training, prepare
 from classifiers import MODELS
 from classifiers.fit import fit
 
@@ -197,16 +197,16 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
     labels = images.factors.shape
     config, schedule = PRESETS[world.name], SCHEDULES[world.name]
     with seeded(0) as generator:
-        run = Training(N_CLASSES, SIZE_PX, config, "cpu")
-        find = partial(prepare, images, run.cgn.config.canvas_px, soft_edges=config.soft_edges)
-        found, masks = find(), find_objects(images.pixels, labels)
+        canvas_px = CGNConfig(n_classes=N_CLASSES, image_size_px=SIZE_PX).canvas_px
+        find = partial(prepare, images, canvas_px, soft_edges=config.soft_edges)
+        run, masks = Training(find(), N_CLASSES, config, "cpu"), find_objects(images.pixels, labels)
         abducted = abduct(run.cgn, images, masks, N_IMAGES, seed=0, lent=LENT)
         first = slice(None, None, N_IMAGES // BATCH_SIZE)
         real = 2 * to_images(images.pixels[first][:BATCH_SIZE]) - 1
         original = original_step(schedule, real, labels[first][:BATCH_SIZE])
 
     def step() -> None:
-        run.advance(found.take(draw_pairs(labels, config.batch_size, generator)), generator)
+        run.advance_all(1, generator)
 
     def repeat(step: Callable[[], object]) -> None:
         for _ in range(STEPS):

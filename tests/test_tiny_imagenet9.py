@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import bench
-from benchmarks import NATURAL
+from benchmarks import NATURAL, archives
 from benchmarks.official import IN9_CLASSES, IN9_VARIANTS
 from benchmarks.rendered import training_cached, variants_cached
 from benchmarks.suite import DataSource
@@ -218,3 +218,76 @@ def test_the_real_images_are_read_with_their_boxes() -> None:
     assert inside(boxes[:500]).flatten(1).any(dim=1).all()
     assert boxes.min() == 0
     assert boxes.max() == 63
+
+
+def packed(folder: Path, path: Path, within: str = "") -> Path:
+    """Zip the files of `tiny-in9`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted((folder / "tiny-in9").rglob("*.*")):
+            archive.write(file, within + file.relative_to(folder / "tiny-in9").as_posix())
+    return path
+
+
+def test_an_archive_with_a_folder_in_it_holds_the_same_images(folder: Path, tmp_path: Path) -> None:
+    packed(folder, tmp_path / "tiny-in9.zip", within="tiny-in9/")
+    found = photographs(DataSource(folder=tmp_path), "val")[0]
+    assert torch.equal(found.pixels, photographs(DataSource(folder=folder), "val")[0].pixels)
+
+
+def test_an_archive_that_is_cut_short_nested_or_a_bomb_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = DataSource(folder=tmp_path), tmp_path / "tiny-in9.zip"
+    whole = packed(folder, path).read_bytes()
+    path.write_bytes(whole[:-500])
+    with pytest.raises(ValueError, match=r"tiny-in9\.zip is no whole zip archive: .* fetch it"):
+        photographs(source, "val")
+    with zipfile.ZipFile(path, "w") as outer:
+        outer.writestr("tiny-in9.zip", whole)
+    with pytest.raises(ValueError, match=r"holds 'tiny-in9\.zip', expected train/, val/ and boxes"):
+        photographs(source, "val")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("boxes.csv", bytes(20 << 20))
+    with pytest.raises(ValueError, match=r"boxes.csv' of .* it has 20,971,520 bytes, and no more"):
+        photographs(source, "val")
+    monkeypatch.setattr(archives, "SPARED_BYTES", 1 << 20)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("boxes.csv", bytes(9 << 20))
+    with pytest.raises(ValueError, match=r"tiny-in9\.zip would unpack to more than .*MAX_GROWTH"):
+        photographs(source, "val")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,x0,y0,x1\n", "boxes.csv of .* lacks the columns"),
+        ("file,x0,y0,x1,y1\nval/a,1,2,3,x\n", "without four whole numbers"),
+        ("file,x0,y0,x1,y1\nval/a,1,2,3,\n", "without four whole numbers"),
+        ("file,x0,y0,x1,y1\n,1,2,3,4\n", "rows without a file"),
+        ("file,x0,y0,x1,y1\nval/a,1,2,3,4\nval/a,1,2,3,4\n", "names 'val/a' twice"),
+        ('file,x0\n"', "is no table"),
+        ("", "is no table|lacks the columns"),
+        ("file,x0,y0,x1,y1\nval/00_dog/1.JPEG,1,2,3,4\n", "must have a folder for each of"),
+    ],
+)
+def test_a_table_of_boxes_of_another_form_is_named(
+    table: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "boxes.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        photographs(DataSource(folder=tmp_path), "val")
+
+
+def test_an_image_that_the_table_names_and_the_archive_lacks_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    packed(folder, tmp_path / "whole.zip")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.zip") as whole,
+        zipfile.ZipFile(tmp_path / "tiny-in9.zip", "w") as part,
+    ):
+        for name in whole.namelist():
+            if not name.startswith("val/03_"):
+                part.writestr(name, whole.read(name))
+    with pytest.raises(ValueError, match=r"'val/03_reptile/.*tiny-in9\.zip.* it is not there"):
+        photographs(DataSource(folder=tmp_path), "val")

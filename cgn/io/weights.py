@@ -21,11 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cgn.io.contents import HEAD_BYTES, STAND_INS, beginning
 from cgn.io.schema import parsed, shown
 
 Network = TypeVar("Network", bound=nn.Module)
 COUNTER = "num_batches_tracked"  # old checkpoints lack it, and nothing is computed from it
-HEAD_BYTES = 1_024  # that tell what a file is
 MOST = 1_000_000  # values of a checkpoint that are looked at
 SAVE_WEIGHTS = (
     "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
@@ -33,14 +33,7 @@ SAVE_WEIGHTS = (
 AGAIN = "copy or download it again"
 CUT_SHORT = "is cut short"
 # How other files begin, in lower case: what such a file is, and the cure.
-BEGINNINGS = {
-    b"version https://git-lfs": (
-        "is a Git-LFS pointer, not the file that it stands for",
-        "run `git lfs pull` in its repository",
-    ),
-    b"<!doctype": ("is a web page", "download the file itself, not the page that shows it"),
-    b"<html": ("is a web page", "download the file itself, not the page that shows it"),
-    b"<?xml": ("is an XML text", "it may be a server's error; download the file again"),
+BEGINNINGS = STAND_INS | {
     b"{": ("is a JSON text", "name the file of the weights that it is about"),
     b"\x1f\x8b": ("is compressed with gzip", "unpack it first"),
     b"bzh": ("is compressed with bzip2", "unpack it first"),
@@ -69,16 +62,15 @@ def read_stored(path: Path, device: torch.device | str = "cpu") -> Any:
         ValueError: If it cannot be read; the message says what it is instead, and the cure.
     """
     head = _head(path)
+    if not _is_safetensors(head):
+        _require_weights(path, head)
     try:
         if _is_safetensors(head):
             stored: Any = load_file(path, device=str(device))
         else:
-            _require_weights(path, head)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about formats, which the message says better
                 stored = torch.load(path, weights_only=True, map_location=device)
-    except ValueError:
-        raise
     except Exception as error:  # the unpickler raises whatever it stumbles over
         raise ValueError(f"{path} {'; '.join(_fault(error))}") from None
     for name, tensor in islice(_tensors(stored), MOST):
@@ -179,17 +171,16 @@ def fill_described(
     Raises:
         ValueError: If description and weights differ.
     """
-    differ = f"{what}: weights and config differ"
     try:
         with torch.device("meta"):
             problem = misfit(build(), tensors)
-        if problem:
-            raise ValueError(f"{differ}: {problem}")
-        network = build()
-        network.load_state_dict(dict(tensors))
-    except (RuntimeError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
-        raise ValueError(f"{differ}: {' '.join(str(error).split())[:200]}") from None
-    return network
+        if not problem:
+            network = build()
+            network.load_state_dict(dict(tensors))
+            return network
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
+        problem = " ".join(str(error).split())[:200]
+    raise ValueError(f"{what}: weights and config differ: {problem}")
 
 
 def misfit(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
@@ -249,7 +240,7 @@ def _kind(head: bytes) -> tuple[str, str] | None:
     """Say what a file is that begins so, and the cure; None if it may hold weights."""
     if not head:
         return "is empty", AGAIN
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    start = beginning(head)
     return next((said for begin, said in BEGINNINGS.items() if start.startswith(begin)), None)
 
 
