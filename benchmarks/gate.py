@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from benchmarks.cells import csv_text
 from benchmarks.comparison import Difference, compare, holm
 from benchmarks.evaluate import score_suite
-from benchmarks.leaderboard import leaderboard, read_runs
+from benchmarks.leaderboard import alone, leaderboard, read_runs
 from benchmarks.predictions import Run, load, predictions_path
 from benchmarks.scores import CONFIDENCE, Score
 from benchmarks.sensitivity import FILE, sensitivity
@@ -58,27 +58,28 @@ def check(
         follows from its predictions, and all predictions have rows; the test images are those
         that the rows were made on.
     """
-    runs = read_runs(results)
-    newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
-    known = {(name, each) for name, suite in suites.items() for each in suite.protocol_names}
-    pairs = pd.Series(zip(newest["suite"], newest["protocol"], strict=True), newest.index)
-    current = newest[pairs.isin(known)]
-    problems = [
-        *_doubled(runs),
-        *_without_provenance(runs),
-        *_of_other_images(current, data_sha256),
-        *_orphaned(results, runs, suites),
-    ]
-    for name in sorted(set(runs["suite"]) - set(suites)):
-        problems.append(f"runs.csv has rows of {name!r}, which is no suite")
-    for suite in suites.values():
-        problems += _stale(results, runs, suite)
-    problems += _differs(results / FILE, sensitivity(runs, suites.values()))
-    of_runs = [rows for _, rows in current.groupby(_SLOT)]
-    for done, rows in enumerate(of_runs, start=1):
-        problems += _unfounded(results, suites[rows["suite"].iloc[0]], rows)
-        progress(done, len(of_runs))
-    return problems
+    with alone(results):  # half of what another process writes is no problem
+        runs = read_runs(results)
+        newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
+        known = {(name, each) for name, suite in suites.items() for each in suite.protocol_names}
+        pairs = pd.Series(zip(newest["suite"], newest["protocol"], strict=True), newest.index)
+        current = newest[pairs.isin(known)]
+        problems = [
+            *_doubled(runs),
+            *_without_provenance(runs),
+            *_of_other_images(current, data_sha256),
+            *_orphaned(results, runs, suites),
+        ]
+        for name in sorted(set(runs["suite"]) - set(suites)):
+            problems.append(f"runs.csv has rows of {name!r}, which is no suite")
+        for suite in suites.values():
+            problems += _stale(results, runs, suite)
+        problems += _differs(results / FILE, sensitivity(runs, suites.values()))
+        of_runs = [rows for _, rows in current.groupby(_SLOT)]
+        for done, rows in enumerate(of_runs, start=1):
+            problems += _unfounded(results, suites[rows["suite"].iloc[0]], rows)
+            progress(done, len(of_runs))
+        return problems
 
 
 def check_history(before: Path, now: Path) -> list[str]:

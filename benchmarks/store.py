@@ -25,7 +25,7 @@ from benchmarks.validation import ARCHIVE, DEVKIT, sort_flat, unpack_sorted
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
 from cgn.io.schema import checked, read_json
-from cgn.io.writing import require_room, write_all, write_text, written
+from cgn.io.writing import require_room, sweep, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
 
@@ -227,6 +227,7 @@ def fetch(
         data.mend(folder, root)
         _require_whole(data, folder)
         _remove_unpacked(data, root)
+        sweep(root)
         return folder
     if data.from_hand is not None:
         with locked(folder), written(folder) as fresh:

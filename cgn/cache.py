@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from cgn.io.locks import locked
-from cgn.io.writing import require_room
+from cgn.io.writing import require_room, sweep
 
 Content = TypeVar("Content")
 _LOG = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def open_or_make(
     """
     opened = _opened(path, open_)
     if opened:
+        sweep(path.parent)
         return opened[0]
     with locked(path):
         if opened := _opened(path, open_):  # another process has made it meanwhile

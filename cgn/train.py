@@ -20,6 +20,7 @@ from cgn.abduction import ShapeEncoder, find_objects
 from cgn.critic import Critic, packed
 from cgn.graphs import Captured
 from cgn.images import ByClass, ImageSet, to_images
+from cgn.io.locks import locked_if
 from cgn.loop import (
     Progress,
     Weights,
@@ -384,7 +385,7 @@ def train(
         ValueError: If the checkpoint belongs to another config or other images.
     """
     train_sha256 = images.sha256()
-    with seeded(config.seed, device) as generator:
+    with locked_if(checkpoint), seeded(config.seed, device) as generator:
         found = prepare(images, CGNConfig.canvas_px, soft_edges=config.soft_edges)
         run = Training(found, n_classes, config, device)
         resume(run, generator, train_sha256, checkpoint)

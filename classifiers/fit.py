@@ -16,6 +16,7 @@ from cgn.distributed import here
 from cgn.graphs import Captured
 from cgn.images import Factors, ImageSet, load_tensors, save_tensors
 from cgn.io.identity import LIBRARIES, sources, versions
+from cgn.io.locks import locked_if
 from cgn.io.weights import misfit, read_checkpoint, restoring
 from cgn.io.writing import require_room
 from cgn.loop import seeded, write_checkpoint
@@ -78,7 +79,8 @@ def fit(
         first = fit(recipe.first, sets, n_classes=n_classes, seed=seed, device=device)
         predictions = {name: _classes(first, images, device) for name, images in own.items()}
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
-    with seeded(seed, device) as generator, training(device):
+    alone = locked_if(checkpoint if here().leads else None)
+    with alone, seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
         origin = ""
         if checkpoint is not None:
@@ -96,10 +98,9 @@ def fit(
             if progress is not None:
                 progress(run.step, steps)
         network = run.result()
-    if here().leads:
-        if keep is not None:
+        if keep is not None and here().leads:
             keep(network)
-        if checkpoint is not None:
+        if checkpoint is not None and here().leads:
             checkpoint.unlink(missing_ok=True)
     return network
 

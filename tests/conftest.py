@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.evaluate import data_sha256, score_suite
-from benchmarks.leaderboard import Row, append, environment, write_leaderboards
+from benchmarks.leaderboard import Row, alone, append, environment, write_leaderboards
 from benchmarks.predictions import Run, save
 from benchmarks.scores import accuracy, paired_difference
 from benchmarks.suite import EMBEDDED, DataSource, Suite, World
@@ -87,7 +87,6 @@ def run_model(
         weights_sha256=weights,
         seed=seed,
     )
-    save(predictions, run.path(results), run)
     found = environment("cpu") | {"commit": "c0"}
     rows = [
         Row(
@@ -100,8 +99,11 @@ def run_model(
         )
         for score, estimate in score_suite(suite, predictions).items()
     ]
-    append(rows, results)
-    write_leaderboards(results, [suite])
+    results.mkdir(parents=True, exist_ok=True)
+    with alone(results):
+        save(predictions, run.path(results), run)
+        append(rows, results)
+        write_leaderboards(results, [suite])
 
 
 @pytest.fixture

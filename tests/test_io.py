@@ -22,6 +22,7 @@ import torch
 
 from cgn.cache import open_or_make
 from cgn.images import save_tensors
+from cgn.io import locks
 from cgn.io.errors import WriteError, write_errors
 from cgn.io.journal import journal
 from cgn.io.locks import TakenError, locked, short_name
@@ -107,8 +108,10 @@ def test_a_process_killed_between_two_steps_leaves_nothing_that_stays(tmp_path: 
     half_swept = tmp_path / ".123-11111111.part"
     half_swept.mkdir()
     (half_swept / ".lock").touch()
-    sweep(tmp_path)
-    assert names(tmp_path) == []
+    (tmp_path / ".entry.lock").touch()  # after its work and before it had let go
+    with locked(tmp_path / "another"):
+        sweep(tmp_path)
+        assert names(tmp_path) == [".another.lock"]
 
 
 def test_other_files_are_not_swept(tmp_path: Path) -> None:
@@ -186,8 +189,9 @@ def test_without_flock_what_this_process_is_writing_is_not_swept(
 
 
 def test_who_waits_for_a_lock_is_told_once_for_what(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.05)
     path, ready = tmp_path / "cgn", tmp_path / "ready"
 
     def briefly() -> None:

@@ -26,6 +26,9 @@ VARIANTS = {"easy": tiny_images(1), "hard": tiny_images(2)}
 BATCH = 8
 
 
+# Batches seen, and before which one it ends: of no network a part, for that would be another one.
+
+
 class Counting(nn.Module):
     """A linear network that counts its batches, and is killed before one of them."""
 

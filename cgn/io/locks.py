@@ -15,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,8 @@ else:
     import fcntl
 
 LONGEST_NAME = 143  # bytes that every file system in use takes; most take 255
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 2.0  # after which it is said that one waits
 # What a file system answers that has no locks of some kind.
 _UNKNOWN = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF}
 _TAKEN = {errno.EACCES, errno.EAGAIN}
@@ -36,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 # Not every file system tells the threads of a process apart: they have locks of their own.
 _threads: defaultdict[str, Any] = defaultdict(threading.RLock)
 _held: set[str] = set()
+_files: set[Path] = set()  # the lock files of what is held
 
 
 class TakenError(OSError):
@@ -90,24 +92,39 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         threads.release()
 
 
+def locked_if(path: Path | None) -> AbstractContextManager[None]:
+    """Do as `locked`, if there is a path at all."""
+    return nullcontext() if path is None else locked(path)
+
+
 @contextmanager
 def _of_process(real: Path, shown: Path, wait: bool) -> Iterator[None]:
     """Hold the lock file of a path."""
     file = real.with_name(f".{short_name(real.name, LONGEST_NAME - 6)}.lock")
-    told = False
+    told, begun = False, time.monotonic()
     while (held := _held_now(file)) is None:
         if not wait:
             raise TakenError(f"another process works on {shown}")
-        if not told:
+        if not told and time.monotonic() - begun >= PATIENCE_SECONDS:
             _LOG.warning("another process works on %s; waiting until it is done", shown)
             told = True
         time.sleep(POLL_SECONDS)
     _held.add(str(real))
+    _files.add(file)
     try:
         yield
     finally:
         _held.discard(str(real))
         held.end()
+        _files.discard(file)
+
+
+def sweep_locks(folder: Path) -> None:
+    """Remove lock files of a folder that processes which are no more have left behind."""
+    for file in folder.glob(".*.lock"):
+        with suppress(OSError):
+            if file not in _files and (free := hold(file)) is not None:
+                free.end()
 
 
 def _held_now(file: Path) -> Hold | None:

@@ -15,7 +15,7 @@ from io import RawIOBase
 from pathlib import Path
 
 from cgn.io.errors import existing, write_errors
-from cgn.io.locks import Hold, hold
+from cgn.io.locks import Hold, hold, sweep_locks
 
 PATTERN = ".*-*.part"  # of the folders in which things are made
 _LOCK = ".lock"
@@ -109,6 +109,7 @@ def sweep(folder: Path) -> None:
     Args:
         folder: Is looked into itself; what lies further down is not touched.
     """
+    sweep_locks(folder)
     for left in folder.glob(PATTERN):
         if left in _own or not left.is_dir():
             continue
