@@ -493,7 +493,7 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
     def taught(cgn: object, real: ImageSet, *_: object, **__: object) -> ImageSet:
         return real
 
-    def tried(held_out: ImageSet, classify: object) -> dict[str, float]:
+    def tried(held_out: ImageSet, classify: object, **_: object) -> dict[str, float]:
         seen["tried"] = held_out
         return {}
 
@@ -508,7 +508,7 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
     monkeypatch.setattr(bench, "accuracy", tried)
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {})
     monkeypatch.setattr(bench, "abduction_quality", measured)
-    monkeypatch.setattr(bench, "variety", lambda *_: {})
+    monkeypatch.setattr(bench, "variety", lambda *_, **__: {})
     world = replace(
         suites["tiny"].world,
         train=lambda _: images,
@@ -542,10 +542,10 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     monkeypatch.setattr(bench, "train", train)
     monkeypatch.setattr(bench, "sheet", lambda cgn, path, *, seed: path.touch())
     monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
-    monkeypatch.setattr(bench, "accuracy", lambda *_: {"shape_judge": 0.75})
+    monkeypatch.setattr(bench, "accuracy", lambda *_, **__: {"shape_judge": 0.75})
     monkeypatch.setattr(bench, "quality", lambda *_, **__: {"mask_area": 0.25})
     monkeypatch.setattr(bench, "lessons", lambda cgn, images, *_, **__: images)
-    monkeypatch.setattr(bench, "variety", lambda *_: {"coverage": 0.5})
+    monkeypatch.setattr(bench, "variety", lambda *_, **__: {"coverage": 0.5})
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
     assert bench.main(text.split()) == 0

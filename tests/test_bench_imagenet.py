@@ -131,7 +131,7 @@ def test_pictures_of_combinations_and_interpolations_are_written(
 def test_what_counterfactuals_lack_is_said_in_one_line(
     authors_file: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["counterfactuals", "--weights", str(authors_file), "--out", "x", *flags]
+    command = ["counterfactuals", "--weights", str(authors_file), "--out", "x.png", *flags]
     assert bench.main(command) == 2
     assert message in capsys.readouterr().err
 

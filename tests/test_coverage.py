@@ -19,12 +19,18 @@ Bits = NDArray[np.bool_]
 # Low end, high end, truth.
 Experiment = Callable[[np.random.Generator], tuple[float, float, float]]
 
-COUNTED = Score(variant="v", metric="accuracy", count=lambda table: table, chance=0.1)
+COUNTED = Score(
+    variant="v", metric="accuracy", count=lambda table: table[["hits", "images"]], chance=0.1
+)
 
 
 def counted(*hits: Bits) -> NDArray[np.int64]:
     """Hits and images of objects with one image in each variant, (objects, 2 * variants)."""
     return np.stack([column for hit in hits for column in (hit, np.ones_like(hit))], axis=1) * 1
+
+
+def table_of(hits: Bits) -> pd.DataFrame:
+    return pd.DataFrame(counted(hits), columns=["hits", "images"]).assign(variant="v")
 
 
 def alike(generator: np.random.Generator, n: int) -> tuple[Bits, Bits]:
@@ -58,9 +64,7 @@ def of_a_gap(generator: np.random.Generator) -> tuple[float, float, float]:
 
 
 def of_a_difference_between_models(generator: np.random.Generator) -> tuple[float, float, float]:
-    tables = (
-        [pd.DataFrame(counted(hits), columns=["hits", "images"])] for hits in alike(generator, 200)
-    )
+    tables = ([table_of(hits)] for hits in alike(generator, 200))
     found = compare(COUNTED, *tables, seed=int(generator.integers(1 << 30)))
     return found.low, found.high, 0.1
 
@@ -88,7 +92,7 @@ def of_a_difference_over_seeds_and_images(
 
     def model(share: float) -> list[pd.DataFrame]:
         bars = share + generator.normal(0, 0.03, size=3)
-        return [pd.DataFrame(counted(common < bar), columns=["hits", "images"]) for bar in bars]
+        return [table_of(common < bar) for bar in bars]
 
     found = compare(COUNTED, model(0.7), model(0.6), seed=int(generator.integers(1 << 30)))
     return found.low, found.high, 0.1
