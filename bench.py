@@ -64,7 +64,6 @@ from benchmarks.examination import (
 from benchmarks.folders import (
     cache_folder,
     check_place,
-    check_writable,
     data_folder,
     images_folder,
     own_weights,
@@ -740,7 +739,8 @@ def ship_classifiers(options: argparse.Namespace) -> None:
     recipe = chosen_one(options.model, MODELS, "model")
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
-    check_writable(options.out, "--out")
+    for name in worlds:
+        check_place(options.out / f"{name}.safetensors", "--out")
     require_results(options.results)
     with progress_bars() as bars:
         for world in worlds.values():

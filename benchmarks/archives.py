@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from cgn.decoding import reason
+from cgn.decoding import limit, reason
 from cgn.io.contents import HEAD_BYTES
 from cgn.io.writing import require_room
 
@@ -31,15 +31,8 @@ OPENERS: dict[bytes, Callable[[Path], object]] = {
 
 
 def growth_limit() -> int:
-    """Give how many times its size an archive may unpack to; `CGN_BENCH_MAX_GROWTH` moves it.
-
-    Raises:
-        ValueError: If the variable is no whole number above 0.
-    """
-    given = os.environ.get(GROWTH_VARIABLE) or str(GROWTH)
-    if not given.isdecimal() or int(given) == 0:
-        raise ValueError(f"{GROWTH_VARIABLE} must be a whole number above 0, got {given!r}")
-    return int(given)
+    """Give how many times its size an archive may unpack to; `CGN_BENCH_MAX_GROWTH` moves it."""
+    return limit(GROWTH_VARIABLE, GROWTH)
 
 
 def most_bytes(file: Path) -> int:

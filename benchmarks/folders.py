@@ -42,26 +42,6 @@ def own_weights() -> Path:
     return cache_folder() / "weights"
 
 
-def check_writable(folder: Path, flag: str) -> None:
-    """Find out now, not after an hour of training, that nothing can be written there.
-
-    Args:
-        folder: Made if it is not there.
-        flag: What names another one on the command line, for the message.
-
-    Raises:
-        ValueError: If nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); name another place with {flag}"
-        ) from None
-
-
 def check_place(path: Path, flag: str = "--results") -> None:
     """Find out now, not after the work, that a file cannot be made; nothing is made.
 

@@ -37,16 +37,25 @@ WIDENED = ("PNG", "PPM")
 ORIENTATION, BITS_PER_SAMPLE = 274, 258  # tags of Exif and of TIFF
 
 
-def pixel_limit() -> int:
-    """Give the most pixels that an image or a mask may have; `CGN_BENCH_MAX_PIXELS` moves it.
+def limit(variable: str, usual: int) -> int:
+    """Give a limit that an environment variable moves.
 
     Raises:
         ValueError: If the variable is no whole number above 0.
+
+    Example:
+        >>> limit("CGN_BENCH_NO_SUCH_LIMIT", 7)
+        7
     """
-    given = os.environ.get(MAX_PIXELS_VARIABLE) or str(MAX_PIXELS)
+    given = os.environ.get(variable) or str(usual)
     if not given.isdecimal() or int(given) == 0:
-        raise ValueError(f"{MAX_PIXELS_VARIABLE} must be a whole number above 0, got {given!r}")
+        raise ValueError(f"{variable} must be a whole number above 0, got {given!r}")
     return int(given)
+
+
+def pixel_limit() -> int:
+    """Give the most pixels that an image or a mask may have; `CGN_BENCH_MAX_PIXELS` moves it."""
+    return limit(MAX_PIXELS_VARIABLE, MAX_PIXELS)
 
 
 def require_pixels(height: int, width: int) -> None:
