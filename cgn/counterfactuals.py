@@ -138,7 +138,8 @@ def sample_cached(
     def make(path: Path) -> None:
         sample(cgn, n, seed=seed, device=device, progress=progress).save(path, parts)
 
-    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)
+    n_bytes = n * 4 * cgn.config.image_size_px**2  # of colours and masks
+    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make, n_bytes=n_bytes)
 
 
 class Weights(NamedTuple):

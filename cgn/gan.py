@@ -237,4 +237,6 @@ def generated_cached(
         sample_gan(gan, n, seed=seed, device=device).save(path, drawn)
 
     drawn = parts | {"n": n, "seed": seed}
-    return open_or_make(cache / f"{cache_key(drawn, code)}.safetensors", ImageSet.load, make_set)
+    path = cache / f"{cache_key(drawn, code)}.safetensors"
+    n_bytes = n * 3 * images.pixels.shape[-2:].numel()
+    return open_or_make(path, ImageSet.load, make_set, n_bytes=n_bytes)

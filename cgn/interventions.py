@@ -275,4 +275,5 @@ def abduct_cached(
         made = abduct(cgn, images, masks, n, seed=seed, lent=lent, device=device, progress=progress)
         made.save(path, parts)
 
-    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make)
+    n_bytes = n * 4 * cgn.config.image_size_px**2  # of colours and masks
+    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make, n_bytes=n_bytes)

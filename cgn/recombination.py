@@ -363,5 +363,6 @@ def recombine_cached(
             progress=progress,
         ).save(path, settings)
 
-    key = _key(images, masks, settings)
-    return open_or_make(cache / f"recombined-{key}.safetensors", ImageSet.load, make)
+    path = cache / f"recombined-{_key(images, masks, settings)}.safetensors"
+    n_bytes = n * 3 * masks.shape[-2:].numel()
+    return open_or_make(path, ImageSet.load, make, n_bytes=n_bytes)

@@ -164,6 +164,13 @@ def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "shipped"
 
 
+def test_more_images_than_the_disk_holds_are_refused_before_one_is_drawn(tmp_path: Path) -> None:
+    weights = tmp_path / "cgn.safetensors"
+    CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
+    with pytest.raises(ValueError, match=r"has room for .* GB, and 4096000.0 are needed"):
+        sample_cached(weights, 10**12, seed=0, cache=tmp_path / "sets")
+
+
 def test_weights_trained_on_the_same_data_are_found(
     cgn: CGN, shipped: Path, tmp_path: Path
 ) -> None:
