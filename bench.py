@@ -740,8 +740,9 @@ def ship_classifiers(options: argparse.Namespace) -> None:
     worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
     place_of = chosen_device(options.device), options.results
     for name in worlds:
-        check_place(options.out / f"{name}.safetensors", "--out")
+        check_place(shipped_path(recipe.name, name, options.out), "--out")
     require_results(options.results)
+    options.out.mkdir(parents=True, exist_ok=True)
     with progress_bars() as bars:
         for world in worlds.values():
             path = ship_classifier(recipe, world, options, Place(*place_of, bars))

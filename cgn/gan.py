@@ -30,7 +30,7 @@ from cgn.io.weights import fill_described
 from cgn.loop import adam_of_gans, descend, falling_rate, seeded, set_rate
 from cgn.mechanisms import Mechanism
 from cgn.memory import images_at_once, in_batches
-from cgn.precision import evaluating
+from cgn.precision import evaluating, training
 from cgn.train import TrainConfig, draw_pairs
 from cgn.transfer import Mailbox, sent
 
@@ -142,7 +142,7 @@ def train_gan(
     of = torch.device(device)
     by_class = ByClass(images.factors.shape)
     pixels, labels = images.pixels.to(of), images.factors.shape.to(of)
-    with seeded(config.seed, of) as generator:
+    with seeded(config.seed, of) as generator, training(of):
         run = GANTraining(n_classes, images.pixels.shape[-1], config, of)
         for step in range(config.steps):
             index = sent(draw_pairs(by_class, config.batch_size, generator), of)

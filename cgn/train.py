@@ -37,6 +37,7 @@ from cgn.loop import (
 from cgn.mechanisms import ShapeMechanism
 from cgn.model import CGN, CGNConfig
 from cgn.poses import measure, normalise
+from cgn.precision import training
 from cgn.ranges import require_in_range
 from cgn.transfer import sent
 
@@ -122,10 +123,26 @@ class Batch(NamedTuple):
         return Batch(images, labels, self.regions[:, index].float(), outlines.float(), poses)
 
 
-def prepare(images: ImageSet, canvas_px: int, *, soft_edges: bool = False) -> Batch:
-    """Find the objects of a whole training set, and part their outlines from their poses."""
+def prepare(
+    images: ImageSet,
+    canvas_px: int,
+    *,
+    soft_edges: bool = False,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Find the objects of a whole training set, and part their outlines from their poses.
+
+    Args:
+        images: The set.
+        canvas_px: Height and width of the outlines.
+        soft_edges: As in `TrainConfig`.
+        device: Where objects are looked for.
+
+    Returns:
+        All of it on the CPU.
+    """
     labels = images.factors.shape
-    masks = find_objects(images.pixels, labels)
+    masks = find_objects(images.pixels, labels, device=device)
     poses = measure(masks)
     objects, backgrounds, pixels = masks, ~masks, images.pixels
     if soft_edges:
@@ -385,8 +402,9 @@ def train(
         ValueError: If the checkpoint belongs to another config or other images.
     """
     train_sha256 = images.sha256()
-    with locked_if(checkpoint), seeded(config.seed, device) as generator:
-        found = prepare(images, CGNConfig.canvas_px, soft_edges=config.soft_edges)
+    with locked_if(checkpoint), seeded(config.seed, device) as generator, training(device):
+        soft_edges = config.soft_edges
+        found = prepare(images, CGNConfig.canvas_px, soft_edges=soft_edges, device=device)
         run = Training(found, n_classes, config, device)
         resume(run, generator, train_sha256, checkpoint)
 
