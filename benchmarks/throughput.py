@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,9 @@ def machine(device: torch.device | str) -> dict[str, str]:
 def _processor() -> str:
     """Name the processor and how many cores this process may use."""
     name = platform.processor() or platform.machine()
-    try:
+    with suppress(OSError, StopIteration, IndexError):  # not on Linux
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, IndexError):
-        pass  # not on Linux
     return f"{name}, {torch.get_num_threads()} threads"
 
 
