@@ -6,6 +6,7 @@ Source:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -17,7 +18,7 @@ from torch.nn.functional import conv2d, linear, normalize
 EPSILON = 1e-4
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """A linear layer or a convolution that keeps height and width.
 
     Its biases are left to whoever comes next, who has something to add anyway.
@@ -26,13 +27,13 @@ class Layer(nn.Module):
     bias: nn.Parameter | None
 
     @property
+    @abstractmethod
     def dtype(self) -> torch.dtype:
         """Of what inputs are multiplied with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self) -> Tensor:
         """Return what inputs are multiplied with, (outputs, inputs, …)."""
-        raise NotImplementedError
 
     def forward(self, inputs: Tensor, n_outputs: int | None = None) -> Tensor:
         """Apply the layer without its biases, or its first outputs only."""
