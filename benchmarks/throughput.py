@@ -1,4 +1,4 @@
-"""Speed by card: what the benchmarks in `tests/test_throughput.py` measured, kept in rows.
+"""Speeds of each device that the benchmarks in `tests/throughput` measured, kept in rows.
 
 How a speed is measured is not here: see that module. Nor is it in an installed package, for it lies
 with the tests.
@@ -24,13 +24,13 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-from benchmarks.cells import csv_text
-from benchmarks.leaderboard import environment
+from benchmarks.records.csv_cells import csv_text
+from benchmarks.records.leaderboard import environment
 from cgn.io.locks import locked
 from cgn.io.writing import write_text
 
 ROOT = Path(__file__).parents[1]
-MODULE = ROOT / "tests" / "test_throughput.py"
+MODULE = ROOT / "tests" / "throughput" / "test_throughput.py"
 # What tells the process that measures where rows go, when to end, and that small sizes will do.
 ROWS, DEADLINE, QUICK = "CGN_BENCH_SPEEDS", "CGN_BENCH_DEADLINE", "CGN_BENCH_QUICK"
 COMMIT = "CGN_BENCH_COMMIT"  # where the folder is no repository

@@ -14,11 +14,11 @@ from itertools import islice
 import torch
 from torch import Tensor, distributed
 
-from cgn.distributed import here
-from cgn.images import Factors, ImageSet, to_images
-from cgn.transfer import sent
+from cgn.data.image_set import Factors, ImageSet, to_images
+from cgn.device.distributed import here
+from cgn.device.transfer import sent
 from classifiers.augmentation import N_NUMBERS
-from classifiers.objectives import Batches
+from classifiers.objectives.basic import Batches
 from classifiers.recipes import Recipe
 
 AHEAD = 2  # batches that are read before they are asked for

@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import nn
 
-from cgn.images import load_tensors, save_tensors
+from cgn.data.image_set import load_tensors, save_tensors
+from cgn.io.ranges import require_in_range
 from cgn.io.schema import checked
 from cgn.io.weights import misfit
-from cgn.ranges import require_in_range
 from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop, flip_and_shift
-from classifiers.backbones import Backbone
-from classifiers.networks import HEAD_WEIGHTS, InvariantEnsemble
-from classifiers.objectives import invariant
+from classifiers.networks.backbones import Backbone
+from classifiers.networks.small import HEAD_WEIGHTS, InvariantEnsemble
+from classifiers.objectives.basic import invariant
 from classifiers.recipes import CGN_SOURCE, ERM, Recipe
 from classifiers.schedules import Schedule, adamw_cosine, adamw_one_cycle, sgd_thirds
 

@@ -11,20 +11,20 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cgn.cache import cache_key, open_or_make
-from cgn.distributed import here
-from cgn.graphs import Captured
-from cgn.images import Factors, ImageSet, load_tensors, save_tensors
+from cgn.data.image_set import Factors, ImageSet, load_tensors, save_tensors
+from cgn.device.distributed import here
+from cgn.device.graphs import Captured
+from cgn.device.precision import bfloat16_pays, evaluating, training
+from cgn.io.cache import cache_key, open_or_make
 from cgn.io.identity import LIBRARIES, sources, versions
 from cgn.io.locks import locked_if
 from cgn.io.weights import misfit, read_checkpoint, restoring
 from cgn.io.writing import require_room
-from cgn.loop import seeded, write_checkpoint
-from cgn.model import weights_sha256
-from cgn.precision import bfloat16_pays, evaluating, training
-from classifiers.backbones import Backbone
+from cgn.models.cgn import weights_sha256
+from cgn.training.loop import seeded, write_checkpoint
 from classifiers.batches import batches_of
-from classifiers.objectives import Batches, Objective
+from classifiers.networks.backbones import Backbone
+from classifiers.objectives.basic import Batches, Objective
 from classifiers.pretrained import pinned
 from classifiers.recipes import Recipe
 

@@ -21,19 +21,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgn.efficientnet import efficientnet_lite
-from cgn.files import IMAGENET, Preprocessing
+from cgn.data.image_files import IMAGENET, Preprocessing
 from cgn.io.downloads import download
 from cgn.io.writing import write_text
-from cgn.model import weights_sha256
-from classifiers.architectures import (
+from cgn.models.cgn import weights_sha256
+from cgn.models.efficientnet import efficientnet_lite
+from classifiers.networks.architectures import (
     OPTIONS,
     Front,
     timm_front,
     torchvision_classifiers,
     torchvision_front,
 )
-from classifiers.filled import Filled, fill
+from classifiers.networks.filled import Filled, fill
 
 SHIPPED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 FORMS = (

@@ -9,17 +9,17 @@ from typing import Literal
 from torch import nn
 
 from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop
-from classifiers.backbones import Backbone
-from classifiers.debiasing import (
+from classifiers.networks.backbones import Backbone
+from classifiers.networks.input_transforms import GrayscaleCNN, TwoMeansCNN
+from classifiers.networks.small import InvariantEnsemble, SmallCNN
+from classifiers.objectives.basic import Objective, every_factor, invariant, shape_cross_entropy
+from classifiers.objectives.debiasing import (
     GroupWeightedCNN,
     UnlearningCNN,
     group_dro,
     irm,
     unlearn,
 )
-from classifiers.front_ends import GrayscaleCNN, TwoMeansCNN
-from classifiers.networks import InvariantEnsemble, SmallCNN
-from classifiers.objectives import Objective, every_factor, invariant, shape_cross_entropy
 from classifiers.sampling import (
     Sampling,
     balanced_environments,

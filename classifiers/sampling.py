@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgn.images import Factors
-from classifiers.debiasing import agrees
+from cgn.data.image_set import Factors
+from classifiers.objectives.debiasing import agrees
 
 # From labels (N,) and what an earlier network predicted, (N,) int64 or None if there was none, to
 # indices into the set, (M,) int64; an image may stand there several times.
@@ -48,7 +48,7 @@ def balanced_environments(factors: Factors, predictions: Tensor | None) -> Tenso
         Indices, (M,) int64; each image once if all are of one kind.
 
     Source:
-        Arjovsky et al. weigh environments alike; see `classifiers.debiasing`.
+        Arjovsky et al. weigh environments alike; see `classifiers.objectives.debiasing`.
 
     Example:
         >>> shape, texture = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 0])

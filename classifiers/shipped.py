@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cgn.images import load_tensors, save_tensors
+from cgn.data.image_set import load_tensors, save_tensors
 from cgn.io.schema import checked
-from cgn.model import weights_sha256
+from cgn.models.cgn import weights_sha256
 from classifiers.recipes import RECIPES
 
 FOLDER = Path(str(resources.files("classifiers") / "weights"))

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.evaluate import data_sha256, score_suite
-from benchmarks.leaderboard import Row, alone, append, environment, write_leaderboards
-from benchmarks.predictions import Run, save
-from benchmarks.scores import accuracy, paired_difference
-from benchmarks.suite import EMBEDDED, DataSource, Suite, World
-from cgn.images import Factors, ImageSet
+from benchmarks.core.evaluate import data_sha256, score_suite
+from benchmarks.core.scores import accuracy, paired_difference
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite, World
+from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
+from benchmarks.records.predictions import Run, save
+from cgn.data.image_set import Factors, ImageSet
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores as it is
     torch.set_num_threads(1)

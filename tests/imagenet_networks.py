@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cgn.biggan import BigGAN, BigGANConfig
-from cgn.imagenet import ImageNetCGN
-from cgn.pretrained import initial
-from cgn.u2net import U2Net
+from cgn.models.imagenet.biggan import BigGAN, BigGANConfig
+from cgn.models.imagenet.cgn import ImageNetCGN
+from cgn.models.imagenet.pretrained import initial
+from cgn.segmentation.u2net import U2Net
 
 TINY = BigGANConfig(resolution_px=16, width=4, n_classes=5, noise_size=4)
 

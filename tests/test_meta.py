@@ -13,21 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from cgn import losses
-from cgn.abduction import ShapeEncoder
-from cgn.biggan import MULTIPLIERS, BigGAN, BigGANConfig
-from cgn.critic import Critic, VGGFeatures, packed
-from cgn.fidelity import InceptionProbabilities
-from cgn.gan import GANTraining
-from cgn.imagenet import ImageNetCGN, ImageNetConfig
-from cgn.imagenet_config import ImageNetTrainConfig
-from cgn.imagenet_training import ImageNetTraining
-from cgn.images import Factors, ImageSet
-from cgn.model import CGN, CGNConfig, binarise, compose
-from cgn.patches import draw_patches, patch_grid
-from cgn.train import TrainConfig, Training, prepare
-from cgn.u2net import U2Net, saliency
+from cgn.data.image_set import Factors, ImageSet
+from cgn.models.cgn import CGN, CGNConfig, binarise, compose
+from cgn.models.critic import Critic, VGGFeatures, packed
+from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig
+from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig
+from cgn.quality.fidelity import InceptionProbabilities
+from cgn.segmentation.by_colour import ShapeEncoder
+from cgn.segmentation.u2net import U2Net, saliency
+from cgn.training.gan import GANTraining
+from cgn.training.imagenet import ImageNetTraining
+from cgn.training.imagenet_config import ImageNetTrainConfig
+from cgn.training.patches import draw_patches, patch_grid
+from cgn.training.small import TrainConfig, Training, prepare
 from classifiers import MODELS
-from classifiers.networks import outputs
+from classifiers.networks.small import outputs
 
 SIZES_PX = (32, 64)
 CGNS = {

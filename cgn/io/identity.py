@@ -34,7 +34,7 @@ def sources(*modules: str) -> tuple[Path, ...]:
         The files, sorted.
 
     Example:
-        >>> [path.name for path in sources("cgn.distributed")]
+        >>> [path.name for path in sources("cgn.device.distributed")]
         ['distributed.py']
     """
     found: dict[str, Path] = {}

@@ -1,0 +1,312 @@
+"""What the words of a command choose: suites, data, device, settings; and what does not fit.
+
+Which words there are is not here: see `benchmarks.cli.arguments`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from benchmarks.cli.arguments import training_settings
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite, World
+from benchmarks.data.paths import official_folder
+from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
+from benchmarks.suites.backgrounds_challenge import CHALLENGE
+from cgn.device.distributed import here, own_device
+from cgn.io.paths import user_path
+from cgn.training.imagenet_config import ImageNetTrainConfig
+from cgn.training.small import PRESETS, TrainConfig
+
+log = logging.getLogger(__name__)
+
+Entry = TypeVar("Entry")
+Config = TypeVar("Config", TrainConfig, ImageNetTrainConfig)
+
+
+def chosen(
+    text: str, known: Mapping[str, Entry], kind: str, groups: Mapping[str, Sequence[str]]
+) -> list[Entry]:
+    """Look names up, each once.
+
+    Args:
+        text: Names of entries and groups, with commas between them.
+        known: Entries by name.
+        kind: What an entry is, for the message.
+        groups: Names of entries by the name of their group.
+
+    Returns:
+        The entries in the order of their names.
+
+    Raises:
+        ValueError: If a name is unknown; the message has the nearest.
+
+    Example:
+        >>> chosen("b,few", {"a": 1, "b": 2, "c": 3}, "number", {"few": ["a", "b"]})
+        [2, 1]
+    """
+    names = [name for part in text.split(",") for name in groups.get(part, [part])]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, [*known, *groups], n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown {kind} {name!r}; {hint}See `bench.py list`")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def model_names(text: str, is_name: Callable[[str], bool]) -> list[str]:
+    """Part names of models at their commas, but for those within the path of a file.
+
+    Args:
+        text: As on the command line.
+        is_name: Whether a word names a model, or has the form of a name.
+
+    Example:
+        >>> known = {"cgn", "file:a"}
+        >>> model_names("file:a,b.pt#arch=timm:vit,cgn,cgm", known.__contains__)
+        ['file:a,b.pt#arch=timm:vit', 'cgn', 'cgm']
+    """
+    found: list[str] = []
+    for word in text.split(","):
+        before = found[-1] if found else ""
+        of_path = before.startswith("file:") and "#arch=" not in before
+        of_path |= before.startswith("ensemble:") and not before.endswith(".safetensors")
+        if of_path and not is_name(word):
+            found[-1] += f",{word}"
+        else:
+            found.append(word)
+    return found
+
+
+def require_place_of(options: argparse.Namespace) -> None:
+    """Refuse a set of counterfactuals whose number is missing, or a picture that is no PNG file.
+
+    Args:
+        options: `n`, `combine`, `interpolate`, `to` and `out`, as on the command line.
+
+    Raises:
+        ValueError: If one does not go with the others.
+    """
+    out: Path = options.out
+    if options.combine or options.interpolate:
+        if out.suffix.lower() != ".png" or out.is_dir():
+            raise ValueError(f"a picture is written to a file *.png, which {out} is not")
+        if options.interpolate and options.to is None:
+            raise ValueError("--interpolate needs --to, the class it ends with")
+    elif "n" not in options:
+        raise ValueError("how many? say --n; or draw a picture with --combine or --interpolate")
+    elif out.exists() and not out.is_dir():
+        raise ValueError(f"a set is written to a folder, and {out} is a file")
+
+
+def chosen_suites(text: str) -> list[Suite]:
+    """Look suites up; `mnists` are those that are called so.
+
+    Args:
+        text: Names of suites and of groups of them, with commas between them.
+
+    Raises:
+        ValueError: If a name is unknown.
+
+    Example:
+        >>> [suite.name for suite in chosen_suites("in9,mnists")]
+        ['in9', 'colored-mnist', 'double-colored-mnist', 'wildlife-mnist']
+    """
+    groups = {
+        "all": list(SUITES),
+        "mnists": [name for name in SUITES if name.endswith("mnist")],
+        "t10k": list(T10K),
+        "attributions": list(ATTRIBUTIONS),
+        "natural": list(NATURAL),
+    }
+    return chosen(text, known_suites(), "suite", groups)
+
+
+def chosen_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
+    """Look one name up.
+
+    Args:
+        text: The name.
+        known: Entries by name.
+        kind: What an entry is, for the message.
+
+    Raises:
+        ValueError: If it is unknown, or there are several.
+
+    Example:
+        >>> chosen_one("b", {"a": 1, "b": 2}, "number")
+        2
+    """
+    found = chosen(text, known, kind, {})
+    if len(found) > 1:
+        raise ValueError(f"expected the name of one {kind}, got {text!r}")
+    return found[0]
+
+
+def known_suites() -> dict[str, Suite]:
+    """Everything that can be run: the seven suites, their twins, and what moves a model."""
+    official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
+    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
+
+
+def edition(suite: Suite, source: DataSource) -> Suite:
+    """Choose the official edition of a suite if the user has its images, and it has one."""
+    return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
+
+
+def suites_with_rows(results: Path) -> list[Suite]:
+    """Suites that have a leaderboard in a folder of results."""
+    return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
+
+
+def chosen_device(name: str) -> torch.device:
+    """Turn the flag into a device that is there.
+
+    Args:
+        name: "cpu" or "cuda"; any other word means the best there is.
+
+    Returns:
+        The CPU, or the GPU of this process.
+
+    Raises:
+        ValueError: If there is no GPU and one is asked for.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("PyTorch sees no GPU here; leave --device out to use the CPU")
+    return own_device(torch.device("cuda")) if there and name != "cpu" else torch.device("cpu")
+
+
+def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
+    """Decide where a suite's data comes from: as asked, else official if it is there.
+
+    Args:
+        suite: The suite.
+        options: `data`, `textures` and `correlation`, as on the command line.
+
+    Raises:
+        ValueError: If there is no such folder, it cannot be read, or the world of the suite has no
+            correlation.
+    """
+    official = official_folder(suite)
+    if options.data in (None, "embedded"):
+        folder = official if options.data is None and official.is_dir() else None
+    else:
+        folder = official if options.data == "official" else user_path(options.data)
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
+    textures = options.textures if suite.world.name == "wildlife-mnist" else None
+    source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
+    if source.correlation < 1 and not suite.world.correlates:
+        raise ValueError(
+            f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
+            "leave out either"
+        )
+    if folder is not None and not suite.world.is_official(DataSource(folder=folder)):
+        log.warning(
+            "%s holds other data under the file names of %s: its rows are marked `custom`",
+            folder,
+            suite.world.name,
+        )
+        return replace(source, custom=True)
+    return source
+
+
+def require_pretrained(options: argparse.Namespace, ours: Sequence[str]) -> None:
+    """Refuse what only goes with pretrained networks where others are asked for.
+
+    Args:
+        options: `precision`, as on the command line.
+        ours: Names of models that are no pretrained networks.
+
+    Raises:
+        ValueError: If a precision, or several processes, don't go with the models.
+    """
+    asked = {"--precision": options.precision != "float32", "torchrun": here().size > 1}
+    for name in (name for name, is_asked in asked.items() if is_asked and ours):
+        raise ValueError(
+            f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
+        )
+
+
+def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:
+    """Refuse models whose classes are not those that a suite asks for.
+
+    Args:
+        ours: Names of models that know the classes of a world.
+        specs: Names of networks that know ImageNet's.
+        suites: What they are run on.
+
+    Raises:
+        ValueError: If one of them does not fit.
+    """
+    for suite in suites:
+        if suite.decide is None and specs:
+            raise ValueError(
+                f"{specs[0]} knows ImageNet's 1,000 classes, for which {suite.name} has no images "
+                "here; point --data at the folder of the official ones, or take another suite"
+            )
+        if suite.decide is not None and ours:
+            raise ValueError(
+                f"{ours[0]} is trained here, on other classes than the official images "
+                "have; take a pretrained network, such as efficientnet-lite0, or --data embedded"
+            )
+
+
+def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> None:
+    """Refuse shipped classifiers on other test images, which they may have been fitted to.
+
+    Args:
+        shipped: Names of classifiers that come with the package.
+        sources: Where test images come from.
+
+    Raises:
+        ValueError: If there is such a classifier, and data that is not the embedded one.
+    """
+    if shipped and set(sources) - {EMBEDDED}:
+        raise ValueError(
+            f"{shipped[0]} was fitted on the embedded data and is for its test images alone; say "
+            "--data embedded, without --textures and --correlation"
+        )
+
+
+def chosen_preset(world: World) -> TrainConfig:
+    """How the CGN of a world is trained unless told otherwise, and its GAN always."""
+    return PRESETS.get(world.name, TrainConfig())
+
+
+def chosen_config(preset: Config, given: Mapping[str, Any]) -> Config:
+    """Replace in a preset what was given on the command line.
+
+    Args:
+        preset: The settings where nothing is given.
+        given: Values by the name of the setting; a loss weight's name starts with "weight_".
+
+    Raises:
+        ValueError: If something was given that only the other scale has.
+
+    Example:
+        >>> config = chosen_config(TrainConfig(), {"steps": 7, "weight_style": 2.0})
+        >>> config.steps, config.weights.style
+        (7, 2.0)
+    """
+    weights: dict[str, Any] = {
+        field.name: given[f"weight_{field.name}"]
+        for field in fields(preset.weights)
+        if f"weight_{field.name}" in given
+    }
+    rest: dict[str, Any] = {
+        field.name: given[field.name] for field in fields(preset) if field.name in given
+    }
+    known = {*rest, *(f"weight_{name}" for name in weights)}
+    if odd := sorted((training_settings() & given.keys()) - known):
+        flags = ", ".join(f"--{name}".replace("_", "-") for name in odd)
+        raise ValueError(f"{flags}: not a setting of this scale; see `bench.py train --help`")
+    return replace(preset, **rest, weights=replace(preset.weights, **weights))

@@ -1,0 +1,1 @@
+"""What everything else is said in: suites, models, scores, statistics."""

@@ -1,0 +1,590 @@
+"""From predictions to scores with intervals.
+
+Predictions are a table, one row an image: variant, id, shape, texture, background, prediction;
+and the `columns` that a suite adds.
+A `Score` reads such a table of one model, one seed and one suite, and gives an `Estimate`.
+Which scores a suite has is not here: each suite names its own. Nor is how two models compare:
+see `benchmarks.records.compare`.
+
+Source:
+    Shape bias: Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019.
+    https://arxiv.org/abs/1811.12231
+    Wilson interval: Wilson, Probable inference, JASA 1927.
+    Bootstrap over clusters: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+    Exact interval: Clopper and Pearson, The use of confidence or fiducial limits, Biometrika 1934.
+    Worst group: Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020.
+    https://arxiv.org/abs/1911.08731
+    Limits of a minimum: Berger, Multiparameter hypothesis testing and acceptance sampling,
+    Technometrics 1982.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64] | NDArray[np.float64]
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+EXACT_BELOW = 5  # hits or misses; with fewer, Wilson's interval is too short
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval; fractions, never percent; n is the number of images."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+UNDEFINED = Estimate(np.nan, np.nan, np.nan, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of a suite.
+
+    Attributes:
+        variant: The test variant it is read from, or the names joined by "-" if from several.
+        metric: Its name among the scores of that variant.
+        count: From predictions to what each cluster of dependent images adds to the score: a
+            table indexed by their common id, with columns hits and images, and if the score is
+            a difference of two shares these two again for the second. Whole numbers where
+            decisions are counted; fractions where probabilities are averaged.
+        estimate: From these counts to the estimate, for a score that is no such share or
+            difference; what the counts are is then between the two. None for all others.
+        higher_is_better: Which way is good.
+        chance: What guessing gives.
+        lowest: The lowest value it can take.
+        highest: The highest value it can take.
+    """
+
+    variant: str
+    metric: str
+    count: Callable[[pd.DataFrame], pd.DataFrame]
+    estimate: Callable[[NDArray[np.int64]], Estimate] | None = None
+    higher_is_better: bool = True
+    chance: float
+    lowest: float = 0.0
+    highest: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """The score's column in a leaderboard."""
+        return f"{self.variant}_{self.metric}"
+
+    @property
+    def variants(self) -> list[str]:
+        """The test variants it is read from."""
+        return self.variant.split("-")
+
+    @property
+    def comparable(self) -> bool:
+        """Whether two models can be compared by it: whether images drawn anew give it anew."""
+        return self.estimate is None
+
+    def seen_in(self, predictions: pd.DataFrame) -> bool:
+        """Whether there are predictions of all variants that it is read from."""
+        there = set(predictions["variant"])
+        return self.variant in there or there.issuperset(self.variants)
+
+    def estimated(self, predictions: pd.DataFrame) -> Estimate:
+        """Estimate the score as `compute` does; undefined if a variant had no images."""
+        return self.compute(predictions) if self.seen_in(predictions) else UNDEFINED
+
+    def compute(self, predictions: pd.DataFrame) -> Estimate:
+        """Estimate the score from predictions of one model with one seed.
+
+        The interval of a share of images that are all independent is Wilson's, near 0 and 1 the
+        exact one of Clopper and Pearson; of a mean of probabilities, Student's; otherwise it
+        resamples clusters.
+        """
+        clusters = self.count(predictions).to_numpy()
+        if self.estimate is not None:
+            return self.estimate(clusters)
+        if clusters.shape[1] == 2 and (clusters[:, 1] == 1).all():
+            if counted(clusters):
+                return proportion(clusters[:, 0] > 0)
+            value, low, high, n = mean(clusters[:, 0])
+            low, high = np.clip((low, high), self.lowest, self.highest)
+            return Estimate(value, float(low), float(high), n)
+        return bootstrap(clusters)
+
+
+def accuracy(
+    variant: str, *, chance: float, metric: str = "accuracy", factor: str = "shape"
+) -> Score:
+    """Share of images whose predicted class is that of one factor.
+
+    Args:
+        variant: The test variant.
+        chance: What guessing gives, in [0, 1].
+        metric: Name of the score.
+        factor: Whose label counts: "shape", "texture" or "background". Deciding by shape is
+            good; by one of the others, the lower the better.
+
+    Returns:
+        A score in [0, 1]. Its `compute` raises ValueError if the variant is missing, or if
+        labels of the factor are unknown.
+
+    Example:
+        >>> seen = pd.DataFrame(
+        ...     {"variant": "v", "id": range(3), "shape": [0, 1, 2], "prediction": [0, 1, 1]}
+        ... )
+        >>> round(accuracy("v", chance=0.1).compute(seen).value, 2)
+        0.67
+    """
+    return Score(
+        variant=variant,
+        metric=metric,
+        count=lambda predictions: _hits_and_images(predictions, variant, factor),
+        higher_is_better=factor == "shape",
+        chance=chance,
+    )
+
+
+def paired_difference(first: str, second: str, *, metric: str) -> Score:
+    """How much accuracy is lost from the first variant to the second.
+
+    accuracy(first) - accuracy(second)
+
+    The interval resamples ids that both variants share, so that what is hard about one
+    foreground or digit cancels. Deterministic: the resampling is seeded.
+
+    Args:
+        first: The easier variant.
+        second: The harder variant, made from the same objects.
+        metric: Name of the score.
+
+    Returns:
+        A score in [-1, 1]: 0 is no loss and what guessing gives, lower is better. Its `n`
+        counts the images of shared ids. Its `compute` raises ValueError if there are none.
+
+    Source:
+        BG-gap of Xiao et al., Noise or Signal: The Role of Image Backgrounds in Object
+        Recognition, ICLR 2021. https://arxiv.org/abs/2006.09994
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": ["same", "same", "rand", "rand"], "id": [7, 8, 7, 8],
+        ...     "shape": [1, 2, 1, 2], "prediction": [1, 2, 1, 0],
+        ... })
+        >>> paired_difference("same", "rand", metric="gap").compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        tables = [_hits_and_images(predictions, variant, "shape") for variant in (first, second)]
+        shared = pd.concat(tables, axis=1, join="inner")
+        if shared.empty:
+            raise ValueError(f"variants {first!r} and {second!r} share no id: nothing to pair")
+        return shared
+
+    return Score(
+        variant=f"{first}-{second}",
+        metric=metric,
+        count=count,
+        higher_is_better=False,
+        chance=0.0,
+        lowest=-1.0,
+    )
+
+
+def shape_bias(variant: str) -> Score:
+    """Share of decisions for shape among the decisions for either cue.
+
+    shape decisions / (shape decisions + texture decisions)
+
+    Only images whose shape and texture disagree count. The interval resamples ids, so that the
+    denominator is random as well. Deterministic: the resampling is seeded.
+
+    Args:
+        variant: The test variant.
+
+    Returns:
+        A score in [0, 1]: 1 decides by shape, 0 by texture, 0.5 is what guessing gives. Its `n`
+        counts the decisions for either cue. NaN if there is none: 0 would claim a texture bias
+        nobody saw.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(5), "shape": [0, 0, 0, 1, 1],
+        ...     "texture": [1, 2, 1, 2, 1], "prediction": [0, 2, 3, 1, 1],
+        ... })
+        >>> round(shape_bias("v").compute(seen).value, 2)  # shape 2, texture 1
+        0.67
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        rows = _of_variant(predictions, variant)
+        conflict = rows[rows["shape"] != rows["texture"]]
+        by_shape = conflict["prediction"] == conflict["shape"]
+        by_texture = conflict["prediction"] == conflict["texture"]
+        decisions = pd.DataFrame({"hits": by_shape, "images": by_shape | by_texture}).astype(int)
+        return decisions.groupby(conflict["id"]).sum()
+
+    return Score(variant=variant, metric="shape_bias", count=count, chance=0.5)
+
+
+def neither(variant: str, *, chance: float) -> Score:
+    """Share of images with cues in conflict that are taken for neither of them.
+
+    Args:
+        variant: The test variant.
+        chance: What guessing gives, in [0, 1].
+
+    Returns:
+        A score in [0, 1]: 0 always decides for a cue; lower is better.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(4), "shape": 0, "texture": 1,
+        ...     "prediction": [0, 1, 2, 3],
+        ... })
+        >>> neither("v", chance=14 / 16).compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        by_shape = _hits(predictions, variant, "shape")
+        by_texture = _hits(predictions, variant, "texture")
+        return _counted(~(by_shape | by_texture), _of_variant(predictions, variant)["id"])
+
+    return Score(
+        variant=variant,
+        metric="neither_rate",
+        count=count,
+        higher_is_better=False,
+        chance=chance,
+    )
+
+
+def top(k: int, variant: str, *, chance: float) -> Score:
+    """Share of images whose class is among the k for which most speaks.
+
+    Args:
+        k: How many count.
+        variant: The test variant.
+        chance: What guessing gives, in [0, 1].
+
+    Returns:
+        A score in [0, 1]. Predictions need a column `rank`, of the class among all, from 0.
+
+    Example:
+        >>> seen = pd.DataFrame({"variant": "v", "id": range(4), "rank": [0, 4, 5, 9]})
+        >>> top(5, "v", chance=0.005).compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        rows = _of_variant(predictions, variant)
+        if "rank" not in rows:
+            raise ValueError("these predictions don't say which class comes second; run it again")
+        return _counted(rows["rank"].to_numpy() < k, rows["id"])
+
+    return Score(variant=variant, metric=f"top{k}_accuracy", count=count, chance=chance)
+
+
+def accuracy_of_classes(
+    variant: str, classes: Collection[int], *, metric: str, column: str, chance: float
+) -> Score:
+    """Accuracy on the images of some classes, by decisions among these classes alone.
+
+    Args:
+        variant: The test variant.
+        classes: Which labels.
+        metric: Name of the score.
+        column: Of the predictions, with those decisions.
+        chance: What guessing gives, in [0, 1].
+
+    Returns:
+        A score in [0, 1]. Its `compute` raises ValueError if the predictions lack the column.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(3), "shape": [1, 2, 3], "few": [1, 3, 3]
+        ... })
+        >>> score = accuracy_of_classes("v", {1, 2}, metric="m", column="few", chance=0.5)
+        >>> score.compute(seen).value
+        0.5
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        rows = _of_variant(predictions, variant)
+        if column not in rows:
+            raise ValueError(f"these predictions have no decisions {column!r}; run the model again")
+        rows = rows[rows["shape"].isin(classes)]
+        return _counted((rows[column] == rows["shape"]).to_numpy(), rows["id"])
+
+    return Score(variant=variant, metric=metric, count=count, chance=chance)
+
+
+def worst_group(variant: str, *, chance: float) -> Score:
+    """Accuracy in the worst group of images: those of one shape and one texture, or background.
+
+    min over all cells of shape x texture and of shape x background
+
+    Args:
+        variant: The test variant, each of its images independent of the others.
+        chance: What guessing gives in every group, in [0, 1].
+
+    Returns:
+        A score in [0, 1]; a model that follows texture or background has a group near 0. Only
+        factors whose labels are known make groups, and only groups with images count. The score
+        is the lowest share that was seen, and the fewer images the groups have the lower that is
+        by chance alone: its interval, see `worst`, says how much. Its `n` counts the images of
+        that group. Its `compute` raises ValueError if there are no groups, or an object is shown
+        more than once.
+
+    Example:
+        >>> seen = pd.DataFrame({
+        ...     "variant": "v", "id": range(4), "shape": [0, 0, 0, 1], "texture": [0, 0, 1, 0],
+        ...     "background": -1, "prediction": [0, 0, 1, 1],
+        ... })
+        >>> worst_group("v", chance=0.1).compute(seen).value  # the zero with the texture of a one
+        0.0
+    """
+
+    def count(predictions: pd.DataFrame) -> pd.DataFrame:
+        rows = _of_variant(predictions, variant)
+        if rows["id"].duplicated().any():
+            raise ValueError(
+                f"variant {variant!r} shows an object twice: its images are not independent"
+            )
+        hits = _hits(predictions, variant, "shape").astype(int)
+        groups = {
+            factor: pd.DataFrame({"hits": hits, "images": 1})
+            .groupby([rows["shape"].to_numpy(), rows[factor].to_numpy()])
+            .sum()
+            for factor in ("texture", "background")
+            if (rows[factor] >= 0).all()
+        }
+        if not groups:
+            raise ValueError(f"variant {variant!r} knows neither textures nor backgrounds")
+        return pd.concat(groups)
+
+    return Score(
+        variant=variant,
+        metric="worst_group_accuracy",
+        count=count,
+        estimate=worst,
+        chance=chance,
+    )
+
+
+def worst(groups: NDArray[np.int64]) -> Estimate:
+    """Lowest share of hits among groups, with an interval for the lowest true share.
+
+    Each group has its exact limits; the lowest of the lower ones and the lowest of the upper ones
+    are the ends. The lower ends need no correction: the lowest true share belongs to one group,
+    and if that is above its own lower limit, it is above the lowest of them. The upper ones need
+    Bonferroni's, for the lowest of many is likely to be one that came out too low. So the
+    interval covers in 95 of 100 cases or more, whether groups overlap or not. Bootstrapping the
+    minimum would not do: it takes the worst again of what chance has made worse, and of 100
+    groups that are all alike with 10 or 100 images each, it covered the truth in none of 400
+    simulations.
+
+    Args:
+        groups: Hits and images of each group, at least one, (groups, 2) int64.
+
+    Returns:
+        The lowest share and its 95 % interval; n is the number of images in that group.
+
+    Example:
+        >>> estimate = worst(np.array([[95, 100], [40, 100]]))
+        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
+        (0.4, 0.3, 0.52, 100)
+    """
+    from scipy.stats import beta  # seconds to import
+
+    hits, images = groups[:, 0], groups[:, 1]
+    # A beta distribution of parameter 0 has no quantiles: there the limits are 0 and 1.
+    lower = np.where(hits == 0, 0.0, beta.ppf(TAILS[0], hits, images - hits + 1))
+    tail = TAILS[0] / len(groups)
+    upper = np.where(hits == images, 1.0, beta.ppf(1 - tail, hits + 1, images - hits))
+    place = int((hits / images).argmin())
+    value = float(hits[place] / images[place])
+    return Estimate(value, float(lower.min()), float(upper.min()), int(images[place]))
+
+
+def proportion(hits: NDArray[np.bool_]) -> Estimate:
+    """Share of hits with its interval: Wilson's, or the exact one near 0 and 1.
+
+    Args:
+        hits: Whether each image counts, (N,) bool.
+
+    Returns:
+        The estimate; all of it NaN if there are no images.
+
+    Example:
+        >>> estimate = proportion(np.array([True] * 50 + [False] * 50))
+        >>> round(estimate.low, 3), round(estimate.high, 3)
+        (0.404, 0.596)
+        >>> round(proportion(np.array([True] * 100)).low, 4)  # 0.025 ** (1 / 100)
+        0.9638
+    """
+    from scipy.stats import binomtest  # seconds to import
+
+    n, n_hits = len(hits), int(hits.sum())
+    if n == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    rare = min(n_hits, n - n_hits) < EXACT_BELOW
+    method: Literal["exact", "wilson"] = "exact" if rare else "wilson"
+    interval = binomtest(n_hits, n).proportion_ci(CONFIDENCE, method=method)
+    return Estimate(n_hits / n, float(interval.low), float(interval.high), n)
+
+
+def mean(values: NDArray[np.float64]) -> Estimate:
+    """Mean of independent values with Student's interval.
+
+    Args:
+        values: One an image, or one a seed, (N,) float64.
+
+    Returns:
+        The estimate; all of it NaN if there are fewer than two values. If all are alike, the
+        interval has no width.
+
+    Source:
+        Student, The probable error of a mean, Biometrika 1908.
+
+    Example:
+        >>> estimate = mean(np.array([0.25] * 50 + [0.75] * 50))
+        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
+        (0.5, 0.45, 0.55, 100)
+    """
+    from scipy.stats import t as student_t  # seconds to import
+
+    n = len(values)
+    if n < 2:
+        return Estimate(np.nan, np.nan, np.nan, n)
+    value = float(values.mean())
+    error = values.std(ddof=1) / np.sqrt(n)
+    half = float(student_t.ppf(TAILS[1], n - 1) * error)
+    return Estimate(value, value - half, value + half, n)
+
+
+def counted(clusters: Counts) -> bool:
+    """Tell whole numbers of decisions from sums of probabilities."""
+    return bool(np.issubdtype(clusters.dtype, np.integer))
+
+
+def n_images(clusters: Counts) -> int:
+    """Count the images behind clusters, (clusters, 2 or 4); of probabilities, the clusters."""
+    return int(clusters[:, 1::2].sum()) if counted(clusters) else len(clusters)
+
+
+def bootstrap(clusters: Counts, *, seed: int = 0) -> Estimate:
+    """Percentile interval of a share, or of a difference of two, resampling whole clusters.
+
+    Args:
+        clusters: Hits and images of each cluster, (clusters, 2) int64, or what takes their place
+            where probabilities are averaged; with those of the second share (clusters, 4).
+        seed: Decides the resamples; the same seed gives the same interval.
+
+    Returns:
+        The share of all clusters and its 95 % interval; NaN where it is undefined. If all
+        clusters are alike, the interval has no width.
+
+    Example:
+        >>> estimate = bootstrap(np.array([[1, 1]] * 50 + [[0, 1]] * 50))
+        >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
+        (0.5, 0.4, 0.6, 100)
+    """
+    n = n_images(clusters)
+    value = float(shares(clusters.sum(axis=0)))
+    if not np.isfinite(value):
+        return Estimate(np.nan, np.nan, np.nan, n)
+    resampled = shares(resample(clusters, np.random.default_rng(seed)))
+    low, high = np.nanquantile(resampled, TAILS)
+    return Estimate(value, float(low), float(high), n)
+
+
+def resample(clusters: Counts, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw clusters with replacement, and sum them, many times.
+
+    Clusters with equal counts are interchangeable, so how often each *kind* of cluster is drawn
+    follows one multinomial: exact, and its cost does not grow with the number of clusters. Of
+    sums of probabilities no two are alike: these are drawn one by one.
+
+    Args:
+        clusters: What each cluster adds to each sum, (clusters, sums) int64 or float64.
+        generator: Decides what is drawn.
+
+    Returns:
+        Sums, (RESAMPLES, sums).
+    """
+    if not counted(clusters):
+        return _resample_each(clusters, generator)
+    kinds, times = np.unique(clusters, axis=0, return_counts=True)
+    sums = np.empty((RESAMPLES, clusters.shape[1]))
+    for start in range(0, RESAMPLES, 1_000):  # all at once, many kinds would fill the memory
+        drawn = generator.multinomial(len(clusters), times / len(clusters), size=1_000)
+        sums[start : start + 1_000] = drawn.astype(float) @ kinds
+    return sums
+
+
+def _resample_each(clusters: Counts, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Draw clusters of which no two are alike, a few resamples at once."""
+    n = len(clusters)
+    at_once = max(1, 1_000_000 // n)
+    parts = []
+    for start in range(0, RESAMPLES, at_once):
+        size = (min(at_once, RESAMPLES - start), n)
+        drawn = generator.integers(n, size=size, dtype=np.int32)
+        parts.append(np.stack([column[drawn].sum(axis=1) for column in clusters.T], axis=1))
+    return np.concatenate(parts)
+
+
+def shares(sums: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide hits by images; of two shares, take the second from the first.
+
+    Args:
+        sums: (..., 2) hits and images, or (..., 4) with those of the second share.
+
+    Returns:
+        (...), NaN without images.
+
+    Example:
+        >>> shares(np.array([[1, 2, 1, 4], [1, 2, 0, 0]]))
+        array([0.25,  nan])
+    """
+    hits, images = sums[..., 0::2], sums[..., 1::2]
+    parts = np.where(images > 0, hits / np.where(images > 0, images, 1), np.nan)
+    return np.asarray(parts[..., 0] - parts[..., 1:].sum(axis=-1))
+
+
+def _of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Rows of one variant; an absent one is an error, not an empty score."""
+    rows = predictions[predictions["variant"] == variant]
+    if rows.empty:
+        present = ", ".join(sorted(map(str, predictions["variant"].unique()))) or "none"
+        raise ValueError(f"there are no predictions for variant {variant!r}, only for: {present}")
+    return rows
+
+
+def _hits(predictions: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bool_]:
+    """Whether each prediction is the factor's label, (N,) bool."""
+    rows = _of_variant(predictions, variant)
+    labels = rows[factor].to_numpy()
+    if (labels < 0).any():
+        raise ValueError(f"variant {variant!r} has images whose {factor} is unknown")
+    return np.asarray(rows["prediction"].to_numpy() == labels)
+
+
+def _hits_and_images(predictions: pd.DataFrame, variant: str, factor: str) -> pd.DataFrame:
+    """Hits and images of each id, a table indexed by id."""
+    return _counted(_hits(predictions, variant, factor), _of_variant(predictions, variant)["id"])
+
+
+def _counted(hits: NDArray[np.bool_], ids: pd.Series) -> pd.DataFrame:
+    """Hits and images of each id, a table indexed by id."""
+    table = pd.DataFrame({"hits": hits.astype(int), "images": 1}, index=ids.to_numpy())
+    return table.groupby(level=0).sum()

@@ -1,0 +1,1 @@
+"""Data on disk: where it lies, how it is fetched, what classifiers are fitted to."""

@@ -1,0 +1,449 @@
+"""Official data: where it comes from, how it is fetched, and whether it is whole.
+
+Nothing half-made is ever taken for data: a download grows in a file of its own, is checked, and is
+unpacked into a folder of its own, which gets its name when all of it has been checked. Which
+images a suite expects in it is not here: see `benchmarks.suites.official`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.core.suite import DataSource, Suite
+from benchmarks.data.archives import OTHER_FOLDER, unpack
+from benchmarks.data.imagenet_validation import ARCHIVE, DEVKIT, sort_flat, unpack_sorted
+from benchmarks.suites.official import OFFICIAL_SUITES
+from cgn.io.errors import write_errors
+from cgn.io.locks import locked
+from cgn.io.schema import checked, read_json
+from cgn.io.writing import require_room, sweep, write_all, write_text, written
+
+Progress = Callable[[int, int], None]
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_SECONDS = 30.0
+OF_CONNECTIONS = (
+    urllib.error.URLError,
+    http.client.HTTPException,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+)
+PINS = "pins.json"  # what files without a published checksum were at their first download
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that is fetched.
+
+    Attributes:
+        urls: Where it lies, tried in turn.
+        size_bytes: Its published size; None if nobody says.
+        sha256: Its published hash; None if nobody says.
+    """
+
+    urls: tuple[str, ...]
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.urls[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Official data that suites read.
+
+    Attributes:
+        name: Its name on the command line, and that of its folder.
+        about: What it is, in a few words.
+        downloads: The files it is made of: tar or zip archives, which are unpacked; files with
+            another ending are kept as they are. Empty if it cannot be fetched.
+        by_hand: What the user has to do if it cannot.
+        from_hand: Makes its folder, an empty one, of what the user then put into the folder of all
+            data.
+        mend: Puts its folder right, by what lies in the folder of all data, where the user has
+            unpacked it in another form.
+        licence: Under which terms.
+        source: Whom to cite.
+        suite: Whose images it holds; None if it has no layout of folders.
+    """
+
+    name: str
+    about: str
+    downloads: tuple[Download, ...] = ()
+    by_hand: str = ""
+    from_hand: Callable[[Path, Path], None] | None = None
+    mend: Callable[[Path, Path], None] = lambda folder, root: None
+    licence: str
+    source: str
+    suite: Suite | None = None
+
+
+def _of_mnist(name: str, sha256: str, size_bytes: int | None = None) -> Download:
+    """One of the four files of MNIST."""
+    places = "storage.googleapis.com/cvdf-datasets/mnist", "ossci-datasets.s3.amazonaws.com/mnist"
+    urls = tuple(f"https://{place}/{name}-ubyte.gz" for place in places)
+    return Download(urls=urls, size_bytes=size_bytes, sha256=sha256)
+
+
+DATA_SETS = {
+    each.name: each
+    for each in (
+        DataSet(
+            name="mnist",
+            about="70,000 digits, for the three MNISTs",
+            downloads=(
+                _of_mnist(
+                    "train-images-idx3",
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                    9_912_422,
+                ),
+                _of_mnist(
+                    "train-labels-idx1",
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                    28_881,
+                ),
+                _of_mnist(
+                    "t10k-images-idx3",
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                ),
+                _of_mnist(
+                    "t10k-labels-idx1",
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                ),
+            ),
+            licence="not stated",
+            source="LeCun, Cortes and Burges, the MNIST database",
+        ),
+        DataSet(
+            name="in9",
+            about="ImageNet-9, eight variants of 4,050 images, and the Backgrounds Challenge",
+            downloads=(
+                Download(
+                    urls=(
+                        "https://github.com/MadryLab/backgrounds_challenge/releases/download/"
+                        "data/backgrounds_challenge_data.tar.gz",
+                    )
+                ),
+            ),
+            licence="of ImageNet: research only",
+            source="Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994",
+            suite=OFFICIAL_SUITES["in9"],
+        ),
+        DataSet(
+            name="cue-conflict",
+            about="1,280 images with the shape of one class and the texture of another",
+            downloads=(
+                Download(
+                    urls=(
+                        "https://github.com/bethgelab/model-vs-human/releases/download/v0.1/"
+                        "cue-conflict.tar.gz",
+                    )
+                ),
+            ),
+            licence="CC BY 4.0",
+            source="Geirhos et al., ICLR 2019, https://arxiv.org/abs/1811.12231",
+            suite=OFFICIAL_SUITES["cue-conflict"],
+        ),
+        DataSet(
+            name="imagenet-a",
+            about="7,500 photographs that a ResNet-50 got wrong",
+            downloads=(
+                Download(
+                    urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",),
+                    size_bytes=687_552_512,
+                    sha256="3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e",
+                ),
+            ),
+            licence="not stated",
+            source="Hendrycks et al., CVPR 2021, https://arxiv.org/abs/1907.07174",
+            suite=OFFICIAL_SUITES["imagenet-a"],
+        ),
+        DataSet(
+            name="imagenet-sketch",
+            about="50,889 drawings of ImageNet's 1,000 classes",
+            downloads=(
+                Download(
+                    urls=(
+                        "https://huggingface.co/datasets/songweig/imagenet_sketch/resolve/main/"
+                        "data/ImageNet-Sketch.zip",
+                    ),
+                    size_bytes=7_593_573_012,
+                    sha256="4d3ce6b82a7c48aabf14aeac105eb533e75707f152cc858f55bfc022031a72ed",
+                ),
+            ),
+            licence="MIT",
+            source="Wang et al., NeurIPS 2019, https://arxiv.org/abs/1905.13549",
+            suite=OFFICIAL_SUITES["imagenet-sketch"],
+        ),
+        DataSet(
+            name="imagenet",
+            about="ImageNet's 50,000 validation images",
+            by_hand=f"register at https://image-net.org, download {ARCHIVE} and {DEVKIT} into the "
+            "folder of all data, and run this again, which sorts the images into class folders",
+            from_hand=unpack_sorted,
+            mend=sort_flat,
+            licence="of ImageNet: research only, after registration",
+            source="Russakovsky et al., IJCV 2015, https://arxiv.org/abs/1409.0575",
+            suite=OFFICIAL_SUITES["imagenet"],
+        ),
+    )
+}
+
+
+def fetch(
+    data: DataSet, root: Path, *, offline: bool = False, progress: Progress = lambda *_: None
+) -> Path:
+    """Fetch, check and unpack official data, unless it is there already.
+
+    What an interruption left behind is taken up where it was.
+
+    Args:
+        data: One of `DATA_SETS`.
+        root: Folder of all data sets.
+        offline: Take what is there, and connect nowhere.
+        progress: Called with bytes fetched of a file and bytes in all, 0 if unknown.
+
+    Returns:
+        The folder, whole and checked.
+
+    Raises:
+        ValueError: If it cannot be had, or is not what was published.
+    """
+    folder = root / data.name
+    if folder.is_dir():
+        data.mend(folder, root)
+        _require_whole(data, folder)
+        _remove_unpacked(data, root)
+        sweep(root)
+        return folder
+    if data.from_hand is not None:
+        with locked(folder), written(folder) as fresh:
+            _make_from_hand(data, root, fresh)
+        return folder
+    if offline:
+        raise ValueError(f"{data.name} is not in {root}, and --offline connects nowhere")
+    with locked(folder):
+        if not folder.is_dir():  # else another process has fetched it meanwhile
+            _make(data, root, progress)
+    return folder
+
+
+def _make_from_hand(data: DataSet, root: Path, fresh: Path) -> None:
+    """Make official data of what the user had to download."""
+    assert data.from_hand is not None
+    fresh.mkdir()
+    try:
+        data.from_hand(root, fresh)
+    except ValueError as error:
+        raise ValueError(f"{data.name} cannot be fetched: {data.by_hand} ({error})") from None
+    _require_whole(data, fresh)
+
+
+def _make(data: DataSet, root: Path, progress: Progress) -> None:
+    """Download, unpack and check official data."""
+    files = [_download(each, root, progress) for each in data.downloads]
+    with written(root / data.name) as fresh:
+        fresh.mkdir()
+        try:
+            for file in files:
+                unpack(file, fresh)
+            _require_whole(data, fresh)
+        except ValueError:
+            for each, file in zip(data.downloads, files, strict=True):
+                if each.sha256 is None:  # nothing says that it came over whole
+                    file.unlink()
+            raise
+        for each, file in zip(data.downloads, files, strict=True):
+            _pin(each, file, root)
+    for file in files:
+        file.unlink()
+
+
+def _remove_unpacked(data: DataSet, root: Path) -> None:
+    """Remove archives that an interruption left beside what was unpacked from them."""
+    for each in data.downloads:
+        if not _differs(root / each.name, _pinned(each, root)):
+            (root / each.name).unlink()
+
+
+def _require_whole(data: DataSet, folder: Path) -> None:
+    """Refuse a folder that is not what was published."""
+    if problems := verify(data, folder):
+        raise ValueError(f"{data.name} is not whole: {'; '.join(problems)}")
+
+
+def verify(data: DataSet, folder: Path) -> list[str]:
+    """Find what is off about a folder of official data.
+
+    Args:
+        data: One of `DATA_SETS`.
+        folder: Where it is said to lie.
+
+    Returns:
+        One line a problem: a class that is missing, another number of images, a file with other
+        content; none if all is well.
+    """
+    if data.suite is None:
+        # torchvision keeps the files two folders further down.
+        inner = folder / "MNIST" / "raw"
+        files = {each: (inner if inner.is_dir() else folder) / each.name for each in data.downloads}
+        problems = {path: _differs(path, each) for each, path in files.items()}
+        return [f"{path} {problem}" for path, problem in problems.items() if problem]
+    try:
+        variants = data.suite.variants(DataSource(folder=folder))
+    except ValueError as error:
+        return [str(error)]
+    counts = {name: len(images) for name, images in variants.items()}
+    return [
+        f"{folder} has {counts[name]:,} images of {name}, expected {n:,}"
+        for name, n in data.suite.n_images.items()
+        if counts[name] != n
+    ]
+
+
+def _download(download: Download, root: Path, progress: Progress) -> Path:
+    """Fetch one file from the first place that has it, and check it."""
+    path = root / download.name
+    part = root / f"{download.name}.part"
+    failures = []
+    for url in download.urls if not path.is_file() else ():
+        try:
+            _fetch_rest(url, part, download.size_bytes, progress)
+        except OF_CONNECTIONS as error:
+            failures.append(f"{url}: {error}")
+            continue
+        except OSError:
+            with write_errors(part):
+                raise
+        part.replace(path)
+        _version_file(part).unlink(missing_ok=True)
+        break
+    if not path.is_file():
+        raise ValueError(
+            f"{download.name} could not be fetched ({'; '.join(failures)}); run this again to go on"
+        )
+    if problem := _differs(path, _pinned(download, root)):
+        path.unlink()
+        raise ValueError(f"{path} {problem}; it is deleted, run this again to fetch it anew")
+    return path
+
+
+def _fetch_rest(url: str, part: Path, size_bytes: int | None, progress: Progress) -> None:
+    """Fetch what is missing of a file, in chunks, each of which is kept if the next fails.
+
+    Raises:
+        OSError: If the connection fails.
+        WriteError: If the disk does.
+        http.client.IncompleteRead: If the server ends early.
+    """
+    done = part.stat().st_size if part.is_file() else 0
+    if size_bytes is not None and done == size_bytes:
+        return
+    version = _version_file(part)
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    if done and version.is_file():  # of another version nothing is taken up
+        headers["If-Range"] = version.read_text(encoding="utf-8")
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:  # there is no more of it
+            return
+        raise
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            done = 0  # the server knows no ranges, or has another version by now
+            _note_version(version, response.headers)
+        length = response.headers["Content-Length"]
+        total = done + int(length) if length else 0
+        require_room(part.parent, total - done, OTHER_FOLDER)
+        with write_errors(part):
+            file = part.open("ab" if done else "wb", buffering=0)
+        with file:
+            while chunk := response.read(CHUNK_BYTES):
+                with write_errors(part):
+                    write_all(file, chunk)
+                done += len(chunk)
+                progress(done, total)
+    if total and done < total:
+        raise http.client.IncompleteRead(b"", total - done)
+
+
+def _version_file(part: Path) -> Path:
+    """Where it is noted of which version of a file a part is."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _note_version(file: Path, headers: Mapping[str, str]) -> None:
+    """Note of which version a part is, if the server says so."""
+    file.unlink(missing_ok=True)
+    tag = headers["ETag"] or ""
+    if version := headers["Last-Modified"] if tag.startswith("W/") or not tag else tag:
+        write_text(file, version)
+
+
+def _differs(path: Path, download: Download) -> str:
+    """Say how a file differs from the published one; empty if it does not."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if download.size_bytes not in (None, size):
+        return f"has {size:,} bytes, expected {download.size_bytes:,}"
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if download.sha256 not in (None, sha256):
+        return f"has the sha256 {sha256}, expected {download.sha256}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a file without a published checksum was at its first download."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The file of all pins, by names of files."""
+
+    pins: dict[str, Pin]
+
+
+def _pins(root: Path) -> dict[str, dict[str, Any]]:
+    """Read what files without a published checksum were at their first download."""
+    path = root / PINS
+    if not path.is_file():
+        return {}
+    return asdict(checked(Pins, {"pins": read_json(path)}, path))["pins"]  # type: ignore[no-any-return]
+
+
+def _pinned(download: Download, root: Path) -> Download:
+    """Fill in what is not published with what this user got the first time."""
+    pin = _pins(root).get(download.name)
+    return download if download.sha256 or pin is None else replace(download, **pin)
+
+
+def _pin(download: Download, path: Path, root: Path) -> None:
+    """Note what a file without a published checksum is; its content has been found whole."""
+    if download.sha256 is not None:
+        return
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    pin = {"size_bytes": path.stat().st_size, "sha256": sha256}
+    with locked(root / PINS):
+        write_text(root / PINS, json.dumps(_pins(root) | {download.name: pin}, indent=2) + "\n")

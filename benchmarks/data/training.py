@@ -1,0 +1,314 @@
+"""Images that classifiers are fitted to: those of worlds, of generators, and of the user.
+
+Which sets a classifier sees is not here: the recipe says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Set
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.cli.progress import Progress, Update, bar
+from benchmarks.cli.resolve import chosen_preset
+from benchmarks.core.suite import DataSource, World
+from benchmarks.data.paths import cache_folder, images_folder, own_weights
+from benchmarks.runner import Exam, Place
+from benchmarks.worlds.rendered import training_cached
+from cgn.counterfactuals.abduction import abduct_cached, find_objects_cached
+from cgn.counterfactuals.recombination import recombine_cached
+from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
+from cgn.data.hub import hub_images
+from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
+from cgn.data.image_set import ImageSet
+from cgn.segmentation.files import masks_from_files, paths_of_masks
+from cgn.training.gan import generated_cached
+
+N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
+TURNS = 3  # counterfactuals of each real image in a training set, where there are many images
+LENT = 0.5  # share of counterfactuals of real images that borrow the surfaces of other real images
+N_RECOMBINED = 20_000  # images in a set of recombined photographs
+OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
+
+
+def fixed_sets(
+    world: World, source: DataSource, kinds: Set[str], place: Place
+) -> dict[str, ImageSet]:
+    """Read the training sets that are the same for every seed.
+
+    Args:
+        world: The world.
+        source: Where its images come from.
+        kinds: Names of the sets that are needed; whatever is drawn needs "biased".
+        place: Who is told how far it is.
+
+    Returns:
+        Those of "biased" and "unbiased" that are needed.
+
+    Raises:
+        ValueError: If the source does not fit the world.
+    """
+    sets: dict[str, ImageSet] = {}
+    with bar(place.bars, f"{world.name}: training images"):
+        if kinds - {"unbiased"}:
+            sets["biased"] = training_cached(world, "train", source, images_folder())
+        if "unbiased" in kinds:
+            sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
+    return sets
+
+
+def with_drawn(
+    fixed: Mapping[str, ImageSet],
+    world: World,
+    source: DataSource,
+    kinds: Set[str],
+    seed: int,
+    place: Place,
+) -> tuple[dict[str, ImageSet], dict[str, int]]:
+    """Add the training sets that a generator draws for a seed.
+
+    Args:
+        fixed: Sets from `fixed_sets`.
+        world: The world.
+        source: Where its images come from.
+        kinds: Names of the sets that are needed.
+        seed: Of the classifier.
+        place: Where generators run.
+
+    Returns:
+        All sets by name; and the seeds of generators by the name of the set that they drew.
+
+    Raises:
+        ValueError: If there is no CGN of these images.
+    """
+    sets = dict(fixed)
+    generators: dict[str, int] = {}
+    if kinds & {"counterfactual", "abducted"}:
+        weights = trained_cgn(world, source, sets["biased"], seed)
+        generators |= dict.fromkeys(("counterfactual", "abducted"), weights.seed)
+    if "counterfactual" in kinds:
+        sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
+    if "abducted" in kinds:
+        sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
+    if "recombined" in kinds:
+        sets["recombined"] = recombined(world, sets["biased"], seed, place)
+    if "generated" in kinds:
+        sets["generated"] = generated(world, sets["biased"], seed, place)
+        generators["generated"] = chosen_preset(world).seed
+    return sets, generators
+
+
+def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -> Weights:
+    """Find the CGN whose images are for a seed of the classifier.
+
+    Args:
+        world: The world.
+        source: Where its images come from.
+        biased: Its biased training images.
+        seed: Of the classifier.
+
+    Raises:
+        ValueError: If there is none; the message has the command that trains one.
+    """
+    return find_weights(
+        world.name, biased.sha256(), own_weights(), source.name, source.correlation, seed=seed
+    )
+
+
+def require_cgn(exam: Exam, bars: Progress) -> None:
+    """Find out now, not hours later at the third suite, that a CGN has to be trained first.
+
+    Args:
+        exam: Of the world whose CGN it is.
+        bars: The display.
+
+    Raises:
+        ValueError: If there is no CGN of the world's training images.
+    """
+    world, source = exam.suite.world, exam.source
+    with bar(bars, f"{world.name}: training images"):
+        biased = training_cached(world, "train", source, images_folder())
+    trained_cgn(world, source, biased, seed=0)
+
+
+def counterfactuals(world: World, weights: Path, seed: int, place: Place) -> ImageSet:
+    """Sample counterfactual images of a world, or take them from the cache.
+
+    Args:
+        world: The world.
+        weights: File of its CGN.
+        seed: Of the images.
+        place: Where the CGN runs.
+    """
+    with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
+        return sample_cached(
+            weights,
+            N_COUNTERFACTUALS,
+            seed=seed,
+            device=place.device,
+            cache=cache_folder() / "counterfactuals",
+            progress=update,
+        )
+
+
+def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Make counterfactuals of a world's training images, or take them from the cache.
+
+    Args:
+        world: The world.
+        weights: File of its CGN.
+        biased: The training images.
+        seed: Of the interventions.
+        place: Where the CGN runs.
+    """
+    with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
+        return abduct_cached(
+            weights,
+            biased,
+            TURNS * max(N_COUNTERFACTUALS, len(biased)),
+            seed=seed,
+            lent=LENT,
+            device=place.device,
+            cache=cache_folder() / "counterfactuals",
+            progress=update,
+        )
+
+
+def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Join parts of a world's training images anew, or take the images from the cache.
+
+    Args:
+        world: The world.
+        biased: The training images.
+        seed: Of what is joined with what.
+        place: Where it is done.
+    """
+    folder = cache_folder() / "counterfactuals"
+    found = biased.masks if world.masks_found else None
+    with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
+        return recombine_cached(
+            biased,
+            find_objects_cached(biased, folder) if found is None else found > 0,
+            N_RECOMBINED,
+            n_classes=len(world.classes),
+            seed=seed,
+            own_texture=OWN_TEXTURE,
+            device=place.device,
+            cache=folder,
+            progress=update,
+        )
+
+
+def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+    """Sample images of a GAN trained on a world as its CGN is, or take them from the cache.
+
+    Args:
+        world: The world.
+        biased: The training images.
+        seed: Of the images.
+        place: Where the GAN is trained and run.
+    """
+    with bar(place.bars, f"{world.name}: GAN, seed {seed}") as update:
+        return generated_cached(
+            biased,
+            len(world.classes),
+            chosen_preset(world),
+            N_COUNTERFACTUALS,
+            seed=seed,
+            device=place.device,
+            cache=cache_folder() / "generated",
+            progress=update,
+        )
+
+
+def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
+    """Find the images that `bench.py fit` is given.
+
+    Args:
+        options: `images`, `split` and `size`, as on the command line.
+
+    Returns:
+        The images, and the names of their classes.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
+    if options.images.startswith("hub:"):
+        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
+    return image_folder(Path(options.images), preprocessing)
+
+
+def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> Tensor:
+    """Read the masks that `bench.py fit` is given.
+
+    Args:
+        options: `images`, `masks` and `size`, as on the command line.
+        images: From `real_images`.
+        n_classes: Classes there are; a mask may hold their labels.
+
+    Returns:
+        Where the objects are, (N, 1, H, W) bool; some masks may be empty.
+
+    Raises:
+        ValueError: If the images are not files, a mask cannot be read, or all are empty.
+    """
+    if not isinstance(images, ImageFiles):
+        raise ValueError(
+            "masks go with a folder of images; for a set of the hub name a file with "
+            "--counterfactuals"
+        )
+    paths = paths_of_masks(images.paths, Path(options.images), options.masks)
+    masks = masks_from_files(
+        paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
+    )
+    if not masks.any():
+        raise ValueError(f"all masks in {options.masks} are empty, {paths[0].name!r} the first")
+    return masks
+
+
+def counterfactuals_of(
+    options: argparse.Namespace,
+    images: ImageSet,
+    masks: Tensor | None,
+    n_classes: int,
+    seed: int,
+    update: Update,
+) -> ImageSet:
+    """Read the counterfactuals that `bench.py fit` is given, or recombine images by their masks.
+
+    Args:
+        options: `counterfactuals` and `n_counterfactuals`, as on the command line.
+        images: From `real_images`.
+        masks: From `own_masks`; None if counterfactuals are given.
+        n_classes: Classes there are.
+        seed: Of what is joined with what.
+        update: Called with images done and images in all.
+
+    Raises:
+        ValueError: If the counterfactuals cannot be read, or are of other classes or another size.
+    """
+    if masks is None:
+        made = ImageSet.load(options.counterfactuals)
+        low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
+        size = tuple(made.pixels.shape[-2:])
+        if low < 0 or high >= n_classes or size != (options.size, options.size):
+            raise ValueError(
+                f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "
+                f"labels from {low} to {high}; expected {options.size} x {options.size} and labels "
+                f"from 0 to {n_classes - 1}, for the images have {n_classes} classes"
+            )
+        return made
+    return recombine_cached(
+        images,
+        masks,
+        options.n_counterfactuals,
+        n_classes=n_classes,
+        seed=seed,
+        own_texture=OWN_TEXTURE,
+        cache=cache_folder() / "counterfactuals",
+        progress=update,
+    )

@@ -1,0 +1,1 @@
+"""Results on disk: predictions, rows, leaderboards, comparisons, and the regression gate."""

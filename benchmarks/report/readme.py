@@ -1,0 +1,161 @@
+"""Tables of the README, made from rows of results and from the headers of the shipped CGNs.
+
+Each stands between two marks, `<!-- name -->` and `<!-- /name -->`. Nothing is scored here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.core.suite import Suite, marked
+from benchmarks.records.leaderboard import leaderboard, markdown, read_runs
+from benchmarks.records.published import ALSO, official_rows, published
+from benchmarks.report.tables import percent
+from cgn.data.image_set import Factors, load_tensors
+
+EVERY_SEED = ("cgn", "cgn-abduct")  # their seeds differ in the CGN, too
+LOOSE = 0.99  # the correlation beside 1
+NONE = "-"
+
+
+def rewritten(text: str, blocks: Mapping[str, str]) -> str:
+    """Put new tables between the marks of a text.
+
+    Args:
+        text: Of the README.
+        blocks: From `readme_blocks`.
+
+    Raises:
+        ValueError: If the text lacks the marks of a block, or has them twice.
+
+    Example:
+        >>> rewritten("<!-- a -->old<!-- /a -->.", {"a": "new"}).split()
+        ['<!--', 'a', '-->', 'new', '<!--', '/a', '-->.']
+    """
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"the text must have {begin} and {end} once each")
+        inside = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        whole = f"{begin}\n{block}\n{end}"
+        text = inside.sub(lambda _, whole=whole: whole, text)  # type: ignore[misc]
+    return text
+
+
+def readme_blocks(
+    results: Path, suites: Sequence[Suite], models: Iterable[str], weights: Path
+) -> dict[str, str]:
+    """Make all tables of the README.
+
+    Args:
+        results: The folder of `runs.csv`.
+        suites: The seven.
+        models: Names of all recipes, in their order.
+        weights: The folder of the shipped CGNs.
+
+    Returns:
+        Markdown by the name of its marks.
+    """
+    mnists = [suite for suite in suites if suite.name.endswith("mnist")]
+    runs = read_runs(results)
+    ours = {suite.name: official_rows(leaderboard(runs, suite)) for suite in mnists}
+    return {
+        "leaderboard": markdown(results, suites),
+        "CGNs": cgns(weights, dict.fromkeys(suite.world.name for suite in suites)),
+        "beside what was published": beside_published(mnists, ours),
+        "every seed": every_seed(runs, mnists, ours),
+        "models on full MNIST": on_full_mnist(mnists, ours, models),
+    }
+
+
+def cgns(weights: Path, worlds: Iterable[str]) -> str:
+    """Tell of each shipped CGN how long it was trained, and how well it is understood."""
+    lines = []
+    for world in worlds:
+        about: Mapping[str, Any] = load_tensors(weights / f"{world}.safetensors")[1]
+        quality = about["quality"]
+        scores = [quality.get(f"{factor}_effectiveness") for factor in Factors._fields]
+        cells = [NONE if score is None else f"{100 * score:.1f}" for score in scores]
+        lines.append([world, f"{about['config']['steps']:,}", f"{about['seconds']:,.0f}", *cells])
+    return _table(["world", "steps", "seconds", *Factors._fields], lines)
+
+
+def beside_published(mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame]) -> str:
+    """Hold published accuracies on full MNIST against ours, a line a classifier."""
+    facts = pd.concat([published(suite) for suite in mnists])
+    lines = []
+    for measured in dict.fromkeys([*facts["measured"], *ALSO]):
+        of_model = facts[facts["measured"] == measured]
+        for (words, kind, source), group in of_model.groupby(
+            ["model", "kind", "source"], sort=False
+        ):
+            values = group.set_index("suite")["value"]
+            cells = [f"{100 * values[s.name]:.1f}" if s.name in values else NONE for s in mnists]
+            words = str(words).removeprefix("CNN, ")
+            lines.append([words, f"{str(source).split(',')[0]}, {kind}", "", *cells])
+        cells = [_cell(ours[suite.name], measured, suite.primary) for suite in mnists]
+        if set(cells) != {NONE}:
+            lines.append([f"`{measured}`", "here", _seeds(ours.values(), measured), *cells])
+    return _table(["trained on", "by", "seeds", *map(_short, mnists)], lines)
+
+
+def every_seed(
+    runs: pd.DataFrame, mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame]
+) -> str:
+    """List the accuracy of every seed behind a mean."""
+    sentences = []
+    for model in EVERY_SEED:
+        parts = []
+        for suite in mnists:
+            of_model = ours[suite.name][ours[suite.name]["model"] == model]
+            same = ["protocol", "source", "data_sha256", "model"]
+            rows = runs.merge(of_model[same], on=same)
+            key = rows["variant"] + "_" + rows["metric"]
+            rows = rows[(rows["suite"] == suite.name) & (key == suite.primary)]
+            newest = rows.drop_duplicates("seed", keep="last").sort_values("seed")
+            values = ", ".join(f"{100 * value:.1f}" for value in newest["value"])
+            parts.append(f"{_short(suite)} {values or NONE}")
+        sentences.append(f"Every seed of `{model}`, in their order: {'; '.join(parts)}.")
+    return "\n".join(sentences)
+
+
+def on_full_mnist(
+    mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame], models: Iterable[str]
+) -> str:
+    """Show the models that have rows on full MNIST, at correlation 1 and a little below."""
+    lines = []
+    for model in models:
+        names = [marked(model, correlation) for correlation in (1, LOOSE)]
+        cells = [_cell(ours[s.name], name, s.primary) for s in mnists for name in names]
+        if set(cells) != {NONE}:
+            lines.append([f"`{model}`", *cells])
+    heads = [head for suite in mnists for head in (_short(suite), f"at {LOOSE}")]
+    return _table(["model", *heads], lines)
+
+
+def _cell(board: pd.DataFrame, model: str, key: str) -> str:
+    """One score in percent with its interval."""
+    rows = board[board["model"] == model][[key, f"{key}_low", f"{key}_high"]]
+    return NONE if rows.empty else percent(*rows.iloc[0])
+
+
+def _seeds(boards: Iterable[pd.DataFrame], model: str) -> str:
+    """How many seeds a model has, one number if all boards agree."""
+    counts = {int(n) for board in boards for n in board.loc[board["model"] == model, "seeds"]}
+    return ", ".join(map(str, sorted(counts)))
+
+
+def _short(suite: Suite) -> str:
+    """Name of a suite of MNIST for the head of a column."""
+    return suite.name.removesuffix("-mnist")
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Lay out a table in Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

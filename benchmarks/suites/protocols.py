@@ -1,0 +1,153 @@
+"""What each version of a protocol decides, written down, so that none can change unnoticed.
+
+`protocols.csv` has one row a version: the hash of the embedded test images, and the hash of what
+the suite makes of logits and labels that are always the same. Rows are appended and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.core.evaluate import probabilities, score_suite
+from benchmarks.core.suite import Suite
+from benchmarks.suites.backgrounds_challenge import AT_RANDOM, CHALLENGE
+from cgn.data.image_set import Factors
+from cgn.io.locks import locked
+from cgn.io.writing import write_text
+
+PINNED = Path(__file__).with_name("protocols.csv")
+COLUMNS = ["suite", "protocol", "images_sha256", "scores_sha256"]
+N_IMAGES = 90  # made-up ones in each variant
+N_IMAGENET = 1_000
+DIGITS = 6  # that count; the last ones differ between processors
+
+
+def scores_sha256(suite: Suite) -> str:
+    """Hash what a suite makes of made-up logits and labels: decisions, and scores with intervals.
+
+    Args:
+        suite: The suite; its images are not needed.
+
+    Returns:
+        64 hexadecimal digits that move with the rule of decision, the scores and their intervals,
+        what ranks, how images are prepared and how many there have to be.
+    """
+    variants = sorted({part for score in suite.scores for part in score.variants})
+    predictions = pd.concat([_made_up(suite, name, i) for i, name in enumerate(variants)])
+    settings: dict[str, Any] = {
+        "classes": suite.world.classes,
+        "primary": suite.primary,
+        "standard": suite.standard,
+        "own_preprocessing": suite.own_preprocessing,
+        "n_images": dict(suite.n_images),
+        "unchanged": suite.unchanged,
+        "predictions": predictions.drop(columns="variant").round(DIGITS).to_numpy().tolist(),
+        "scores": {
+            score.key: [
+                score.higher_is_better,
+                *(None if np.isnan(x) else round(float(x), DIGITS) for x in estimate),
+            ]
+            for score, estimate in score_suite(suite, predictions).items()
+        },
+    }
+    if suite.view is not None:
+        settings["view"] = asdict(suite.view)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def check_protocols(
+    suites: Iterable[Suite], images_sha256: Mapping[str, str], pinned: Path = PINNED
+) -> list[str]:
+    """Find suites that no longer are what the version of their protocol was.
+
+    Args:
+        suites: What to check.
+        images_sha256: Hash of each suite's embedded test images, as the code draws them now.
+        pinned: The file.
+
+    Returns:
+        One line a problem, naming suite and protocol.
+    """
+    there = {(row["suite"], row["protocol"]): row for row in _read(pinned).to_dict("records")}
+    problems = []
+    for suite in suites:
+        named = f"{suite.name}, protocol {suite.protocol}"
+        row = there.get((suite.name, suite.protocol))
+        if row is None:
+            problems.append(
+                f"{named}: what it decides is not written down; `bench.py check --pin` does it"
+            )
+            continue
+        now = _row(suite, images_sha256)
+        for column, what in (("images_sha256", "test images"), ("scores_sha256", "numbers")):
+            if row[column] != now[column]:
+                problems.append(f"{named}: it gives other {what} now; give it a new version")
+    return problems
+
+
+def pin(
+    suites: Iterable[Suite], images_sha256: Mapping[str, str], pinned: Path = PINNED
+) -> list[str]:
+    """Write down what versions decide that are not in the file yet; old rows stay as they are.
+
+    Args:
+        suites: As for `check_protocols`, and so are the others.
+        images_sha256: See there.
+        pinned: The file.
+
+    Returns:
+        The versions that were added.
+    """
+    with locked(pinned):
+        table = _read(pinned)
+        there = set(zip(table["suite"], table["protocol"], strict=True))
+        lacking = [suite for suite in suites if (suite.name, suite.protocol) not in there]
+        new = [_row(suite, images_sha256) for suite in lacking]
+        whole = pd.concat([table, pd.DataFrame(new, columns=COLUMNS)])
+        write_text(pinned, whole.to_csv(index=False, lineterminator="\n"))
+    return [row["protocol"] for row in new]
+
+
+def _row(suite: Suite, images_sha256: Mapping[str, str]) -> dict[str, str]:
+    """Say what a suite is now."""
+    cells = (suite.name, suite.protocol, images_sha256.get(suite.name, ""), scores_sha256(suite))
+    return dict(zip(COLUMNS, cells, strict=True))
+
+
+def _read(pinned: Path) -> pd.DataFrame:
+    """Read the file; empty if there is none yet."""
+    if not pinned.is_file():
+        return pd.DataFrame(columns=COLUMNS, dtype=str)
+    return pd.read_csv(pinned, dtype=str, keep_default_na=False)
+
+
+def _made_up(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
+    """Predictions from made-up logits, and labels that some of them meet."""
+    n_logits = len(suite.world.classes) if suite.decide is None else N_IMAGENET
+    generator = np.random.default_rng(seed)
+    logits = torch.from_numpy(3 * generator.standard_normal((N_IMAGES, n_logits)))
+    told = (suite.decide or probabilities)(logits).numpy()
+    place, answers = np.arange(N_IMAGES), told.argmax(axis=1)
+    n_classes = told.shape[1]
+    labels = {
+        factor: (answers + place % period) % n_classes
+        for factor, period in (("shape", 3), ("texture", 4), ("background", 5))
+    }
+    table = {"variant": variant, "id": place, **labels, "prediction": answers}
+    # More of what decides than the highest: what speaks for the classes of the labels.
+    speaks = {"confidence": told.max(axis=1)}
+    speaks |= {f"p_{factor}": told[place, label] for factor, label in labels.items()}
+    factors = Factors(*map(torch.from_numpy, labels.values()))
+    said = {name: say(logits, factors).numpy() for name, say in suite.columns.items()}
+    if suite.name == CHALLENGE.name:  # whose search counts
+        said |= {"misled": place % (AT_RANDOM + 1), "drawn": np.full(N_IMAGES, AT_RANDOM)}
+    return pd.DataFrame(table | speaks | said)

@@ -1,0 +1,1 @@
+"""Where embedded images come from."""

@@ -1,0 +1,1 @@
+"""Counterfactual images: sampled, abducted, recombined."""

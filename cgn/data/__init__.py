@@ -1,0 +1,1 @@
+"""Images with their factors, in memory and on disk."""

@@ -1,0 +1,376 @@
+"""Large sets of counterfactuals on disk, in shards that any number of processes write.
+
+Shards are Parquet files in the form of the Hugging Face `datasets` library, which reads them as
+`load_dataset("parquet", data_files="FOLDER/*.parquet")`, images decoded. How the images are drawn
+is not here: see `cgn.models.imagenet.cgn`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgn.counterfactuals.sampling import choose_classes
+from cgn.data.decoding import decode, sides
+from cgn.data.image_files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
+from cgn.data.image_set import Factors, ImageSet, to_bytes
+from cgn.device.distributed import Team
+from cgn.device.graphs import Captured
+from cgn.device.transfer import sent
+from cgn.io.cache import cache_key
+from cgn.io.locks import locked
+from cgn.io.ranges import require_in_range
+from cgn.io.schema import checked, read_json
+from cgn.io.writing import require_room, write_text, written
+from cgn.models.cgn import weights_sha256
+from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig, truncated_noise
+
+MANIFEST = "set.json"
+IMAGE = "image"
+LEAST_BYTES_A_PIXEL = 0.05  # of JPEG files, so that a set that can never fit is found at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetConfig:
+    """Everything that fixes a set of counterfactuals, but for the weights they are drawn with.
+
+    Raises:
+        ValueError: If a number is out of its range, or there is no such image format.
+    """
+
+    n: int  # images
+    classes: str = "random"  # or "best", or three labels as in "207,340,970"
+    truncation: float = 0.5  # of the noise
+    seed: int = 0
+    shard_size: int = 1_000  # images a file
+    image_format: Literal["jpeg", "png"] = "jpeg"  # 20 or 100 kB an image; PNG loses nothing
+    jpeg_quality: int = 95
+
+    def __post_init__(self) -> None:
+        require_in_range(self)
+        if self.image_format not in ("jpeg", "png"):
+            raise ValueError(f"image_format must be jpeg or png, got {self.image_format!r}")
+
+    @property
+    def n_shards(self) -> int:
+        """How many files."""
+        return -(-self.n // self.shard_size)
+
+    def shard_name(self, shard: int) -> str:
+        """Name of one file."""
+        return f"counterfactuals-{shard:05}-of-{self.n_shards:05}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(SetConfig):
+    """What the folder of a set says of it.
+
+    Attributes:
+        weights_sha256: Hash of the weights that drew it.
+        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
+        dtype: What the maps were computed in; empty in sets of before it.
+    """
+
+    weights_sha256: str
+    drawn_by: str = ""
+    dtype: str = ""
+
+
+def shard_seed(seed: int, shard: int) -> int:
+    """Derive the seed of a shard, so that it does not matter who draws it and after what.
+
+    Example:
+        >>> shard_seed(0, 0) == shard_seed(0, 1)
+        False
+    """
+    digest = hashlib.sha256(f"{seed}/{shard}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")  # fits an int64
+
+
+def generate(
+    cgn: ImageNetCGN,
+    config: SetConfig,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    batch_size: int = 1,
+    team: Team = Team(),  # noqa: B008
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw a set of counterfactuals into a folder; shards that are there are left alone.
+
+    Nothing that the images do not need is computed: no x_gt, no saliency of backgrounds.
+
+    Args:
+        cgn: Draws the images.
+        config: What to draw.
+        folder: Is made if it is missing.
+        device: Where this process draws.
+        dtype: Of the maps; bfloat16 is faster where the device knows it.
+        batch_size: Images at once; it changes them no more than rounding does.
+        team: The processes that share the work; each writes whole shards of its own.
+        progress: Called with images done or found, and images in all, of this process.
+
+    Raises:
+        ValueError: If the folder holds another set, or the disk has no room for this one.
+        WriteError: If nothing can be written there.
+    """
+    drawn_by = cache_key(asdict(cgn.config), [])
+    drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
+    if team.leads:
+        _claim(folder, asdict(config) | drawn_with)
+        lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
+        lacking = [name for name in lacking if not (folder / name).is_file()]
+        n_pixels = len(lacking) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
+        require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
+    team.wait()
+    fast = cgn.for_sampling(dtype).to(device)
+
+    def draw(noise: Tensor, *labels: Tensor) -> Tensor:
+        return fast.draw(noise, Factors(*labels), config.truncation).image()
+
+    captured = Captured(draw)
+
+    def pixels(*given: Tensor) -> Tensor:
+        # A smaller last batch of a shard does not fit the graph, and must not become one.
+        call = captured if len(given[0]) == batch_size else draw
+        return to_bytes(call(*(sent(each, torch.device(device)) for each in given))).cpu()
+
+    own = range(team.rank, config.n_shards, team.size)
+    for done, shard in enumerate(own, 1):
+        path = folder / config.shard_name(shard)
+        with locked(path):  # against processes of another team
+            if not path.is_file():
+                _write(_rows(pixels, cgn.config, config, shard, batch_size), path)
+        if progress is not None:
+            progress(done, len(own))
+    team.wait()
+
+
+def _claim(folder: Path, about: dict[str, Any]) -> None:
+    """Note in the folder what it holds, or find that it already does."""
+    manifest = folder / MANIFEST
+    with locked(manifest):
+        if not manifest.is_file():
+            write_text(manifest, json.dumps(about, indent=2) + "\n")
+        there = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := [name for name in about if about[name] != there[name]]:
+            raise ValueError(
+                f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
+                "or repeat the command it was made with"
+            )
+
+
+@torch.inference_mode()
+def _rows(
+    draw: Callable[..., Tensor], sizes: ImageNetConfig, config: SetConfig, shard: int, at_once: int
+) -> dict[str, list[Any]]:
+    """Draw one shard, as columns; while a batch is drawn the one before it is encoded."""
+    first = shard * config.shard_size
+    n = min(config.shard_size, config.n - first)
+    seed = shard_seed(config.seed, shard)
+    generator = torch.Generator().manual_seed(seed)
+    factors = choose_classes(config.classes, n, sizes.n_classes, generator)
+    noise = truncated_noise(n, sizes.noise_size, generator, config.truncation)
+    encoded: list[bytes] = []
+    with ThreadPoolExecutor(DECODERS) as pool:
+        encoding: list[Future[bytes]] = []
+        for index in torch.arange(n).split(at_once):
+            pixels = draw(noise[index], *(labels[index] for labels in factors))
+            encoded += [each.result() for each in encoding]
+            images = pixels.movedim(1, -1).numpy()
+            encoding = [pool.submit(_encode, image, config) for image in images]
+        encoded += [each.result() for each in encoding]
+    return {
+        IMAGE: [{"bytes": each, "path": None} for each in encoded],
+        **{name: labels.tolist() for name, labels in factors._asdict().items()},
+        "id": list(range(first, first + n)),
+        "seed": [seed] * n,
+        "sha256": [hashlib.sha256(each).hexdigest() for each in encoded],
+    }
+
+
+def _encode(pixels: Any, config: SetConfig) -> bytes:
+    """Turn pixels, (H, W, 3) uint8, into a file."""
+    file = io.BytesIO()
+    quality = {"quality": config.jpeg_quality} if config.image_format == "jpeg" else {}
+    Image.fromarray(pixels).save(file, config.image_format, **quality)
+    return file.getvalue()
+
+
+def _write(columns: dict[str, list[Any]], path: Path) -> None:
+    """Write a shard atomically, in the form of `datasets`."""
+    import datasets  # seconds to import
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    numbers = dict.fromkeys((*Factors._fields, "id", "seed"), datasets.Value("int64"))
+    features = {IMAGE: datasets.Image(), **numbers, "sha256": datasets.Value("string")}
+    table = pa.table(columns, schema=datasets.Features(features).arrow_schema)
+    with written(path) as place:
+        parquet.write_table(table, place, row_group_size=100)
+
+
+class ImageShards(ImageSet):
+    """A set of counterfactuals that lies in shards and is decoded where it is touched.
+
+    Attributes:
+        folder: Where the shards lie.
+        config: What says which image is in which.
+        rows: Which rows of the table, in the order of the images, (N,) int64.
+    """
+
+    in_memory = False
+    folder: Path
+    config: SetConfig
+    rows: Tensor
+
+    def __init__(
+        self,
+        table: Any,
+        factors: Factors,
+        ids: Tensor,
+        rows: Tensor,
+        *,
+        folder: Path,
+        config: SetConfig,
+    ) -> None:
+        """Name the rows of a table of `datasets`; see `load_shards`."""
+        own = {"table": table, "factors": factors, "ids": ids, "rows": rows, "masks": None}
+        for name, value in (own | {"folder": folder, "config": config}).items():
+            object.__setattr__(self, name, value)  # as all image sets, these don't change
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def pixels(self) -> Tensor:
+        """Decode all images at once, (N, 3, H, W) uint8."""
+        return self.read(slice(None))
+
+    def read(self, index: Tensor | slice) -> Tensor:
+        """Decode the chosen images, (B, 3, H, W) uint8.
+
+        Raises:
+            ValueError: If one cannot be read, or is of another size; the message names its shard.
+        """
+        rows = self.rows[index].tolist()
+        files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
+        shards = [self.folder / self.config.shard_name(r // self.config.shard_size) for r in rows]
+        names = [f"image {row}, in {shard}," for row, shard in zip(rows, shards, strict=True)]
+        images = list(decoders().map(decode, files, names))
+        for name, image in zip(names, images, strict=True):
+            if image.shape != images[0].shape:
+                sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
+                raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
+        return stacked(images)
+
+    def select(self, index: Tensor | slice) -> ImageShards:
+        """Return the set of the chosen images."""
+        factors = self.factors.map(lambda labels: labels[index])
+        table = self.table  # type: ignore[attr-defined]
+        return ImageShards(
+            table,
+            factors,
+            self.ids[index],
+            self.rows[index],
+            folder=self.folder,
+            config=self.config,
+        )
+
+    def sha256(self) -> str:
+        """Hash the files of the images and the labels."""
+        digest = hashlib.sha256()
+        hashes = self.table.select_columns("sha256")  # type: ignore[attr-defined]
+        for row in hashes[self.rows.tolist()]["sha256"]:
+            digest.update(row.encode())
+        for labels in self.factors:
+            digest.update(labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Name the files, and what decodes them."""
+        return f"{self.sha256()} {DECODED_BY}"
+
+
+def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
+    """Open a set that `generate` wrote.
+
+    Args:
+        folder: Its folder.
+        cache: Where `datasets` keeps its memory-mapped copy; None takes its own place.
+
+    Raises:
+        ValueError: If there is no set, or shards are missing.
+    """
+    import datasets  # seconds to import
+
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ValueError(f"{folder} holds no set of counterfactuals: there is no {MANIFEST}")
+    config = checked(Manifest, read_json(manifest), manifest)
+    paths = [folder / config.shard_name(shard) for shard in range(config.n_shards)]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise ValueError(
+            f"{folder} lacks {len(missing)} of {len(paths)} shards, {missing[0]} first; repeat the "
+            "command that made it, and it goes on"
+        )
+    try:
+        table = datasets.Dataset.from_parquet(
+            [escape(str(path)) for path in paths], cache_dir=None if cache is None else str(cache)
+        ).cast_column(IMAGE, datasets.Image(decode=False))
+        numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
+    except Exception as error:  # datasets and pyarrow raise errors of many kinds
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the shards of {folder} cannot be read: {said}; delete those that are damaged and "
+            "repeat the command that made them"
+        ) from None
+    factors = Factors(*(numbers[name] for name in Factors._fields))
+    rows = torch.arange(len(table))
+    return ImageShards(table, factors, numbers["id"], rows, folder=folder, config=config)
+
+
+def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
+    """Open counterfactuals that the original authors' code drew.
+
+    Args:
+        folder: With `labels.csv` and `ims/<name>_<mode>.jpg`.
+        mode: Which of the images.
+
+    Returns:
+        The images as they are, each with its three labels.
+
+    Raises:
+        ValueError: If a file is missing, or the labels cannot be read.
+    """
+    path = folder / "labels.csv"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
+    except (ValueError, TypeError, RuntimeError, csv.Error):
+        raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
+    names = [row[1] for row in rows]
+    paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
+    if missing := [each.name for each in paths if not each.is_file()]:
+        raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
+    if not paths:
+        raise ValueError(f"{path} names no images")
+    size_px = sides(paths[0])[1]
+    return ImageFiles(paths, Factors(*labels.unbind(1)), torch.arange(len(paths)), size_px=size_px)

@@ -1,0 +1,1 @@
+"""Devices: processes, precision, memory, transfer, graphs."""

@@ -1,0 +1,117 @@
+"""Counterfactuals that an independent check confirms; those it does not are left out.
+
+A mechanism now and then draws what nobody would call by the label it was given: an ambiguous digit,
+a surface that could be another class's. A network that names all three labels with confidence
+tells such images from the rest. It is fitted without one image whose true factors are free; how a
+network is fitted is not here: see `classifiers.fit`.
+
+Source:
+    Razavi, van den Oord and Vinyals, Generating Diverse High-Fidelity Images with VQ-VAE-2, NeurIPS
+    2019 (classifier-based rejection sampling). https://arxiv.org/abs/1906.00446
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cgn.counterfactuals.abduction import abduct
+from cgn.counterfactuals.sampling import sample
+from cgn.data.image_set import Factors, ImageSet, concatenate
+from cgn.device.memory import images_at_once
+from cgn.device.precision import evaluating
+from cgn.models.cgn import CGN
+
+Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+CONFIDENCE = 0.99  # that the check must have in every label
+
+
+def lessons(
+    cgn: CGN,
+    images: ImageSet,
+    masks: Tensor,
+    n: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ImageSet:
+    """Make images to fit a check to: true surfaces and backgrounds, real and drawn shapes.
+
+    Args:
+        cgn: Its mechanisms draw what no image shows.
+        images: Real images; none of those whose counterfactuals will be checked.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        n: How many; a third are samples.
+        seed: Fixes them.
+        device: Where the mechanisms run.
+        progress: Called with images done and images in all.
+
+    Returns:
+        The images. Factors that the real ones don't have, with label -1, have none here either.
+
+    Raises:
+        ValueError: If a class of the CGN has no image.
+    """
+    n_joined = n - n // 3
+    joined = abduct(
+        cgn,
+        images,
+        masks,
+        n_joined,
+        seed=seed,
+        lent=1.0,
+        device=device,
+        progress=lambda done, _: progress(done, n),
+    )
+    sampled = sample(
+        cgn,
+        n // 3,
+        seed=seed,
+        device=device,
+        progress=lambda done, _: progress(n_joined + done, n),
+    )
+    made = concatenate([joined, sampled])
+    unknown = {
+        name: torch.full_like(labels, -1)
+        for name, labels in made.factors._asdict().items()
+        if name not in images.factors.known
+    }
+    return replace(made, factors=made.factors._replace(**unknown))
+
+
+@torch.inference_mode()
+def confirmed(
+    images: ImageSet,
+    check: Classify,
+    factors: tuple[str, ...] = Factors._fields,
+    *,
+    confidence: float = CONFIDENCE,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Tell which counterfactuals a check gives all labels that they were made with.
+
+    Args:
+        images: The counterfactuals.
+        check: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background, each
+            (B, C), of classifiers that were fitted to `lessons`.
+        factors: Names of the factors that it must confirm.
+        confidence: The least probability that it must give to each label.
+        device: Where the check is.
+
+    Returns:
+        (N,) bool, on the CPU.
+    """
+    found, at_once = [], images_at_once(device, images.pixels.shape[-1])
+    with evaluating(device):
+        for batch, labels in images.batches(at_once, device=device):
+            logits = dict(zip(Factors._fields, check(batch), strict=True))
+            sure = [
+                logits[name].softmax(dim=1).gather(1, getattr(labels, name)[:, None])
+                for name in factors
+            ]
+            found.append((torch.cat(sure, dim=1) >= confidence).all(dim=1))
+    return torch.cat(found).cpu()

@@ -1,0 +1,1 @@
+"""Where the object of an image is."""

@@ -1,0 +1,205 @@
+"""Where the objects of real images are: masks from boxes and from a saliency network.
+
+How objects are found without any of these is in `cgn.segmentation.by_colour`, how masks are read
+that somebody else made in `cgn.segmentation.files`, what is made of masks in
+`cgn.counterfactuals.recombination`.
+
+Source:
+    Rother, Kolmogorov and Blake, GrabCut: Interactive Foreground Extraction using Iterated Graph
+    Cuts, SIGGRAPH 2004. https://doi.org/10.1145/1186562.1015720
+    Boxes become masks by OpenCV's implementation, https://docs.opencv.org
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cgn.data.image_set import ImageSet, load_tensors, save_tensors
+from cgn.io.cache import cache_key, open_or_make
+from cgn.io.identity import sources
+
+Progress = Callable[[int, int], None]
+
+ROUNDS = 3  # of GrabCut; five give the same masks but for single pixels
+CORE = 0.4  # of the box's sides: the ellipse that is surely object
+MARGIN = 0.04  # of the image's side: where a box reaches the edge, so much is background to begin
+WORKERS = os.cpu_count() or 1  # threads: OpenCV works without Python's lock
+AT_ONCE = 512  # images read together
+
+
+def opencv() -> Any:
+    """Return the module `cv2`.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise ValueError(
+            "cutting objects out of photographs needs OpenCV; pip install 'cgn-bench[images]'"
+        ) from None
+    return cv2
+
+
+def masks_from_boxes(
+    images: ImageSet, boxes: Tensor, *, progress: Progress = lambda done, total: None
+) -> Tensor:
+    """Cut each object out of its box: GrabCut, with two mixtures of colours an image.
+
+    Args:
+        images: N images.
+        boxes: Their objects' boxes: first column, first row, last column, last row, in pixels,
+            (N, 4) int64.
+        progress: Called with images done and images in all.
+
+    Returns:
+        Where the objects are, (N, 1, H, W) bool: one part each, without holes, with the middle of
+        its box.
+
+    Raises:
+        ValueError: If a box does not lie within its image, or OpenCV is not installed.
+
+    Example:
+        >>> from cgn.data.image_set import Factors
+        >>> pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+        >>> pixels[:, 0, 8:20, 10:18] = 255
+        >>> images = ImageSet(pixels, Factors.tied(torch.tensor([0])), torch.tensor([0]))
+        >>> masks_from_boxes(images, torch.tensor([[6, 5, 22, 23]])).sum()
+        tensor(96)
+    """
+    opencv()
+    n, size = len(images), images.pixels.shape[-1] if len(images) else 1
+    first, last = boxes[:, :2], boxes[:, 2:]
+    inside = (first >= 0).all() and (last < size).all() and (first <= last).all()
+    if boxes.shape != (n, 4) or not inside:
+        raise ValueError(
+            f"expected a box of first and last column and row within {size} pixels for each of "
+            f"{n} images, got {tuple(boxes.shape)} in [{boxes.min()}, {boxes.max()}]"
+        )
+    found = []
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for span in torch.arange(n).split(AT_ONCE):
+            pixels = images.read(span).movedim(1, -1).numpy()
+            found += list(pool.map(_grab_cut, pixels, boxes[span].numpy()))
+            progress(len(found), n)
+    masks = np.stack(found) if found else np.zeros((0, size, size), bool)
+    return torch.from_numpy(masks)[:, None]
+
+
+def _grab_cut(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Cut one object out of an image (H, W, 3), (H, W)."""
+    cv2 = opencv()
+    left, top, right, bottom = box.tolist()
+    state = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
+    state[top : bottom + 1, left : right + 1] = cv2.GC_PR_FGD
+    # With the whole image for its box there would be no background to compare with.
+    margin = max(1, round(MARGIN * len(pixels)))
+    edge = np.ones_like(state, bool)
+    edge[margin:-margin, margin:-margin] = False
+    state[edge & (state == cv2.GC_PR_FGD)] = cv2.GC_PR_BGD
+    # Without it, an object of the colours that are around it would be lost.
+    state[_ellipse(state.shape, box)] = cv2.GC_FGD
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)
+    cv2.grabCut(np.ascontiguousarray(pixels), state, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+    return _without_islands((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD))
+
+
+def _without_islands(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the largest part of a mask (H, W) and close its holes."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(mask)
+    largest = 1 + np.bincount(parts.ravel())[1:].argmax()
+    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(parts == largest)
+    return filled
+
+
+def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Fill the core of a box, an ellipse with at least its middle pixel, (H, W)."""
+    left, top, right, bottom = box.tolist()
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    across = (columns - (left + right) / 2) / max(1, CORE * (right - left + 1) / 2)
+    down = (rows - (top + bottom) / 2) / max(1, CORE * (bottom - top + 1) / 2)
+    inside: NDArray[np.bool_] = across**2 + down**2 <= 1
+    return inside
+
+
+def masks_from_boxes_cached(
+    images: ImageSet,
+    boxes: Tensor,
+    cache: Path,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Tensor:
+    """Cut objects out once and keep the masks: later calls open the file.
+
+    Args:
+        images: As for `masks_from_boxes`, and so are the boxes.
+        boxes: One an image.
+        cache: Folder for the masks; the file's name is a hash of all that went in.
+        progress: As for `masks_from_boxes`; not called when the masks are there.
+
+    Returns:
+        As from `masks_from_boxes`.
+    """
+    parts: dict[str, object] = {"images": images.fingerprint(), "boxes": boxes.tolist()}
+    parts["opencv"] = opencv().__version__
+
+    def make(path: Path) -> None:
+        masks = masks_from_boxes(images, boxes, progress=progress)
+        save_tensors(path, {"masks": masks}, {"images": parts["images"]})
+
+    path = cache / f"masks-{cache_key(parts, sources(__name__))}.safetensors"
+    return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)
+
+
+@torch.inference_mode()
+def masks_from_saliency(
+    network: nn.Module,
+    images: ImageSet,
+    *,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda done, total: None,
+) -> Tensor:
+    """Let a saliency network say where the objects are.
+
+    Args:
+        network: From images (B, 3, H, W) in [0, 1] to how much each pixel stands out,
+            (B, 1, H, W) in [0, 1]; in evaluation mode.
+        images: N images.
+        batch_size: Images the network sees at once.
+        device: Where it runs.
+        progress: Called with images done and images in all.
+
+    Returns:
+        Where saliency is above one half, (N, 1, H, W) bool.
+
+    Example:
+        >>> from cgn.data.image_set import Factors
+        >>> pixels = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+        >>> pixels[..., 0] = 255
+        >>> images = ImageSet(pixels, Factors.tied(torch.tensor([0])), torch.tensor([0]))
+        >>> masks_from_saliency(nn.AvgPool3d((3, 1, 1)), images)[0, 0]
+        tensor([[ True, False],
+                [ True, False]])
+    """
+    network = network.to(device)
+    found: list[Tensor] = []
+    done = 0
+    for batch, _ in images.batches(batch_size, device=device):
+        found.append((network(batch) > 0.5).cpu())
+        done += len(batch)
+        progress(done, len(images))
+    return torch.cat(found)

@@ -1,0 +1,163 @@
+"""From images back to shapes: where the object is, and the noise that its outline was drawn from.
+
+Neither needs a label but the class. How the outlines are drawn again is not here: see
+`cgn.models.mechanisms`.
+
+Source:
+    Pearl, Causality, Cambridge University Press 2009 (abduction).
+    Kingma and Welling, Auto-Encoding Variational Bayes, ICLR 2014.
+    https://arxiv.org/abs/1312.6114
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from cgn.device.transfer import sent
+
+COLOURS_A_CHANNEL = 32  # cells of a class's colour histogram, along each of three axes
+BORDER_PX = 2  # what is nearer to the image's edge than this is background
+SHARE = 0.9  # of the pixels away from the border that may be background, to begin with
+ROUNDS = 4  # of expectation and maximisation; the last half looks at neighbours too
+SPECK = 0.006  # smaller parts of object or background are noise, as a share of the image area
+
+
+def find_objects(pixels: Tensor, labels: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
+    """Tell objects from backgrounds by colour, class by class.
+
+    A class's background has the colours of its images' borders; colours that are more frequent
+    away from the border belong to its object. Expectation and maximisation refine this: each
+    pixel is of the object with a probability that follows from both colour histograms and from
+    how often the class's objects reach there; the object's histogram and reach follow from these
+    probabilities.
+
+    Args:
+        pixels: Images, (N, 3, H, W) uint8.
+        labels: Their classes, (N,) int64.
+        device: Where images are looked at pixel by pixel; histograms are smoothed, and specks left
+            out, on the CPU. CUDA adds up histograms in any order: a mask may differ by a pixel.
+
+    Returns:
+        Where the objects are, (N, 1, H, W) bool, on the CPU.
+
+    Source:
+        Takes the place of the original's pretrained saliency network. The assumption is that an
+        object seldom touches the edge.
+
+    Example:
+        >>> pixels = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+        >>> pixels[:, :, 5:9, 5:9] = 200
+        >>> found = find_objects(pixels, torch.tensor([0, 1]))
+        >>> found.sum(dim=(1, 2, 3)), found[0, 0, 5:9, 5:9].all()
+        (tensor([16, 16]), tensor(True))
+    """
+    n_classes = int(labels.max()) + 1
+    pixels, labels = pixels.to(device), labels.to(device)
+    cells = _cells(pixels, labels)
+    inside = torch.zeros(pixels.shape[2:], device=device)
+    inside[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 1
+    background = _histograms(cells, (1 - inside).expand(cells.shape), n_classes)
+    anything = _histograms(cells, inside.expand(cells.shape), n_classes)
+    surplus = (1 - SHARE * background / anything.clamp(min=1e-12)).clamp(min=0)
+    posterior = surplus[cells] * inside
+    prior = _reach(posterior, labels, n_classes) * inside
+    for round_ in range(ROUNDS):
+        there = prior * _histograms(cells, posterior, n_classes)[cells]
+        posterior = there / (there + (1 - prior) * background[cells] + 1e-12)
+        prior = _reach(posterior, labels, n_classes)
+        if round_ >= ROUNDS // 2:
+            # Next to the object is the object, more often than elsewhere.
+            prior = (prior + F.avg_pool2d(posterior[:, None], 3, 1, 1)[:, 0]) / 2
+        prior = prior * inside
+    return torch.from_numpy(_without_specks((posterior > 0.5).cpu().numpy()))[:, None]
+
+
+def _cells(pixels: Tensor, labels: Tensor) -> Tensor:
+    """Number each pixel's cell in the histograms of all classes, (N, H, W) int64."""
+    red, green, blue = (pixels.long() * COLOURS_A_CHANNEL // 256).unbind(1)
+    colour = (red * COLOURS_A_CHANNEL + green) * COLOURS_A_CHANNEL + blue
+    return colour + labels[:, None, None] * COLOURS_A_CHANNEL**3
+
+
+def _histograms(cells: Tensor, weights: Tensor, n_classes: int) -> Tensor:
+    """Distribution of colours in each class, smoothed over neighbouring cells, (cells,)."""
+    length = n_classes * COLOURS_A_CHANNEL**3
+    counts = torch.bincount(cells.flatten(), weights.flatten(), minlength=length)
+    cube = counts.cpu().view(n_classes, *[COLOURS_A_CHANNEL] * 3).numpy()
+    for axis in (1, 2, 3):
+        cube = ndimage.convolve1d(cube, [0.25, 0.5, 0.25], axis=axis, mode="constant")
+    total = cube.sum(axis=(1, 2, 3), keepdims=True)
+    smooth = torch.from_numpy(cube / np.maximum(total, 1e-12)).float().flatten()
+    return sent(smooth, cells.device)
+
+
+def _reach(posterior: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """How often the objects of each image's class cover each pixel, (N, H, W)."""
+    sums = posterior.new_zeros(n_classes, *posterior.shape[1:])
+    sums.index_add_(0, labels, posterior)
+    means = sums / labels.bincount(minlength=n_classes).clamp(min=1)[:, None, None]
+    return means.clamp(0.02, 0.98)[labels]  # nothing is certain before it was looked at
+
+
+def _without_specks(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Give small islands and small holes, (N, H, W), to what surrounds them."""
+    within_an_image = np.zeros((3, 3, 3), dtype=bool)
+    within_an_image[1] = ndimage.generate_binary_structure(2, 1)
+    smallest = SPECK * masks[0].size
+    for side in (True, False):
+        parts, n_parts = ndimage.label(masks == side, within_an_image)
+        is_speck = np.bincount(parts.ravel(), minlength=n_parts + 1) < smallest
+        is_speck[0] = False  # number 0 is the other side
+        masks = masks ^ is_speck[parts]
+    return masks
+
+
+class Posterior(NamedTuple):
+    """Normal distributions of the shape's noise u, given an outline.
+
+    Attributes:
+        mean: (B, Z), any real numbers.
+        deviation: Their standard deviations, (B, Z), above 0.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw u, (B, Z), from standard normal noise, (B, Z)."""
+        return self.mean + self.deviation * noise
+
+
+class ShapeEncoder(nn.Module):
+    """Infers the noise u of the shape mechanism from an outline and its class."""
+
+    def __init__(self, n_classes: int, canvas_px: int, *, width: int, noise_size: int) -> None:
+        super().__init__()
+        widths = [1, width]
+        while canvas_px // 2 ** (len(widths) - 1) > 4:
+            widths.append(min(2 * widths[-1], 4 * width))
+        side = canvas_px // 2 ** (len(widths) - 1)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 4, stride=2, padding=1) for before, after in pairwise(widths)
+        )
+        self.mix = nn.Linear(widths[-1] * side**2, 4 * width)
+        self.embedding = nn.Embedding(n_classes, 4 * width)
+        self.last = nn.Linear(4 * width, 2 * noise_size)
+
+    def forward(self, outlines: Tensor, labels: Tensor) -> Posterior:
+        """Infer u from outlines (B, 1, S, S) in [0, 1] and classes y, (B,) int64."""
+        maps = 2 * outlines - 1
+        for convolution in self.convolutions:
+            maps = F.leaky_relu(convolution(maps), 0.2)
+        features = F.leaky_relu(self.mix(maps.flatten(1)) + self.embedding(labels), 0.2)
+        mean, log_variance = self.last(features).chunk(2, dim=1)
+        # Beyond these a single step of the optimiser could overflow.
+        return Posterior(mean, (0.5 * F.hardtanh(log_variance, -8, 4)).exp())

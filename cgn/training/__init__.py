@@ -1,0 +1,1 @@
+"""Training of CGNs at both scales."""

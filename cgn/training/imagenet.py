@@ -1,0 +1,412 @@
+"""Trains the ImageNet CGN: three BigGANs learn to take the images of a fourth apart.
+
+There are no real images: x_gt is what the published BigGAN draws from the same noise and class.
+The loop is not here: see `cgn.training.loop`; nor are the losses: see `cgn.losses`.
+
+Source:
+    Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021, section 3 and appendix.
+    https://arxiv.org/abs/2101.06046
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cgn import losses
+from cgn.data.image_set import Factors
+from cgn.device.distributed import Team
+from cgn.device.graphs import Captured
+from cgn.device.memory import give_back, on_disk
+from cgn.device.transfer import sent
+from cgn.models.cgn import Parts, weights_sha256
+from cgn.models.critic import VGGFeatures
+from cgn.models.imagenet.biggan import BigGAN, held_norms
+from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
+from cgn.models.imagenet.spectral import iterate, spectral_layers
+from cgn.training.checkpoints import Checkpoints
+from cgn.training.imagenet_config import ImageNetTrainConfig
+from cgn.training.imagenet_memory import at_once, free_bytes
+from cgn.training.loop import Progress, advance_all, resume, seeded
+from cgn.training.patches import draw_patches, patch_grid
+from cgn.training.stopwatch import Stopwatch
+
+N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
+
+
+class Draw(NamedTuple):
+    """What chance decides for a batch; all processes draw all of it, and take their share.
+
+    Attributes:
+        noise: u, (B, Z).
+        labels: y, (B,) int64, one for all mechanisms.
+        patches: See `cgn.training.patches`, (B, 36) int64.
+    """
+
+    noise: Tensor
+    labels: Tensor
+    patches: Tensor
+
+    def split(self, size: int) -> list[Draw]:
+        """Cut into batches."""
+        return [Draw(*each) for each in zip(*(t.split(size) for t in self), strict=True)]
+
+    def take(self, index: slice) -> Draw:
+        """Take some images."""
+        return Draw(*(each[index] for each in self))
+
+    def to(self, device: torch.device) -> Draw:
+        """Move to a device."""
+        return Draw(*(sent(each, device) for each in self))
+
+
+class ImageNetTraining:
+    """A training run in progress: networks, optimiser, and what is needed to resume.
+
+    Attributes:
+        cgn: What learns.
+        real: The frozen BigGAN that draws x_gt.
+        features: Those that textures are compared in.
+        averaged: The running mean of the weights, in the order of `learning`.
+        step: Steps done.
+        at_once: How this process works off its share of a step.
+        whole: Whether the weights are those of `step`, and not on their way to the next.
+    """
+
+    def __init__(
+        self,
+        cgn: ImageNetCGN,
+        real: BigGAN,
+        features: VGGFeatures,
+        config: ImageNetTrainConfig,
+        device: torch.device | str,
+        team: Team = Team(),  # noqa: B008
+    ) -> None:
+        if config.images_per_step < team.size:
+            raise ValueError(
+                f"{team.size} processes cannot share {config.images_per_step} images a step; "
+                "start fewer or set --images-per-step"
+            )
+        self.config, self.team, self.device = config, team, torch.device(device)
+        self.at_once = at_once(
+            config.batch_size,
+            -(-config.images_per_step // team.size),
+            free_bytes(self.device),
+            sum(p.numel() for m in cgn.mechanisms().values() for p in m.parameters()),
+            cgn.config,
+        )
+        dtype = config.dtype
+        self._saliency = on_disk(cgn.saliency)  # for the result; until then only the other is used
+        cgn.saliency = cgn.saliency.folded(dtype)
+        self.cgn = _placed(cgn, self.device).train()
+        self.real = _placed(real.folded(dtype), self.device)
+        self.features = _placed(features.to(dtype), self.device)
+        mechanisms = self.cgn.mechanisms().values()
+        for mechanism in mechanisms:
+            mechanism.generator.spare = self.at_once.spare
+        self.learning = [p for m in mechanisms for p in m.parameters()]
+        self.averaged = [parameter.detach().clone() for parameter in self.learning]
+        self.norms = held_norms(mechanisms, dtype)
+        for parameter in self.learning:  # where a graph can add to them
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        layers = spectral_layers(self.cgn)
+        self._vectors = [each for layer in layers for each in (layer.weight_u, layer.weight_v)]
+        self._vectors_before = [each.clone() for each in self._vectors]
+        self.adam = self._adam()
+        self.step, self.whole = 0, True
+        self._stopwatch = Stopwatch(self.device)
+        self._images, self._terms = 0, list[str]()  # of the step, and of a pass
+        self._pass: Captured[Tensor] = Captured(self._descend)
+
+    def _adam(self) -> torch.optim.Adam:
+        """Make the optimiser, with a rate for each mechanism."""
+        groups = [
+            {"params": list(m.parameters()), "lr": getattr(self.config, f"{name}_learning_rate")}
+            for name, m in self.cgn.mechanisms().items()
+        ]
+        fused = self.device.type in ("cpu", "cuda")  # a CPU takes half the time
+        return torch.optim.Adam(groups, betas=(0.9, 0.999), fused=fused)
+
+    def draw(self, generator: torch.Generator, n: int | None = None) -> Draw:
+        """Draw noise, labels and patches of all images of a step."""
+        n, of = n or self.config.images_per_step, self.cgn.config
+        noise = truncated_noise(n, of.noise_size, generator, self.config.truncation)
+        labels = torch.randint(of.n_classes, (n,), generator=generator)
+        return Draw(noise, labels, draw_patches(n, generator))
+
+    def advance(self, draw: Draw) -> dict[str, Tensor]:
+        """Take one step.
+
+        Args:
+            draw: What chance decides for all images of the step, the same in all processes.
+
+        Returns:
+            The unweighted losses, each a scalar, the mean over the step's images.
+        """
+        torch._foreach_copy_(self._vectors_before, self._vectors)
+        try:
+            with self._stopwatch.part("norms"):
+                self.norms.hold()
+            with self._stopwatch.part("passes"):
+                terms = self._accumulate(draw)
+        except BaseException:  # be as if the step had not begun
+            torch._foreach_copy_(self._vectors, self._vectors_before)
+            self.norms.forget()
+            self.adam.zero_grad(set_to_none=False)
+            raise
+        self.whole = False
+        with self._stopwatch.part("update"):
+            self.norms.release()
+            self.team.add_up(p.grad for p in self.learning if p.grad is not None)
+            self.team.add_up(terms.values())
+            self.adam.step()
+            self.adam.zero_grad(set_to_none=False)
+            self._average()
+        self.step, self.whole = self.step + 1, True
+        return terms
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long the parts of the last step took, on this process."""
+        return self._stopwatch.seconds()
+
+    def _accumulate(self, draw: Draw) -> dict[str, Tensor]:
+        """Add up the gradients of this process's share; each image counts the same."""
+        if self._images != len(draw.labels):  # a graph holds what an image counts
+            self._images = len(draw.labels)
+            self._pass = Captured(partial(self._descend, self._images), record=self.config.graph)
+        share = draw.take(slice(self.team.rank, None, self.team.size)).to(self.device)
+        sums: Tensor | None = None
+        for batch in share.split(self.at_once.images):
+            whole = len(batch.labels) == self.at_once.images
+            terms = self._pass(*batch) if whole else self._descend(self._images, *batch)
+            sums = terms.clone() if sums is None else sums.add_(terms)
+        assert sums is not None
+        return dict(zip(self._terms, sums.unbind(), strict=True))
+
+    def _descend(self, n: int, *tensors: Tensor) -> Tensor:
+        """Add the gradients of a batch to those of the weights.
+
+        Args:
+            n: Images of the whole step.
+            tensors: Of a `Draw`.
+
+        Returns:
+            Its share of the unweighted losses, in the order of `_terms`.
+        """
+        batch = Draw(*tensors)
+        part = len(batch.labels) / n
+        mask, foreground, background, _ = self.drawn(batch)
+        drawn, found = [mask, foreground, background], {}
+        mask, foreground, background = leaves = [each.detach().requires_grad_() for each in drawn]
+        for name, term in self.terms(batch, Parts(mask, foreground, background, mask)):
+            (part * getattr(self.config.weights, name) * term).backward()
+            found[name] = term.detach()
+        for i, leaf in enumerate(leaves):
+            each = drawn.pop(0)  # nothing else holds what its mechanism kept for the gradient
+            if i == 1:  # maps are being freed, and most gradients of weights are still to come
+                give_back(self.device)
+            if leaf.grad is not None:
+                each.backward(leaf.grad)
+        self._terms = list(found)
+        return part * torch.stack(list(found.values()))
+
+    def drawn(self, batch: Draw) -> Parts:
+        """Draw the parts of a batch as the mechanisms are now."""
+        factors = Factors.tied(batch.labels)
+        parts: Parts = self.cgn.draw(batch.noise, factors, self.config.truncation)
+        return parts
+
+    def terms(self, batch: Draw, parts: Parts) -> Iterator[tuple[str, Tensor]]:
+        """Compute the losses of a batch that count, one after the other, each with its name.
+
+        What a loss keeps for its gradient can be freed before the next one is computed: most of
+        it is maps of frozen networks. What is compared with, x_gt and its features, is computed
+        once and without a gradient.
+        """
+        wanted = self.config.weights.active()
+        if "mask_entropy" in wanted:
+            yield "mask_entropy", losses.mask_entropy(parts.mask)
+        if "mask_area" in wanted:
+            yield "mask_area", losses.mask_area(parts.mask)
+        if "background_saliency" in wanted:
+            saliency = self.cgn.salient(parts.background)
+            yield "background_saliency", losses.background_saliency(saliency)
+        if not wanted & {"difference", "perceptual", "texture"}:
+            return
+        with torch.no_grad():
+            real = self.real(batch.noise, batch.labels, self.config.truncation)
+        if "difference" in wanted:
+            yield "difference", losses.difference(parts.image(), real)
+        if "perceptual" in wanted:
+            yield "perceptual", self._compare(parts.image(), real, slice(0, 4))
+        if "texture" in wanted:
+            grid = patch_grid(real, parts.mask.detach(), batch.patches)
+            yield "texture", self._compare(parts.foreground, grid, slice(1, N_TEXTURE))
+
+    def _compare(self, drawn: Tensor, real: Tensor, stages: slice) -> Tensor:
+        """Compare textures in some stages of the features."""
+        with torch.no_grad():
+            target = [each.float() for each in self.features(real, stages.stop)[stages]]
+        found = self.features(drawn, stages.stop)[stages]
+        return losses.perceptual([each.float() for each in found], target)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights towards the current ones."""
+        # Early on the mean would be full of the beginning: let it follow faster.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.averaged, self.learning, 1 - decay)
+
+    @contextmanager
+    def with_averages(self) -> Iterator[ImageNetCGN]:
+        """Show the CGN with its averaged weights, for as long as the block lasts."""
+        self._swap()
+        try:
+            yield self.cgn.eval()
+        finally:
+            self._swap()
+            self.cgn.train()
+
+    def _swap(self) -> None:
+        """Exchange current and averaged weights, without copies."""
+        for i, weight in enumerate(self.learning):
+            weight.data, self.averaged[i] = self.averaged[i], weight.data
+
+    def result(self) -> ImageNetCGN:
+        """Return the CGN with averaged weights, on the CPU; the run is over."""
+        self._swap()
+        for layer in spectral_layers(self.cgn):
+            for _ in range(5):  # u and v are those of the current weights
+                iterate([layer])
+        for parameter in self.learning:
+            parameter.grad = None
+        self.cgn.saliency = self._saliency
+        cgn: ImageNetCGN = self.cgn.cpu().eval()
+        return cgn
+
+    def state(self, generator: torch.Generator, start_sha256: str) -> dict[str, Any]:
+        """Return all that is needed to go on, and the hash of the weights it started from."""
+        return {
+            "step": self.step,
+            "mechanisms": [m.state_dict() for m in self.cgn.mechanisms().values()],
+            "averaged": self.averaged,
+            "adam": self.adam.state_dict(),
+            "generator": generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "config": asdict(self.config),
+            "start_sha256": start_sha256,
+        }
+
+    def restore(self, state: dict[str, Any], generator: torch.Generator, start_sha256: str) -> None:
+        """Take up a state; the number of processes may be another.
+
+        Raises:
+            ValueError: If it was made under another config or from other weights.
+        """
+        if (state["config"], state["start_sha256"]) != (asdict(self.config), start_sha256):
+            raise ValueError(
+                "the checkpoint was made with other settings or from other weights; delete it to "
+                "start anew, or repeat the command it was made with"
+            )
+        for mechanism, stored in zip(
+            self.cgn.mechanisms().values(), state["mechanisms"], strict=True
+        ):
+            mechanism.load_state_dict(stored)
+        for mean, stored in zip(self.averaged, state["averaged"], strict=True):
+            mean.copy_(stored)
+        self.adam.load_state_dict(state["adam"])
+        self.step = state["step"]
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+
+
+def _placed(module: nn.Module, device: torch.device) -> Any:
+    """Move a network to a device, channels last in memory."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def start_sha256(cgn: ImageNetCGN, real: BigGAN, features: VGGFeatures) -> str:
+    """Hash the weights that a run starts from, and those of what it is compared in."""
+    return "".join(weights_sha256(network) for network in (cgn, real, features))
+
+
+def train_imagenet(
+    cgn: ImageNetCGN,
+    real: BigGAN,
+    features: VGGFeatures,
+    config: ImageNetTrainConfig,
+    *,
+    device: torch.device | str = "cpu",
+    team: Team = Team(),  # noqa: B008
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+    at_checkpoint: Callable[[ImageNetCGN, int], None] | None = None,
+) -> ImageNetCGN:
+    """Train the CGN to take the images of a BigGAN apart.
+
+    Args:
+        cgn: What learns, usually `cgn.models.imagenet.pretrained.initial`; it is changed.
+        real: Draws what is taken apart; best folded into `config.dtype` by then, so that nobody
+            keeps more of it.
+        features: Those that textures are compared in.
+        config: Everything else that fixes the run.
+        device: Where this process runs.
+        team: The processes that share each step's images.
+        checkpoint: File kept up to date during the run and resumed from if it is there; where
+            somebody interrupts the run, it goes on from the last whole step.
+        progress: Called after each step with steps done, steps in all, and the losses.
+        at_checkpoint: Called in the leading process whenever a checkpoint is due, with the CGN
+            as it is on average, and steps done.
+
+    Returns:
+        The CGN with averaged weights, on the CPU. One seed gives the same weights on one thread of
+        one CPU, interrupted or not, and up to rounding for any number of threads and processes.
+
+    Raises:
+        ValueError: If the checkpoint belongs to another config or other weights.
+    """
+    sha256 = start_sha256(cgn, real, features)
+    with seeded(config.seed) as generator:
+        run = ImageNetTraining(cgn, real, features, config, device, team)
+        resume(run, generator, sha256, checkpoint)
+        kept = Checkpoints(checkpoint if team.leads else None, config.checkpoint_minutes)
+
+        def advance(_: int) -> dict[str, Tensor]:
+            before = generator.get_state()
+            try:
+                return run.advance(run.draw(generator))
+            except BaseException:
+                generator.set_state(before)
+                raise
+
+        def keep() -> None:
+            if team.leads and (kept.due or run.step == config.steps):
+                kept.write(run.state(generator, sha256))
+                if at_checkpoint is not None:
+                    with run.with_averages() as averaged:
+                        at_checkpoint(averaged, run.step)
+            team.wait()
+
+        try:
+            advance_all(run, advance, keep, progress)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{run.at_once.images} images at once do not fit into the memory of {device}: set "
+                "a smaller batch_size (--batch-size)"
+            ) from error
+        except (KeyboardInterrupt, InterruptedError, SystemExit):
+            if run.whole:
+                kept.write(run.state(generator, sha256))
+            raise
+        finally:
+            kept.wait()
+    return run.result()

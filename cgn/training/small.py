@@ -1,0 +1,446 @@
+"""Trains a CGN from scratch, on any device, from a seed, and goes on where it was interrupted.
+
+What is minimised is not here: see `cgn.losses`; nor is the loop itself: see `cgn.training.loop`.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cgn import losses
+from cgn.data.image_set import ByClass, ImageSet, to_images
+from cgn.device.graphs import Captured
+from cgn.device.precision import training
+from cgn.device.transfer import sent
+from cgn.io.locks import locked_if
+from cgn.io.ranges import require_in_range
+from cgn.models.cgn import CGN, CGNConfig
+from cgn.models.critic import Critic, packed
+from cgn.models.mechanisms import ShapeMechanism
+from cgn.models.poses import measure, normalise
+from cgn.segmentation.by_colour import ShapeEncoder, find_objects
+from cgn.training.loop import (
+    Progress,
+    Weights,
+    adam_of_gans,
+    advance_all,
+    descend,
+    falling_rate,
+    load_adam,
+    resume,
+    seeded,
+    set_rate,
+    write_checkpoint,
+)
+
+Module = TypeVar("Module", bound=nn.Module)
+
+AT_ONCE = 50  # steps on CUDA before the host waits: what they need is drawn and sent together
+LEAST_PX = 4  # an object that has less without its rim keeps the rim: a deviation needs some pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights(Weights):
+    """How much each loss of the generator counts; the names are those of the losses."""
+
+    adversarial: float = 1.0
+    style: float = 0.1
+    mask_entropy: float = 0.1
+    reconstruction: float = 10.0
+    divergence: float = 0.01
+    foreground: float = 10.0
+    background: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that fixes a training run, but for the images."""
+
+    steps: int = 1_500
+    batch_size: int = 64  # images, an even number
+    learning_rate: float = 1e-3  # of the generator, falling to 0 over the last half
+    critic_learning_rate: float = 1e-3  # the same
+    seed: int = 0
+    width: int = 24  # channels of generator and critic
+    tile_px: int = 32  # size of the textures' tile, which is repeated over the image
+    # Whether pixels where object and background meet are mixtures of both. They are of no surface,
+    # and taken for it they come back as dark blots: nothing but the mask is learned from them.
+    soft_edges: bool = False
+    ema_decay: float = 0.995  # of the averaged weights that sampling uses
+    checkpoint_steps: int = 250  # steps between checkpoints
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        require_in_range(self)
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
+
+
+LOSSES = (*(each.name for each in fields(LossWeights)), "critic")  # in the order of their curves
+
+# What differs from the defaults in each world; a new world starts from the defaults.
+PRESETS = {
+    "colored-mnist": TrainConfig(steps=800, tile_px=16, soft_edges=True),
+    "double-colored-mnist": TrainConfig(steps=1_000, tile_px=16),
+    "wildlife-mnist": TrainConfig(steps=1_300),
+    "openmoji-9": TrainConfig(steps=900),
+}
+
+
+class Batch(NamedTuple):
+    """Real images and what was found in them; or a whole training set.
+
+    Attributes:
+        images: (B, 3, H, W) in [0, 1], i and i + B/2 of one class; uint8 in a whole set. What is
+            neither object nor background is black.
+        labels: Their classes, (B,) int64.
+        regions: Where there is nothing but object, and nothing but background, (2, B, 1, H, W) in
+            {0, 1}; bool in a whole set.
+        outlines: Where the objects are, without pose, (B, 1, S, S) in {0, 1}; bool in a whole set.
+        poses: See `cgn.models.poses`, (B, 3).
+    """
+
+    images: Tensor
+    labels: Tensor
+    regions: Tensor
+    outlines: Tensor
+    poses: Tensor
+
+    def take(self, index: Tensor) -> Batch:
+        """Take some images of a whole set, as numbers."""
+        images, labels, outlines, poses = (
+            each[index] for each in (self.images, self.labels, self.outlines, self.poses)
+        )
+        images = to_images(images).contiguous(memory_format=torch.channels_last)
+        return Batch(images, labels, self.regions[:, index].float(), outlines.float(), poses)
+
+
+def prepare(
+    images: ImageSet,
+    canvas_px: int,
+    *,
+    soft_edges: bool = False,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Find the objects of a whole training set, and part their outlines from their poses.
+
+    Args:
+        images: The set.
+        canvas_px: Height and width of the outlines.
+        soft_edges: As in `TrainConfig`.
+        device: Where objects are looked for.
+
+    Returns:
+        All of it on the CPU.
+    """
+    labels = images.factors.shape
+    masks = find_objects(images.pixels, labels, device=device)
+    poses = measure(masks)
+    objects, backgrounds, pixels = masks, ~masks, images.pixels
+    if soft_edges:
+        objects, backgrounds = _without_rim(objects), _without_rim(backgrounds)
+        # Black on both sides, so that the critic cannot tell drawn edges by their hardness.
+        pixels = pixels * (objects | backgrounds)
+    outlines = normalise(masks, poses, canvas_px)
+    return Batch(pixels, labels, torch.stack([objects, backgrounds]), outlines, poses)
+
+
+def _without_rim(regions: Tensor) -> Tensor:
+    """Take its outermost pixels from each region, (N, 1, H, W) bool, if enough are left."""
+    deep = F.max_pool2d((~regions).float(), 3, stride=1, padding=1) == 0
+    enough = deep.sum(dim=(2, 3), keepdim=True) >= LEAST_PX
+    return torch.where(enough, deep, regions)
+
+
+class Chance(NamedTuple):
+    """What chance decides of a step; or of several, stacked.
+
+    Attributes:
+        shown: Which images, (B,) int64, i and i + B/2 of one class.
+        outlines: Noise of the shapes around what was inferred, (B, Z).
+        units: Noise of object and background, (2, B, Z).
+        origins: Where their tiles begin, (2, B, 2) int64.
+    """
+
+    shown: Tensor
+    outlines: Tensor
+    units: Tensor
+    origins: Tensor
+
+
+class Training:
+    """A training run in progress: networks, optimisers, and what is needed to resume.
+
+    On CUDA a step is a graph: no host memory is touched and nothing is waited for inside of it.
+
+    Attributes:
+        images: The whole training set, on the run's device.
+        cgn: The generator that learns.
+        encoder: Infers the shape's noise of real images.
+        averaged: The running mean of its weights, which is what is kept in the end.
+        critic: What it learns against.
+        step: Steps done.
+    """
+
+    def __init__(
+        self,
+        images: Batch,
+        n_classes: int,
+        config: TrainConfig,
+        device: torch.device | str,
+    ) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.images = Batch(*(each.to(self.device) for each in images))
+        self._by_class = ByClass(images.labels)
+        size = CGNConfig(
+            n_classes=n_classes,
+            image_size_px=images.images.shape[-1],
+            width=config.width,
+            tile_px=config.tile_px,
+            canvas_px=images.outlines.shape[-1],
+        )
+        # A step on a CPU takes 0.37 s instead of 0.40 (wildlife MNIST, one thread).
+        self.cgn = _placed(CGN(size), self.device)
+        self.averaged = copy.deepcopy(self.cgn).requires_grad_(False)
+        encoder = ShapeEncoder(
+            n_classes, size.canvas_px, width=config.width, noise_size=size.noise_size
+        )
+        self.encoder = _placed(encoder, self.device)
+        self.critic = _placed(Critic(n_classes, size.image_size_px, config.width), self.device)
+        self.cgn_adam = adam_of_gans([self.cgn, self.encoder], config.learning_rate)
+        self.critic_adam = adam_of_gans([self.critic], config.critic_learning_rate)
+        self.step = 0
+        self._learned = Captured(self._learn)
+
+    def draw(self, generator: torch.Generator) -> Chance:
+        """Draw on the CPU what chance decides of the next step."""
+        n = self.config.batch_size
+        index = draw_pairs(self._by_class, n, generator)
+        of = self.cgn.config
+        outlines, *units = torch.randn(3, n, of.noise_size, generator=generator)
+        origins = torch.randint(of.tile_px, (2, n, 2), generator=generator)
+        return Chance(index, outlines, torch.stack(units), origins)
+
+    def advance_all(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Take several steps; return the unweighted losses of each, (n,).
+
+        Whatever they need is drawn before and sent to the device at once.
+        """
+        drawn = [self.draw(generator) for _ in range(n)]
+        stacked = [sent(torch.stack(each), self.device) for each in zip(*drawn, strict=True)]
+        curves = [self.advance(Chance(*each)) for each in zip(*stacked, strict=True)]
+        return {name: torch.stack([terms[name] for terms in curves]) for name in LOSSES}
+
+    def advance(self, chance: Chance) -> dict[str, Tensor]:
+        """Take one step of the generator and one of the critic.
+
+        The generated images have the outlines and poses of the real ones, as far as the noise
+        inferred from them says, and the same classes, so that style is compared within a class.
+
+        Args:
+            chance: From `draw`, on the run's device.
+
+        Returns:
+            The unweighted losses, each a scalar.
+        """
+        for adam, rate in (
+            (self.cgn_adam, self.config.learning_rate),
+            (self.critic_adam, self.config.critic_learning_rate),
+        ):
+            set_rate(adam, falling_rate(rate, self.step, self.config.steps))
+        # The next step writes to the same memory.
+        terms = self._learned(*chance).clone()
+        self._average()
+        self.step += 1
+        return dict(zip(LOSSES, terms, strict=True))
+
+    def _learn(self, *chance: Tensor) -> Tensor:
+        """Take a step but for the average: the losses in the order of `LOSSES`."""
+        decided = Chance(*chance)
+        batch = self.images.take(decided.shown)
+        terms = self._losses(batch, decided)
+        of_generator = {name: term for name, term in terms.items() if name != "critic"}
+        descend(self.cgn_adam, self.config.weights.total(of_generator), keep_graph=True)
+        descend(self.critic_adam, terms["critic"])
+        return torch.stack([terms[name].detach() for name in LOSSES])
+
+    def _losses(self, batch: Batch, decided: Chance) -> dict[str, Tensor]:
+        """Draw images like those of the batch, and compute the losses of generator and critic."""
+        shape: ShapeMechanism = self.cgn.shape  # type: ignore[assignment]
+        posterior = self.encoder(batch.outlines, batch.labels)
+        outlines = shape.outline(posterior.sample(decided.outlines), batch.labels)
+        probability = shape.place(outlines, batch.poses)
+        textures = torch.stack(
+            [
+                mechanism(units, batch.labels, origin)
+                for mechanism, units, origin in zip(
+                    (self.cgn.texture, self.cgn.background),
+                    decided.units,
+                    decided.origins,
+                    strict=True,
+                )
+            ]
+        )
+        # In the objects that were found, not in those just drawn: what tells real from fake is then
+        # the textures alone.
+        fake = (batch.regions * textures).sum(dim=0)
+        pairs = torch.cat([packed(batch.images), packed(fake)])
+        maps, scores = self.critic(pairs, batch.labels)  # halves of real and of drawn images
+        real_scores, fake_scores = scores.chunk(2)
+        foreground, background = losses.colours(textures, batch.images, batch.regions, batch.labels)
+        return {
+            "adversarial": losses.adversarial(fake_scores),
+            # The coarsest maps see whole objects: their statistics would hold shape.
+            "style": losses.style(maps[:2]),
+            "mask_entropy": losses.mask_entropy(probability),
+            "reconstruction": losses.reconstruction(outlines, batch.outlines),
+            "divergence": losses.divergence(*posterior),
+            "foreground": foreground,
+            "background": background,
+            "critic": losses.critic_hinge(real_scores, fake_scores),
+        }
+
+    @torch.no_grad()
+    def remember(self, generator: torch.Generator) -> None:
+        """Let the shape mechanism draw from codes and poses of training images from now on.
+
+        Args:
+            generator: Decides which images; each about as often as any other of its class.
+        """
+        images = self.images
+        shape: ShapeMechanism = self.averaged.shape  # type: ignore[assignment]
+        for label in images.labels.unique().tolist():
+            of_class = (images.labels == label).nonzero()[:, 0].cpu()
+            turns = -(-shape.codes.shape[1] // len(of_class))
+            order = [torch.randperm(len(of_class), generator=generator) for _ in range(turns)]
+            index = of_class[torch.cat(order)[: shape.codes.shape[1]]].to(self.device)
+            outlines = images.outlines[index].float()
+            mean, deviation = self.encoder(outlines, images.labels[index])
+            shape.codes[label], shape.deviations[label] = mean, deviation
+            shape.poses[label] = images.poses[index]
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights towards the current ones."""
+        # Early on the mean would be full of the random beginning: let it follow faster.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(
+            list(self.averaged.parameters()), list(self.cgn.parameters()), 1 - decay
+        )
+
+    def _parts(self) -> tuple[nn.Module | torch.optim.Optimizer, ...]:
+        """Return all that learns."""
+        networks = self.cgn, self.averaged, self.encoder, self.critic
+        return *networks, self.cgn_adam, self.critic_adam
+
+    def state(self, generator: torch.Generator, train_sha256: str) -> dict[str, Any]:
+        """Return all that is needed to go on, bit for bit, and the hash of the training set."""
+        return {
+            "step": self.step,
+            "parts": [part.state_dict() for part in self._parts()],
+            "generator": generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "config": asdict(self.config),
+            "train_sha256": train_sha256,
+        }
+
+    def restore(self, state: dict[str, Any], generator: torch.Generator, train_sha256: str) -> None:
+        """Take up a state.
+
+        Raises:
+            ValueError: If it was made under another config or from other images.
+        """
+        if (state["config"], state.get("train_sha256")) != (asdict(self.config), train_sha256):
+            raise ValueError(
+                "the checkpoint was made with other settings or other images; delete it to start "
+                "anew, or repeat the command it was made with"
+            )
+        for part, stored in zip(self._parts(), state["parts"], strict=True):
+            if isinstance(part, nn.Module):
+                part.load_state_dict(stored)
+            else:
+                load_adam(part, stored)
+        self.step = state["step"]
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+
+
+def train(
+    images: ImageSet,
+    n_classes: int,
+    config: TrainConfig,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> CGN:
+    """Train a CGN on biased images; from their labels it is told the class and nothing else.
+
+    Args:
+        images: The biased training set.
+        n_classes: Number of classes.
+        config: Everything else that fixes the run.
+        device: Where it runs; the batches are moved there as bytes.
+        checkpoint: File kept up to date during the run and resumed from if it is there.
+        progress: Called after each step with steps done, steps in all, and the losses.
+
+    Returns:
+        The CGN with averaged weights, on the CPU. One seed gives the same weights on one CPU,
+        interrupted or not; on CUDA it does not, for gradients of what is looked up are added up
+        in any order there.
+
+    Raises:
+        ValueError: If the checkpoint belongs to another config or other images.
+    """
+    train_sha256 = images.sha256()
+    with locked_if(checkpoint), seeded(config.seed, device) as generator, training(device):
+        soft_edges = config.soft_edges
+        found = prepare(images, CGNConfig.canvas_px, soft_edges=soft_edges, device=device)
+        run = Training(found, n_classes, config, device)
+        resume(run, generator, train_sha256, checkpoint)
+
+        def keep() -> None:
+            if checkpoint is not None:
+                write_checkpoint(run.state(generator, train_sha256), checkpoint)
+
+        at_once = AT_ONCE if run.device.type == "cuda" else 1
+        advance_all(
+            run, partial(run.advance_all, generator=generator), keep, progress, at_once=at_once
+        )
+        run.remember(generator)
+    return run.averaged.cpu().eval()
+
+
+def _placed(module: Module, device: torch.device) -> Module:
+    """Move a network to a device, channels last in memory."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def draw_pairs(images: ByClass, n: int, generator: torch.Generator) -> Tensor:
+    """Draw images with replacement, the second half of the classes of the first.
+
+    Args:
+        images: All of them.
+        n: How many to draw, even.
+        generator: Decides which.
+
+    Returns:
+        Indices, (n,) int64; those at i and i + n/2 have one class.
+
+    Example:
+        >>> labels = torch.tensor([1, 0, 1, 0])
+        >>> drawn = labels[draw_pairs(ByClass(labels), 6, torch.Generator().manual_seed(0))]
+        >>> drawn[:3].equal(drawn[3:])
+        True
+    """
+    first = torch.randint(len(images.classes), (n // 2,), generator=generator)
+    return torch.cat([first, images.draw(images.classes[first], generator)])

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_suite
+
+from benchmarks.core.scores import worst_group
+from benchmarks.core.suite import Suite
+from benchmarks.records.leaderboard import (
+    COLUMNS,
+    Row,
+    append,
+    environment,
+    leaderboard,
+    read_runs,
+    write_leaderboards,
+)
+
+ROW = Row(
+    suite="tiny",
+    protocol="1",
+    source="embedded",
+    data_sha256="d0",
+    model="erm",
+    weights_sha256="w0",
+    seed=0,
+    variant="hard",
+    metric="accuracy",
+    value=0.5,
+    low=0.4,
+    high=0.6,
+    n=40,
+    images_per_second=123.4,
+    **environment("cpu"),
+)
+
+
+def table(results: Path, suite: Suite, *rows: Row) -> pd.DataFrame:
+    append(rows, results)
+    return leaderboard(read_runs(results), suite)
+
+
+def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
+    rows = [ROW, replace(ROW, seed=1, value=1 / 3, low=np.nan, model='a,"b"')]
+    assert append(rows, tmp_path) == 2
+    runs = read_runs(tmp_path)
+    assert list(runs.columns) == COLUMNS
+    assert runs["value"].tolist() == [0.5, 1 / 3]
+    assert np.isnan(runs["low"][1])
+    assert runs["model"].tolist() == ["erm", 'a,"b"']
+    assert runs["protocol"].tolist() == ["1", "1"]
+
+
+def test_appending_the_same_run_again_adds_nothing(tmp_path: Path) -> None:
+    rows = [ROW, replace(ROW, metric="gap", value=np.nan, low=np.nan, high=np.nan)]
+    append(rows, tmp_path)
+    before = (tmp_path / "runs.csv").read_bytes()
+    later = [replace(row, time="2030-01-01", images_per_second=1.0) for row in rows]
+    assert append(later, tmp_path) == 0
+    assert (tmp_path / "runs.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"value": 0.51}, {"weights_sha256": "w1"}, {"n": 41}])
+def test_a_run_that_came_out_otherwise_is_a_new_row(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    append([ROW], tmp_path)
+    assert append([replace(ROW, **change)], tmp_path) == 1  # type: ignore[arg-type]
+
+
+def test_old_rows_stay_byte_for_byte(tmp_path: Path) -> None:
+    append([ROW], tmp_path)
+    before = (tmp_path / "runs.csv").read_bytes()
+    append([replace(ROW, seed=1)], tmp_path)
+    assert (tmp_path / "runs.csv").read_bytes().startswith(before)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_concurrent_appends_lose_no_row(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: append([replace(ROW, seed=seed)], tmp_path), range(12)))
+    assert sorted(read_runs(tmp_path)["seed"]) == list(range(12))
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n1,2\n\x00"])
+def test_a_foreign_runs_csv_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "runs.csv").write_text(text)
+    with pytest.raises(ValueError, match="restore it from git"):
+        append([ROW], tmp_path)
+    assert (tmp_path / "runs.csv").read_text() == text
+
+
+def test_one_seed_keeps_the_interval_over_images(tmp_path: Path, suite: Suite) -> None:
+    row = table(tmp_path, suite, ROW).iloc[0]
+    assert row["interval"] == "images, one seed"
+    assert tuple(row[["hard_accuracy", "hard_accuracy_low", "hard_accuracy_high"]]) == (
+        0.5,
+        0.4,
+        0.6,
+    )
+
+
+def test_three_seeds_give_mean_and_t_interval(tmp_path: Path, suite: Suite) -> None:
+    rows = [replace(ROW, seed=seed, value=0.4 + 0.1 * seed) for seed in range(3)]
+    row = table(tmp_path, suite, *rows).iloc[0]
+    assert row["interval"] == "t over 3 seeds"
+    assert row["seeds"] == 3
+    assert row["hard_accuracy"] == pytest.approx(0.5)
+    # t(0.975, 2) = 4.303, standard error = 0.1 / sqrt(3)
+    assert row["hard_accuracy_high"] == pytest.approx(0.5 + 4.303 * 0.1 / 3**0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize(("seeds", "generators"), [(("", ""), 0), (("3", "3"), 1), (("0", "1"), 2)])
+def test_the_table_says_how_many_generators_the_seeds_were_trained_on(
+    seeds: tuple[str, ...], generators: int, tmp_path: Path, suite: Suite
+) -> None:
+    rows = [replace(ROW, seed=i, generator_seed=seed) for i, seed in enumerate(seeds)]
+    assert table(tmp_path, suite, *rows)["generators"].tolist() == [generators]
+
+
+def test_a_file_of_before_the_generators_seed_is_read_and_takes_new_rows(tmp_path: Path) -> None:
+    append([ROW], tmp_path)
+    path = tmp_path / "runs.csv"
+    header, row = path.read_text().splitlines()
+    path.write_text(f"{header.removesuffix(',generator_seed')}\n{row.removesuffix(',')}\n")
+    assert read_runs(tmp_path)["generator_seed"].tolist() == [""]
+    append([replace(ROW, seed=1, generator_seed="4")], tmp_path)
+    assert read_runs(tmp_path)["generator_seed"].tolist() == ["", "4"]
+    assert path.read_text().splitlines()[:2] == [header, row]
+
+
+def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) -> None:
+    rows = [replace(ROW, seed=seed, value=0.9 + 0.1 * seed) for seed in range(2)]
+    gaps = [replace(row, variant="easy-hard", metric="gap") for row in rows]
+    row = table(tmp_path, suite, *rows, *gaps).iloc[0]
+    assert (row["hard_accuracy_low"], row["hard_accuracy_high"]) == pytest.approx(
+        (0.315, 1), abs=1e-3
+    )
+    assert (row["easy-hard_gap_low"], row["easy-hard_gap_high"]) == pytest.approx(
+        (0.315, 1), abs=1e-3
+    )
+
+
+def test_the_primary_score_ranks_and_heads_are_listed_unranked(
+    tmp_path: Path, suite: Suite
+) -> None:
+    high = {"value": 0.8, "low": 0.7, "high": 0.9}
+    rows = [
+        ROW,
+        replace(ROW, model="cgn-ensemble", **high),  # type: ignore[arg-type]
+        replace(ROW, model="cgn-ensemble/shape", value=0.9, low=0.85, high=0.95),
+        replace(ROW, model="oracle", **high),  # type: ignore[arg-type]
+    ]
+    ours = table(tmp_path, suite, *rows)
+    assert ours["model"].tolist() == ["cgn-ensemble", "oracle", "erm", "cgn-ensemble/shape"]
+    assert ours["rank"].tolist()[:3] == [1, 1, 3]
+    assert ours["rank"].isna().tolist() == [False, False, False, True]
+
+
+def test_models_share_a_rank_unless_one_interval_lies_wholly_above_the_other(
+    tmp_path: Path, suite: Suite
+) -> None:
+    values = {"a": (0.8, 0.75, 0.85), "b": (0.7, 0.6, 0.78), "c": (0.6, 0.55, 0.7)}
+    rows = [
+        replace(ROW, model=model, value=value, low=low, high=high)
+        for model, (value, low, high) in values.items()
+    ]
+    undefined = replace(ROW, model="d", value=np.nan, low=np.nan, high=np.nan)
+    ours = table(tmp_path, suite, undefined, *rows)
+    assert ours["model"].tolist() == ["a", "b", "c", "d"]
+    assert ours["rank"].tolist() == [1, 1, 2, 4]
+
+
+def test_where_lower_is_better_the_lowest_comes_first(tmp_path: Path, suite: Suite) -> None:
+    suite = replace(suite, primary="easy-hard_gap")
+    gap = replace(ROW, variant="easy-hard", metric="gap", value=0.1, low=0.05, high=0.15)
+    ours = table(tmp_path, suite, gap, replace(gap, model="cgn", value=0.02, low=0.0, high=0.04))
+    assert ours["model"].tolist() == ["cgn", "erm"]
+    assert ours["rank"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change", [{"source": "official"}, {"source": "custom"}, {"data_sha256": "d1"}]
+)
+def test_other_test_images_share_no_ranking(
+    tmp_path: Path, suite: Suite, change: dict[str, str]
+) -> None:
+    other = replace(ROW, model="cgn", value=0.9, **change)  # type: ignore[arg-type]
+    assert table(tmp_path, suite, ROW, other)["rank"].tolist() == [1, 1]
+
+
+def test_rows_of_an_older_protocol_leave_the_table(tmp_path: Path) -> None:
+    append([ROW], tmp_path)
+    ours = table(tmp_path, tiny_suite(protocol="2"), replace(ROW, protocol="2", value=0.7))
+    assert ours["hard_accuracy"].tolist() == [0.7]
+
+
+def test_the_newest_weights_of_a_model_win(tmp_path: Path, suite: Suite) -> None:
+    old, new = ROW, replace(ROW, weights_sha256="w1", value=0.7)
+    assert table(tmp_path, suite, old, new)["hard_accuracy"].tolist() == [0.7]
+    assert table(tmp_path, suite, old)["hard_accuracy"].tolist() == [0.5]
+
+
+def test_a_score_undefined_for_one_seed_has_no_mean(tmp_path: Path, suite: Suite) -> None:
+    ours = table(tmp_path, suite, ROW, replace(ROW, seed=1, value=np.nan))
+    assert np.isnan(ours["hard_accuracy"][0])
+    assert ours["rank"].tolist() == [1]
+
+
+def test_pandas_reads_a_leaderboard_without_arguments(tmp_path: Path, suite: Suite) -> None:
+    append([ROW, replace(ROW, suite="other")], tmp_path)
+    assert write_leaderboards(tmp_path, [suite, tiny_suite("unseen")]) == [tmp_path / "tiny.csv"]
+    ours = pd.read_csv(tmp_path / "tiny.csv")
+    assert ours["rank"].tolist() == [1]
+    assert list(ours.columns)[:10] == [
+        "protocol", "source", "data_sha256", "rank", "model", "seeds", "generators", "n",
+        "hard_accuracy", "hard_accuracy_low",
+    ]  # fmt: skip
+    assert {"interval", "easy_accuracy", "easy-hard_gap_high"} <= set(ours.columns)
+
+
+def test_the_ends_of_a_worst_group_are_the_means_of_the_seeds_own(tmp_path: Path) -> None:
+    scores = (*tiny_suite().scores, worst_group("hard", chance=0.1))
+    row = replace(ROW, metric="worst_group_accuracy")
+    other = replace(row, seed=1, value=0.3, low=0.1, high=0.5)
+    board = table(tmp_path, replace(tiny_suite(), scores=scores), row, other)
+    ends = [f"hard_worst_group_accuracy{end}" for end in ("", "_low", "_high")]
+    assert board[ends].iloc[0].tolist() == pytest.approx([0.4, 0.25, 0.55])

@@ -1,0 +1,45 @@
+"""What is promised of all committed rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, read_runs, with_few_seeds
+from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
+
+RESULTS = Path(__file__).parents[3] / "results"
+TRAINED_HERE = SUITES | T10K | ATTRIBUTIONS | NATURAL
+OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
+
+
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    return read_runs(RESULTS)
+
+
+@pytest.mark.parametrize("name", TRAINED_HERE)
+def test_every_ranked_row_stands_on_enough_seeds(name: str, runs: pd.DataFrame) -> None:
+    few = with_few_seeds(runs, TRAINED_HERE[name])
+    assert not few, f"fewer than {ENOUGH_SEEDS} seeds: {', '.join(few)}"
+
+
+@pytest.mark.parametrize("name", TRAINED_HERE | OFFICIAL)
+def test_every_score_of_every_row_has_an_interval(name: str, runs: pd.DataFrame) -> None:
+    suite = (TRAINED_HERE | OFFICIAL)[name]
+    board = leaderboard(runs, suite)
+    for score in suite.scores:
+        value, low, high = (board[f"{score.key}{end}"] for end in ("", "_low", "_high"))
+        assert ((low <= value) & (value <= high) | value.isna()).all(), score.key
+
+
+def test_rows_of_one_seed_are_named_and_shipped_weights_are_not() -> None:
+    runs = read_runs(RESULTS)
+    suite = SUITES["in9"]
+    one = runs[(runs["suite"] == "in9") & (runs["seed"] == 0)]
+    assert "in9 embedded erm" in with_few_seeds(one, suite)
+    renamed = one.assign(model="shipped:" + one["model"])
+    assert with_few_seeds(renamed, suite) == []
+    assert with_few_seeds(one, OFFICIAL_SUITES["in9"]) == []

@@ -1,0 +1,170 @@
+"""In what precision networks compute, and that rows and caches say so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_images
+from pretended_cuda import pretended_cuda
+from torch import Tensor, nn
+
+from benchmarks.cli.progress import progress_bars
+from benchmarks.core.evaluate import evaluate, probabilities
+from benchmarks.records.leaderboard import environment
+from benchmarks.runner import Place
+from benchmarks.suites.backgrounds_challenge import attack
+from cgn.counterfactuals.abduction import abduct_cached, find_objects_cached
+from cgn.counterfactuals.sampling import sample_cached
+from cgn.data.image_set import Factors, ImageSet
+from cgn.device.precision import PRECISIONS, evaluating, of_cache, training
+from cgn.models.cgn import CGN, CGNConfig
+from classifiers import MODELS
+from classifiers.fit import fit
+
+Flags = tuple[bool, bool, bool]
+
+
+def flags() -> Flags:
+    """TF32 in convolutions and in products, and whether cuDNN measures its kernels."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    return convolutions.allow_tf32, products.allow_tf32, convolutions.benchmark
+
+
+class Watching(nn.Module):
+    """Notes what a product gives, and how CUDA is set, whenever it is asked for logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.product: set[torch.dtype] = set()
+        self.flags: set[Flags] = set()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layer(images.mean(dim=(2, 3)))
+        self.product.add(logits.dtype)
+        self.flags.add(flags())
+        return logits
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_module_is_evaluated_in_what_is_named_on_every_device(name: str, device: str) -> None:
+    module = Watching()
+    with pretended_cuda():
+        evaluate(module, {"v": tiny_images(1)}, device=device, precision=PRECISIONS[name])
+    assert module.product == {PRECISIONS[name]}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_unless_told_otherwise_a_module_is_evaluated_in_float32(device: str) -> None:
+    module = Watching()
+    with pretended_cuda():
+        evaluate(module, {"v": tiny_images(1)}, device=device)
+    assert module.product == {torch.float32}
+
+
+def test_on_cuda_evaluation_is_without_tf32_and_leaves_the_users_settings() -> None:
+    before = flags()
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        module = Watching()
+        with pretended_cuda():
+            evaluate(module, {"v": tiny_images(1)}, device="cuda")
+        assert module.flags == {(False, False, False)}
+        assert flags() == (before[0], True, before[2])
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[1]
+
+
+def test_on_cuda_training_takes_tf32_for_convolutions_alone() -> None:
+    before = flags()
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with training("cuda"):
+            assert flags() == (True, False, False)
+        assert flags() == (False, *before[1:])
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+
+
+def test_settings_come_back_after_an_error() -> None:
+    before = flags()
+    with pretended_cuda(), pytest.raises(KeyError), evaluating("cuda"):
+        raise KeyError
+    assert flags() == before
+
+
+def test_a_cpus_settings_are_left_alone() -> None:
+    before = flags()
+    with evaluating("cpu"), training("cpu"):
+        assert flags() == before
+
+
+def test_no_two_precisions_share_a_name_and_float32_has_none(tmp_path: Path) -> None:
+    with progress_bars() as bars:
+        places = [Place(torch.device("cpu"), tmp_path, bars, name) for name in PRECISIONS]
+    names = [place.named("erm") for place in places]
+    assert names == ["erm", "erm+bfloat16"]
+
+
+def test_the_row_of_a_gpu_says_what_networks_are_trained_in() -> None:
+    with pretended_cuda():
+        assert environment("cuda")["device"] == (
+            "cuda: Pretended with bfloat16 and TF32 in training"
+        )
+    assert environment("cpu")["device"] in ("cpu", "cpu with bfloat16")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_the_backgrounds_challenge_obeys_the_precision(name: str) -> None:
+    images = tiny_images(1, 4)
+    masks = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
+    objects = ImageSet(images.pixels, images.factors, images.ids, masks)
+    module = Watching().eval()
+    of = PRECISIONS[name]
+    outcomes = [*attack(module, objects, images, decide=probabilities, precision=of)]
+    assert len(outcomes) == 4
+    assert module.product == {of}
+
+
+def test_what_a_cpu_computes_has_the_key_it_always_had() -> None:
+    assert of_cache("cpu") == of_cache(torch.device("cpu")) == {}
+    assert of_cache("cuda") == of_cache(torch.device("cuda", 1)) == {"device": "cuda"}
+
+
+def test_what_two_kinds_of_device_compute_is_kept_apart(tmp_path: Path) -> None:
+    cgn = CGN(CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, n_exemplars=2))
+    weights, cache = tmp_path / "cgn.safetensors", tmp_path / "cache"
+    cgn.save(weights, {})
+    pixels = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8)
+    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 3), torch.arange(6))
+    counts = []
+    with pretended_cuda():
+        for device in ("cpu", "cuda", "cuda"):
+            sample_cached(weights, 4, seed=0, cache=cache, device=device)
+            abduct_cached(weights, images, 4, seed=0, cache=cache, device=device)
+            find_objects_cached(images, cache, device=device)
+            counts.append(len([*cache.iterdir()]))
+    assert counts == [3, 6, 6]
+
+
+def test_a_fit_computes_its_convolutions_in_tf32_and_its_products_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = set()
+    small = replace(MODELS["erm"], steps=1, epochs=0, batch_size=2)
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW, *given: object) -> object:
+        seen.add(flags())
+        return step(self, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    pixels = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8)
+    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 3), torch.arange(6))
+    with pretended_cuda():
+        fit(small, {"biased": images}, n_classes=3, seed=0, device="cuda")
+    assert seen == {(True, False, False)}

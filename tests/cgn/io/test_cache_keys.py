@@ -1,0 +1,261 @@
+"""What else than data and weights decides a result is in the key that the result is kept under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.cli.progress import progress_bars
+from benchmarks.core.suite import DataSource
+from benchmarks.runner import Exam, Place, challenged
+from benchmarks.suites.backgrounds_challenge import CHALLENGE
+from cgn.counterfactuals.abduction import abduct_cached
+from cgn.counterfactuals.sampling import sample_cached
+from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
+from cgn.data.image_set import Factors, ImageSet
+from cgn.io.identity import architecture, sources
+from cgn.models.cgn import CGN, CGNConfig, weights_sha256
+from cgn.segmentation.boxes import masks_from_boxes_cached
+from classifiers.fit import _key
+from classifiers.networks.backbones import Backbone
+from classifiers.recipes import ERM
+
+
+class Small(nn.Module):
+    """A convolution that may be padded, before the mean over all places."""
+
+    def __init__(self, padding: int = 0, flips: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.layer = nn.Conv2d(3, 1_000, 3, padding=padding, bias=False)
+        self.layer.weight.data = torch.randn(1_000, 3, 3, 3, generator=generator)
+        self.flips = flips
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = images.flip(1) if self.flips else images
+        logits: Tensor = self.layer(seen[:, :, ::16, ::16]).mean(dim=(2, 3))
+        return logits
+
+
+class Doubled(Small):
+    """The same tensors, and logits twice as high."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * super().forward(images)
+
+
+class WithMean(nn.Module):
+    """A mean that is not saved with the weights."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+
+
+def noise(n: int, seed: int, masks: bool) -> ImageSet:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (n, 3, 224, 224), generator=generator, dtype=torch.uint8)
+    inside = torch.zeros(n, 1, 224, 224, dtype=torch.uint8)
+    inside[..., 60:160, 60:160] = 255
+    labels = torch.arange(n) % 9
+    return ImageSet(pixels, Factors.tied(labels), torch.arange(n), inside if masks else None)
+
+
+@pytest.fixture
+def exam() -> Exam:
+    sets = {"foregrounds": noise(6, 0, True), "backgrounds": noise(20, 1, False)}
+    return Exam(CHALLENGE, DataSource(), sets, "d", CHALLENGE.protocol)
+
+
+@pytest.fixture
+def take(
+    exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[nn.Module], list[Any]]:
+    """Lets a network take the challenge; the rows of its predictions."""
+    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
+
+    def run(module: nn.Module) -> list[Any]:
+        with progress_bars() as bars:
+            place = Place(torch.device("cpu"), tmp_path / "results", bars)
+            tables, _ = challenged(exam, module.eval(), "net", place)
+        columns = ["background", "prediction", "confidence", "misled"]
+        found: list[Any] = tables[""][columns].to_numpy().tolist()
+        return found
+
+    return run
+
+
+@pytest.mark.parametrize("other", [Small(padding=1), Small(flips=True), Doubled()])
+def test_another_network_of_the_same_tensors_does_not_get_the_first_ones_answers(
+    other: Small, take: Callable[[nn.Module], list[Any]], tmp_path: Path
+) -> None:
+    assert weights_sha256(other) == weights_sha256(Small())
+    first = take(Small())
+    second = take(other)
+    assert second != first
+    for path in tmp_path.rglob("*.jsonl"):
+        path.unlink()
+    assert take(other) == second  # what it answers without any cache
+    assert take(Small()) == first
+
+
+def test_what_was_kept_under_the_key_of_before_is_searched_anew_with_a_word(
+    exam: Exam,
+    take: Callable[[nn.Module], list[Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from cgn.io.cache import cache_key
+
+    key = cache_key([weights_sha256(Small()), exam.data_sha256, exam.suite.protocol], [])
+    path = tmp_path / "challenge" / f"{key}.jsonl"
+    path.parent.mkdir()
+    line = '{"broken_by": -1, "prediction": 0, "confidence": 0.5, "tried": 9, "misled": 0}\n'
+    path.write_text(6 * line)
+    kept = take(Small())
+    assert [row[2] for row in kept] != [0.5] * 6
+    said = " ".join(capsys.readouterr().err.split())
+    assert "they are removed, and all objects of the challenge are searched anew" in said
+    assert not path.is_file()
+    take(Small())
+    assert "anew" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3)),
+        (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2), nn.GELU())),
+        (nn.BatchNorm2d(2, eps=1e-3), nn.BatchNorm2d(2)),
+        (Small(), Doubled()),
+        (Small(), Small(flips=True)),
+        (WithMean(0.5), WithMean(0.4)),
+    ],
+    ids=["padding", "activation", "epsilon", "forward", "setting", "buffer"],
+)
+def test_what_is_computed_beside_the_weights_tells_networks_apart(
+    pair: tuple[nn.Module, nn.Module],
+) -> None:
+    assert architecture(pair[0]) != architecture(pair[1])
+
+
+def test_a_hook_makes_a_network_another_one_and_a_copy_does_not() -> None:
+    first, second = Small(), Small()
+    assert architecture(first) == architecture(second)
+    second.register_forward_hook(lambda module, inputs, output: -output)
+    assert architecture(first) != architecture(second)
+
+
+def test_the_two_lite0s_of_timm_are_not_one() -> None:
+    import timm
+
+    names = "tf_efficientnet_lite0", "efficientnet_lite0"
+    first, second = (timm.create_model(name, num_classes=3) for name in names)
+    second.load_state_dict(first.state_dict())
+    assert weights_sha256(first) == weights_sha256(second)
+    assert architecture(first) != architecture(second)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    for label in ("a", "b"):
+        (tmp_path / "photographs" / label).mkdir(parents=True)
+        for i in range(2):
+            image = Image.new("RGB", (40, 30), (90 * i, 50, ord(label)))
+            image.save(tmp_path / "photographs" / label / f"{i}.png")
+    return tmp_path / "photographs"
+
+
+def prepared(folder: Path, *settings: Any) -> ImageFiles:
+    return image_folder(folder, Preprocessing(*settings))[0]
+
+
+def test_images_prepared_otherwise_are_others_to_a_cache(photographs: Path) -> None:
+    ways = [(20, 16), (24, 16), (20, 20), (20, 16, "bicubic"), (20, 16, "bilinear", True)]
+    keys = []
+    for way in ways:
+        sets = {"biased": prepared(photographs, *way)}
+        assert sets["biased"].sha256() == prepared(photographs, 20, 16).sha256()
+        keys.append(_key(ERM, sets, n_classes=2, seed=0, device="cpu"))
+    assert len(set(keys)) == len(ways)
+
+
+def test_masks_of_images_prepared_otherwise_are_found_anew(
+    photographs: Path, tmp_path: Path
+) -> None:
+    boxes = torch.tensor([[2, 2, 12, 12]] * 4)
+    for way in ((20, 16), (24, 16)):
+        masks_from_boxes_cached(prepared(photographs, *way), boxes, tmp_path)
+    assert len(list(tmp_path.glob("masks-*.safetensors"))) == 2
+
+
+def test_weights_of_a_backbone_that_lie_in_a_file_count_by_what_is_in_it(
+    photographs: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.pth"
+    recipe = replace(ERM, network=Backbone(f"file:{path}#arch=timm:test_resnet"))
+    keys = set()
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        sets = {"biased": prepared(photographs, 20, 16)}
+        keys.add(_key(recipe, sets, n_classes=2, seed=0, device="cpu"))
+    assert len(keys) == 2
+
+
+def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path) -> None:
+    config = CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, tile_px=16)
+    others = config, replace(config, image_size_px=64)
+    torch.manual_seed(0)
+    tensors = CGN(config).state_dict()
+    sizes = []
+    for other in others:
+        cgn = CGN(other)
+        cgn.load_state_dict(tensors)
+        cgn.save(tmp_path / "cgn.safetensors", {})
+        made = sample_cached(tmp_path / "cgn.safetensors", 4, seed=0, cache=tmp_path / "cache")
+        sizes.append(made.pixels.shape[-1])
+    assert sizes == [32, 64]
+
+
+@pytest.mark.parametrize(
+    ("module", "files"),
+    [
+        ("cgn.counterfactuals.sampling", {"images.py", "poses.py", "mechanisms.py", "model.py"}),
+        (
+            "cgn.counterfactuals.abduction",
+            {"abduction.py", "images.py", "poses.py", "mechanisms.py"},
+        ),
+        ("cgn.training.gan", {"images.py", "losses.py", "train.py", "critic.py"}),
+        ("cgn.data.image_files", {"decoding.py", "images.py"}),
+        ("classifiers.fit", {"files.py", "images.py", "loop.py", "precision.py", "networks.py"}),
+        (
+            "benchmarks.suites.backgrounds_challenge",
+            {"official.py", "files.py", "mask_files.py", "model.py"},
+        ),
+    ],
+)
+def test_the_code_that_a_key_names_is_all_that_is_run(module: str, files: set[str]) -> None:
+    assert files | {f"{module.rpartition('.')[2]}.py"} <= {path.name for path in sources(module)}
+
+
+def test_counterfactuals_of_a_cgn_of_another_config_are_made_anew(tmp_path: Path) -> None:
+    config = CGNConfig(n_classes=2, image_size_px=32, width=8, noise_size=4, tile_px=32)
+    torch.manual_seed(0)
+    tensors = CGN(config).state_dict()
+    pixels = torch.full((6, 3, 32, 32), 30, dtype=torch.uint8)
+    pixels[:, :, 8:24, 8:20] = 220
+    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 2), torch.arange(6))
+    for canvas_px in (32, 16):
+        cgn = CGN(replace(config, canvas_px=canvas_px))
+        cgn.load_state_dict(CGN(cgn.config).state_dict() | tensors, strict=False)
+        cgn.save(tmp_path / "cgn.safetensors", {})
+        abduct_cached(tmp_path / "cgn.safetensors", images, 2, seed=0, cache=tmp_path / "cache")
+    made = [p for p in (tmp_path / "cache").glob("*.safetensors") if "masks" not in p.name]
+    assert len(made) == 2

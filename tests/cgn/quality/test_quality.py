@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from cgn.data.image_set import Factors, ImageSet
+from cgn.models.cgn import CGN, CGNConfig, Noise, Parts
+from cgn.quality.effectiveness import abduction_quality, accuracy, quality, variety
+
+CONFIG = CGNConfig(n_classes=5, image_size_px=16, width=8, noise_size=4, tile_px=16)
+N_CLASSES = CONFIG.n_classes
+Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Plain(CGN):
+    """Draws labels as plain gray levels; its objects are four pixels high, wider by class."""
+
+    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
+        mask = rectangles(factors.shape).float() if probability is None else probability
+        return Parts(mask, surface(self.painted_as(factors)), ground(factors.background), mask)
+
+    def painted_as(self, factors: Factors) -> Tensor:
+        """Whose surface the objects get, (B,) int64."""
+        return factors.texture
+
+
+def rectangles(labels: Tensor) -> Tensor:
+    """Where objects of these classes are, (N, 1, 16, 16) bool."""
+    columns = torch.arange(16)
+    mask = torch.zeros(len(labels), 1, 16, 16, dtype=torch.bool)
+    mask[:, 0, 6:10] = ((columns >= 4) & (columns <= 6 + labels[:, None]))[:, None]
+    return mask
+
+
+def surface(labels: Tensor) -> Tensor:
+    return ((150 + 20 * labels) / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+
+
+def ground(labels: Tensor) -> Tensor:
+    return (20 * labels / 255).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
+
+
+def painted(factors: Factors) -> ImageSet:
+    """What `Plain` would draw, in bytes."""
+    parts = Plain(CONFIG)(factors)
+    pixels = (parts.image() * 255).round().to(torch.uint8)
+    masks = parts.mask.to(torch.uint8) * 255
+    return ImageSet(pixels, factors, torch.arange(len(pixels)), masks)
+
+
+def read(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the labels off such images, as logits."""
+    levels = (images[:, 0] * 255).round().long()
+    width = (levels[:, 7] >= 150).sum(dim=1)
+    labels = (width - 3, (levels[:, 7, 4] - 150) // 20, levels[:, 0, 0] // 20)
+    shape, texture, background = (
+        torch.nn.functional.one_hot(each.clamp(0, N_CLASSES - 1), N_CLASSES).float()
+        for each in labels
+    )
+    return shape, texture, background
+
+
+def sure(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Read the labels as `read` does, without a doubt."""
+    shape, texture, background = read(images)
+    return 20 * shape, 20 * texture, 20 * background
+
+
+@pytest.fixture
+def images() -> ImageSet:
+    return painted(Factors.tied(torch.arange(40) % N_CLASSES))
+
+
+@pytest.fixture
+def masks(images: ImageSet) -> Tensor:
+    return rectangles(images.factors.shape)
+
+
+def exact(images: ImageSet) -> dict[str, ImageSet]:
+    """The true counterfactuals: the next class's surface, or background."""
+    other = (images.factors.shape + 1) % N_CLASSES
+    return {
+        f"do_{factor}": painted(images.factors._replace(**{factor: other}))
+        for factor in ("texture", "background")
+    }
+
+
+def test_a_generator_that_draws_what_it_is_told_is_fully_effective_and_leaks_nothing() -> None:
+    scores = quality(Plain(CONFIG), read, n=2_000)
+    for factor in Factors._fields:
+        assert scores[f"{factor}_effectiveness"] == 1
+        assert abs(scores[f"{factor}_leakage"]) < 0.03
+
+
+def test_a_generator_that_draws_the_surface_of_its_shape_leaks() -> None:
+    class Leaky(Plain):
+        def painted_as(self, factors: Factors) -> Tensor:
+            return factors.shape
+
+    scores = quality(Leaky(CONFIG), read, n=2_000)
+    assert scores["texture_effectiveness"] == pytest.approx(1 / N_CLASSES, abs=0.03)
+    assert scores["texture_leakage"] == pytest.approx((1 - 1 / N_CLASSES) / 2, abs=0.03)
+
+
+def test_the_judges_own_accuracy_counts_what_it_finds_of_the_factors_that_are_known() -> None:
+    shape = torch.arange(40) % N_CLASSES
+    images = painted(Factors(shape, shape.flip(0), shape))
+    wrong = replace(images, factors=Factors(shape, shape.flip(0).clamp(max=3), shape.clamp(max=-1)))
+    assert accuracy(images, read) == dict.fromkeys(
+        ("shape_judge", "texture_judge", "background_judge"), 1.0
+    )
+    assert accuracy(wrong, read) == {"shape_judge": 1.0, "texture_judge": 0.8}
+
+
+def test_what_a_check_confirms_is_measured_apart() -> None:
+    class Careless(Plain):
+        """Draws every fifth surface of another class."""
+
+        def painted_as(self, factors: Factors) -> Tensor:
+            wrong = torch.arange(len(factors.texture)) % 5 == 0
+            return torch.where(wrong, (factors.texture + 1) % N_CLASSES, factors.texture)
+
+    scores = quality(Careless(CONFIG), read, sure)
+    assert scores["texture_effectiveness"] == pytest.approx(0.8)
+    assert scores["verified_share"] == pytest.approx(0.8)
+    assert scores["verified_texture_effectiveness"] == 1
+    assert "verified_share" not in quality(Careless(CONFIG), read)
+
+
+def test_only_factors_that_the_images_have_are_judged_and_leak_into_each_other() -> None:
+    class Leaky(Plain):
+        def painted_as(self, factors: Factors) -> Tensor:
+            return factors.shape
+
+    scores = quality(Leaky(CONFIG), read, factors=("shape", "texture"), n=2_000)
+    assert not [name for name in scores if name.startswith("background")]
+    assert scores["texture_leakage"] == pytest.approx(1 - 1 / N_CLASSES, abs=0.03)
+
+
+def test_a_check_is_asked_only_about_factors_that_the_images_have() -> None:
+    def blind(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape, texture, background = sure(images)
+        return shape, texture, torch.zeros_like(background)
+
+    there = ("shape", "texture")
+    assert quality(Plain(CONFIG), read, blind)["verified_share"] == 0
+    assert quality(Plain(CONFIG), read, blind, factors=there)["verified_share"] == 1
+
+
+def test_a_check_that_confirms_nothing_leaves_nothing_to_measure() -> None:
+    scores = quality(Plain(CONFIG), read, read)  # its logits are 0 and 1: it is never sure
+    assert scores["verified_share"] == 0
+    assert not [name for name in scores if name.startswith("verified_shape")]
+
+
+def test_counterfactuals_of_real_images_are_verified_too(images: ImageSet, masks: Tensor) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, {}, sure, n=200)
+    assert scores["verified_share"] == scores["verified_background_effectiveness"] == 1
+
+
+def points(n: int, seed: int, scale: float = 1.0) -> ImageSet:
+    """Images whose features, their first row of pixels, are normally distributed."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = 128 + 20 * scale * torch.randn(n, 3, 1, 8, generator=generator)
+    labels = torch.arange(n) % N_CLASSES
+    return ImageSet(pixels.clamp(0, 255).to(torch.uint8), Factors.tied(labels), torch.arange(n))
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+def test_images_drawn_from_the_truth_cover_what_chance_allows_and_are_as_diverse() -> None:
+    scores = variety(points(2_000, 2), points(2_000, 3), flat)
+    assert scores["coverage"] == pytest.approx(1 - 0.5**5, abs=0.01)
+    assert scores["diversity"] == pytest.approx(1, abs=0.02)
+
+
+def test_images_that_are_all_alike_cover_little_and_are_not_diverse() -> None:
+    one = points(400, 0).select(torch.zeros(400, dtype=torch.int64))
+    alike = replace(one, factors=points(400, 0).factors)
+    scores = variety(alike, points(400, 1), flat)
+    assert scores["coverage"] < 0.1
+    assert scores["diversity"] == 0
+
+
+def test_images_twice_as_far_apart_are_twice_as_diverse() -> None:
+    scores = variety(points(400, 0, scale=1.0), points(400, 1, scale=0.5), flat)
+    assert scores["diversity"] == pytest.approx(2, rel=0.03)
+
+
+def test_coverage_of_a_handful_of_true_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 5 true images, got 4"):
+        variety(points(400, 0), points(4, 1), flat)
+
+
+def test_diversity_does_not_count_distances_between_classes() -> None:
+    drawn = points(400, 0)
+    apart = (drawn.pixels + 60 * (drawn.factors.shape[:, None, None, None] == 0)).to(torch.uint8)
+    scores = variety(replace(drawn, pixels=apart), drawn, flat)
+    assert scores["diversity"] == pytest.approx(1, rel=0.02)
+
+
+def test_perfect_abduction_has_no_error_at_all(images: ImageSet, masks: Tensor) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, exact(images))
+    assert scores["mask_iou"] == scores["mask_iou_worst_class"] == 1
+    assert scores["composition"] == 0
+    for action in ("do_texture", "do_background"):
+        assert scores[f"{action}_error"] == 0
+        assert scores[f"{action}_untouched"] > 0
+    for factor in Factors._fields:
+        assert scores[f"{factor}_effectiveness"] == 1
+
+
+def test_a_mask_that_was_found_too_small_costs_overlap_and_adds_error(
+    images: ImageSet, masks: Tensor
+) -> None:
+    half = masks.clone()
+    half[:, :, 8:] = False
+    half[images.factors.shape != 0] = masks[images.factors.shape != 0]
+    scores = abduction_quality(Plain(CONFIG), read, images, half, exact(images))
+    assert scores["mask_iou_worst_class"] == pytest.approx(0.5)
+    assert scores["mask_iou"] == pytest.approx(0.9)
+    assert scores["composition"] == 0
+    assert 0 < scores["do_texture_error"] < scores["do_texture_untouched"]
+
+
+def test_an_action_and_its_reverse_give_the_image_back_where_the_object_is_found_again(
+    images: ImageSet, masks: Tensor
+) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, exact(images))
+    for action in ("do_texture", "do_background"):
+        assert scores[f"{action}_reversibility"] < 0.1 * scores[f"{action}_untouched"]
+
+
+def test_only_actions_whose_truth_is_known_are_measured(images: ImageSet, masks: Tensor) -> None:
+    scores = abduction_quality(Plain(CONFIG), read, images, masks, {})
+    assert not [name for name in scores if name.startswith("do_")]
+
+
+def test_images_without_true_masks_are_refused(images: ImageSet, masks: Tensor) -> None:
+    with pytest.raises(ValueError, match="true masks of these images are not known"):
+        abduction_quality(Plain(CONFIG), read, replace(images, masks=None), masks, {})

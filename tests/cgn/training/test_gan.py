@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgn.data.image_set import Factors, ImageSet
+from cgn.models.cgn import weights_sha256
+from cgn.training import gan as module
+from cgn.training.gan import GAN, generated_cached, sample_gan, train_gan
+from cgn.training.small import TrainConfig
+
+N_CLASSES = 3
+CONFIG = TrainConfig(steps=3, batch_size=8, width=8)
+
+
+def coloured(n: int = 30) -> ImageSet:
+    """Plain images: red, green or blue, by the label."""
+    labels = torch.arange(n) % N_CLASSES
+    pixels = torch.full((n, 3, 16, 16), 30, dtype=torch.uint8)
+    pixels[torch.arange(n), labels] = 220
+    return ImageSet(pixels, Factors.tied(labels), torch.arange(n))
+
+
+def trained(images: ImageSet, config: TrainConfig = CONFIG) -> str:
+    return weights_sha256(train_gan(images, N_CLASSES, config))
+
+
+@pytest.fixture
+def gan() -> GAN:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GAN(N_CLASSES, 16, width=8).eval()
+
+
+def test_one_seed_gives_one_gan_bit_for_bit() -> None:
+    hashes = [trained(coloured(), replace(CONFIG, seed=seed)) for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_training_leaves_the_callers_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    trained(coloured())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_reads_no_label_but_the_class() -> None:
+    images = coloured()
+    unknown = images.factors.shape * 0 - 1
+    blind = replace(images, factors=Factors(images.factors.shape, unknown, unknown))
+    assert trained(blind) == trained(images)
+
+
+def test_progress_tells_every_step() -> None:
+    told: list[tuple[int, int]] = []
+    train_gan(
+        coloured(), N_CLASSES, CONFIG, progress=lambda done, steps: told.append((done, steps))
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_it_learns_to_draw_the_colour_of_each_class() -> None:
+    gan = train_gan(coloured(), N_CLASSES, replace(CONFIG, steps=150, batch_size=16))
+    drawn = sample_gan(gan, 60, seed=0)
+    found = drawn.images().mean(dim=(2, 3)).argmax(dim=1)
+    assert (found == drawn.factors.shape).double().mean() > 0.9
+
+
+def test_drawn_labels_are_tied_and_every_class_is_drawn(gan: GAN) -> None:
+    drawn = sample_gan(gan, 700, seed=0)
+    shape, texture, background = drawn.factors
+    assert torch.equal(shape, texture)
+    assert torch.equal(shape, background)
+    assert shape.bincount(minlength=N_CLASSES).min() > 190
+    assert drawn.masks is None
+
+
+def test_drawn_images_depend_on_the_seed_and_not_on_the_callers_state(gan: GAN) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        hashes = [sample_gan(gan, 20, seed=seed).sha256() for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
+    """The configs that were really trained."""
+    done: list[TrainConfig] = []
+    real = train_gan
+
+    def counted(images: ImageSet, n_classes: int, config: TrainConfig, **others: object) -> GAN:
+        done.append(config)
+        return real(images, n_classes, config)
+
+    monkeypatch.setattr(module, "train_gan", counted)
+    return done
+
+
+def generated(cache: Path, config: TrainConfig = CONFIG, n: int = 12, seed: int = 0) -> ImageSet:
+    return generated_cached(coloured(), N_CLASSES, config, n, seed=seed, cache=cache)
+
+
+def test_a_gan_is_trained_once_whatever_is_drawn_from_it(
+    trainings: list[TrainConfig], tmp_path: Path
+) -> None:
+    first = generated(tmp_path)
+    assert generated(tmp_path).sha256() == first.sha256()
+    assert generated(tmp_path, seed=1).sha256() != first.sha256()
+    assert len(generated(tmp_path, n=5)) == 5
+    assert trainings == [CONFIG]
+
+
+def test_kept_images_are_those_drawn_from_the_kept_gan(tmp_path: Path) -> None:
+    drawn = sample_gan(train_gan(coloured(), N_CLASSES, CONFIG), 12, seed=0)
+    assert generated(tmp_path).sha256() == drawn.sha256()
+    (kept,) = (path for path in tmp_path.iterdir() if not path.name.startswith("gan-"))
+    kept.unlink()
+    assert generated(tmp_path).sha256() == drawn.sha256()
+
+
+def test_all_that_decides_the_gan_is_in_the_caches_key(
+    trainings: list[TrainConfig], tmp_path: Path
+) -> None:
+    generated(tmp_path)
+    generated(tmp_path, replace(CONFIG, steps=2))
+    generated(tmp_path, replace(CONFIG, seed=1))
+    others = coloured(n=27)
+    generated_cached(others, N_CLASSES, CONFIG, 12, seed=0, cache=tmp_path)
+    generated_cached(coloured(), N_CLASSES + 1, CONFIG, 12, seed=0, cache=tmp_path)
+    assert len(trainings) == 5
