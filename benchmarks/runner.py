@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.cli.progress import Progress, bar
 from benchmarks.cli.resolve import known_suites
-from benchmarks.core.distributed import together
+from benchmarks.core.distributed import all_gather
 from benchmarks.core.evaluate import (
     Outputs,
     data_sha256,
@@ -27,8 +27,8 @@ from benchmarks.core.evaluate import (
     score_suite,
 )
 from benchmarks.core.partial_results import Keeper
-from benchmarks.core.suite import DataSource, Suite, marked
-from benchmarks.data.paths import cache_folder, check_place, images_folder, official_folder
+from benchmarks.core.suite import DataSource, Suite, format_model_id
+from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
 from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
 from benchmarks.records.predictions import Run, save
 from benchmarks.records.published import PART
@@ -43,7 +43,7 @@ from benchmarks.suites.backgrounds_challenge import (
 from benchmarks.worlds.rendered import variants_cached
 from cgn.data.image_files import DECODED_BY
 from cgn.data.image_set import ImageSet
-from cgn.device.distributed import here
+from cgn.device.distributed import dist_info
 from cgn.device.precision import PRECISIONS
 from cgn.io.cache import cache_key
 from cgn.io.identity import LIBRARIES, architecture, sources, versions
@@ -51,7 +51,7 @@ from cgn.models.cgn import weights_sha256
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where a run happens: on what, into which folder, and who is told how far it is.
 
     Attributes:
@@ -77,7 +77,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Exam:
+class TestSet:
     """A suite with its test images read and hashed, under one of its protocols.
 
     Attributes:
@@ -97,7 +97,7 @@ class Exam:
     @property
     def shown(self) -> Suite:
         """The suite as the protocol has it."""
-        return self.suite.under(self.protocol)
+        return self.suite.with_protocol(self.protocol)
 
     @property
     def source_name(self) -> str:
@@ -108,7 +108,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FittedModel:
     """A classifier, and where it comes from; text is as `Row` has it.
 
     Attributes:
@@ -126,7 +126,7 @@ class Fit:
     generator_seed: str
 
 
-def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
+def load_test_set(suite: Suite, source: DataSource, bars: Progress) -> TestSet:
     """Make or read a suite's test images.
 
     Args:
@@ -138,13 +138,15 @@ def read_exam(suite: Suite, source: DataSource, bars: Progress) -> Exam:
         ValueError: If the source does not fit the suite.
     """
     with bar(bars, f"{suite.name}: test images"):
-        variants = variants_cached(suite, source, images_folder())
+        variants = variants_cached(suite, source, image_cache_dir())
         # The hash is for rows, which the first of several processes writes.
-        sha256 = data_sha256(variants) if here().leads else ""
-        return Exam(suite, source, variants, sha256, suite.protocol)
+        sha256 = data_sha256(variants) if dist_info().is_main_process else ""
+        return TestSet(suite, source, variants, sha256, suite.protocol)
 
 
-def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
+def evaluate_and_record(
+    exam: TestSet, fit: FittedModel, outputs: Outputs, place: RunContext
+) -> list[Row]:
     """Evaluate a module and its heads on a suite; keep predictions, rows and leaderboard.
 
     Args:
@@ -159,17 +161,17 @@ def examine(exam: Exam, fit: Fit, outputs: Outputs, place: Place) -> list[Row]:
     Raises:
         ValueError: If the module does not answer as the suite asks.
     """
-    name = marked(place.named(fit.name), exam.source.correlation)
-    if here().leads:
-        check_place(origin_of(exam, fit, name).path(place.results, exam.shown.view_name))
+    name = format_model_id(place.named(fit.name), exam.source.correlation)
+    if dist_info().is_main_process:
+        check_place(run_metadata(exam, fit, name).path(place.results, exam.shown.view_name))
     with Keeper(_kept_in(exam, fit, name, place)) as kept:
-        tables, speed = predicted(exam, fit.module, outputs, name, place, kept)
-        rows = _record(exam, fit, name, tables, speed, place) if here().leads else []
+        tables, speed = predict(exam, fit.module, outputs, name, place, kept)
+        rows = _record(exam, fit, name, tables, speed, place) if dist_info().is_main_process else []
         kept.remove()
     return rows
 
 
-def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path | None:
+def _kept_in(exam: TestSet, fit: FittedModel, name: str, place: RunContext) -> Path | None:
     """Name the file of an evaluation under way by all that its answers depend on."""
     if exam.suite == CHALLENGE:  # which one process takes alone, and which keeps its outcomes
         return None
@@ -183,20 +185,20 @@ def _kept_in(exam: Exam, fit: Fit, name: str, place: Place) -> Path | None:
         "decoded_by": DECODED_BY,
         "device": environment(place.device)["device"],
         "precision": str(place.dtype),
-        "processes": here().size,
+        "processes": dist_info().size,
     }
     # The first of several processes alone knows what the images are.
-    key = together([cache_key(parts, sources("benchmarks.suites", __name__))])[0]
-    return cache_folder() / "under way" / f"{key}-{here().rank}.jsonl"
+    key = all_gather([cache_key(parts, sources("benchmarks.suites", __name__))])[0]
+    return cache_dir() / "under way" / f"{key}-{dist_info().rank}.jsonl"
 
 
 def _record(
-    exam: Exam,
-    fit: Fit,
+    exam: TestSet,
+    fit: FittedModel,
     name: str,
     tables: Mapping[str, pd.DataFrame],
     speed: float,
-    place: Place,
+    place: RunContext,
 ) -> list[Row]:
     """Keep predictions, rows and leaderboards, all together, and return the rows."""
     found: dict[str, Any] = {
@@ -204,7 +206,7 @@ def _record(
         **environment(place.device),
         "generator_seed": fit.generator_seed,
     }
-    origins = {head: origin_of(exam, fit, f"{name}/{head}" if head else name) for head in tables}
+    origins = {head: run_metadata(exam, fit, f"{name}/{head}" if head else name) for head in tables}
     rows = [
         Row(
             **asdict(replace(origins[head], protocol=suite.protocol)),
@@ -214,7 +216,7 @@ def _record(
             **found,
         )
         for head, predictions in tables.items()
-        for suite in exam.suite.allowed(origins[head].protocol, predictions.columns)
+        for suite in exam.suite.compatible_protocols(origins[head].protocol, predictions.columns)
         for score, estimate in score_suite(suite, predictions).items()
     ]
     place.results.mkdir(parents=True, exist_ok=True)
@@ -227,7 +229,7 @@ def _record(
     return rows
 
 
-def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
+def run_metadata(exam: TestSet, fit: FittedModel, model: str) -> Run:
     """Say what was run on what, under the protocol that its predictions are kept as.
 
     Args:
@@ -237,7 +239,7 @@ def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
     """
     return Run(
         suite=exam.suite.name,
-        protocol=exam.shown.stored_as or exam.protocol,
+        protocol=exam.shown.predictions_protocol or exam.protocol,
         source=exam.source_name,
         data_sha256=exam.data_sha256,
         model=model,
@@ -246,12 +248,12 @@ def origin_of(exam: Exam, fit: Fit, model: str) -> Run:
     )
 
 
-def predicted(
-    exam: Exam,
+def predict(
+    exam: TestSet,
     module: nn.Module,
     outputs: Outputs,
     name: str,
-    place: Place,
+    place: RunContext,
     kept: Keeper | None = None,
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Evaluate one module on one suite.
@@ -272,14 +274,14 @@ def predicted(
         ValueError: If the module does not answer as the suite asks.
     """
     if exam.suite == CHALLENGE:
-        return challenged(exam, module, name, place)
+        return run_challenge(exam, module, name, place)
     total = sum(map(len, exam.variants.values()))
     done = 0
     with bar(place.bars, f"{name} on {exam.suite.name}") as update:
 
         def count(n_images: int) -> None:
             nonlocal done
-            done += n_images * here().size
+            done += n_images * dist_info().size
             update(min(done, total), total)
 
         return evaluate_outputs(
@@ -288,8 +290,8 @@ def predicted(
             outputs,
             device=place.device,
             n_classes=len(exam.suite.world.classes),
-            decide=exam.suite.decide or probabilities,
-            unchanged=exam.suite.unchanged,
+            decision_rule=exam.suite.decision_rule or probabilities,
+            reference_variant=exam.suite.reference_variant,
             columns=exam.suite.columns,
             precision=place.dtype,
             progress=count,
@@ -297,8 +299,8 @@ def predicted(
         )
 
 
-def challenged(
-    exam: Exam, module: nn.Module, name: str, place: Place
+def run_challenge(
+    exam: TestSet, module: nn.Module, name: str, place: RunContext
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Let a module take the Backgrounds Challenge; an interrupted one goes on where it was.
 
@@ -313,7 +315,7 @@ def challenged(
         outcomes were known.
     """
     foregrounds, backgrounds = exam.variants["foregrounds"], exam.variants["backgrounds"]
-    path = cache_folder() / "challenge" / f"{_challenge_key(exam, module, place)}.jsonl"
+    path = cache_dir() / "challenge" / f"{_challenge_key(exam, module, place)}.jsonl"
     if (earlier := path.with_name(f"{_earlier_key(exam, module)}.jsonl")).is_file():
         place.bars.console.print(
             f"{name}: the outcomes in {earlier} don't say by which network, and how, they were "
@@ -331,7 +333,7 @@ def challenged(
                 module,
                 foregrounds,
                 backgrounds,
-                decide=exam.suite.decide or probabilities,
+                decision_rule=exam.suite.decision_rule or probabilities,
                 device=place.device,
                 precision=place.dtype,
                 earlier=earlier,
@@ -348,7 +350,7 @@ def challenged(
     return {"": predictions_of(outcomes, foregrounds, len(backgrounds))}, tried_now / seconds
 
 
-def _challenge_key(exam: Exam, module: nn.Module, place: Place) -> str:
+def _challenge_key(exam: TestSet, module: nn.Module, place: RunContext) -> str:
     """Hash all that decides the outcomes of the challenge."""
     parts: dict[str, object] = {
         "weights": weights_sha256(module),
@@ -363,12 +365,12 @@ def _challenge_key(exam: Exam, module: nn.Module, place: Place) -> str:
     return cache_key(parts, sources("benchmarks.suites.backgrounds_challenge", __name__))
 
 
-def _earlier_key(exam: Exam, module: nn.Module) -> str:
+def _earlier_key(exam: TestSet, module: nn.Module) -> str:
     """The key of versions that took all networks of the same tensors for one."""
     return cache_key([weights_sha256(module), exam.data_sha256, exam.suite.protocol], [])
 
 
-def caption(exam: Exam) -> str:
+def caption(exam: TestSet) -> str:
     """Say what the numbers are, which data they come from, and how to get the other."""
     about = f"percent with 95 % interval; protocol {exam.protocol}; {exam.source_name} data"
     if exam.source.folder is not None:

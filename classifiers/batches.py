@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from cgn.data.image_set import Factors, ImageSet, to_images
-from cgn.device.distributed import here
+from cgn.device.distributed import dist_info
 from cgn.device.transfer import sent
 from classifiers.augmentation import N_NUMBERS
 from classifiers.objectives.basic import Batches
@@ -59,10 +59,10 @@ def batches_of(
     """
     there = {name: images.resident(device) for name, images in sets.items()}
     draws = _draws(recipe, sets, predictions, generator, torch.Generator().manual_seed(seed))
-    left = (_share(drawn) for drawn in islice(draws, steps.start, steps.stop))
+    left = (_shard(drawn) for drawn in islice(draws, steps.start, steps.stop))
     made = (_batches(recipe, there, drawn, device) for drawn in _sent(left, there, device))
     resident = all(images.factors.shape.is_cuda for images in there.values())
-    return made if resident else _ahead(made)
+    return made if resident else _prefetch(made)
 
 
 def _sent(
@@ -80,7 +80,7 @@ def _sent(
             yield {name: (index[step], numbers[step]) for name, (index, numbers) in there.items()}
 
 
-def _ahead(batches: Iterator[Batches]) -> Iterator[Batches]:
+def _prefetch(batches: Iterator[Batches]) -> Iterator[Batches]:
     """Make each batch while the one before is learned from."""
     with ThreadPoolExecutor(1) as reader:
         waiting = deque(reader.submit(next, batches, None) for _ in range(AHEAD))
@@ -89,11 +89,11 @@ def _ahead(batches: Iterator[Batches]) -> Iterator[Batches]:
             yield batch
 
 
-def _share(drawn: Drawn) -> Drawn:
+def _shard(drawn: Drawn) -> Drawn:
     """Return this process's share of what was drawn for all of them."""
     if not distributed.is_initialized():
         return drawn
-    rank, n_processes = here()
+    rank, n_processes = dist_info()
     for name, (index, _) in drawn.items():
         if len(index) % n_processes:
             raise ValueError(
@@ -113,7 +113,7 @@ def _draws(
 ) -> Iterator[Drawn]:
     """Draw the images of one step after the other; which they are is the same in all processes."""
     streams = {
-        name: endless(
+        name: infinite_sampler(
             recipe.sampling(images.factors, predictions.get(name)),
             recipe.batch_size_of(name),
             generator,
@@ -134,12 +134,14 @@ def _batches(
     """Read and augment what was drawn."""
     batches = {}
     for name, (index, numbers) in drawn.items():
-        images, factors = taken(sets[name], index, device)
+        images, factors = fetch_batch(sets[name], index, device)
         batches[name] = recipe.augment(images, numbers), factors
     return batches
 
 
-def taken(images: ImageSet, index: Tensor, device: torch.device | str) -> tuple[Tensor, Factors]:
+def fetch_batch(
+    images: ImageSet, index: Tensor, device: torch.device | str
+) -> tuple[Tensor, Factors]:
     """Take some images of a set, (B, 3, H, W) in [0, 1], and their labels to a device.
 
     Args:
@@ -152,7 +154,9 @@ def taken(images: ImageSet, index: Tensor, device: torch.device | str) -> tuple[
     return batch.contiguous(memory_format=torch.channels_last), factors
 
 
-def endless(of_round: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def infinite_sampler(
+    of_round: Tensor, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
     """Go through a set again and again, each time in another order, in full batches.
 
     Args:

@@ -20,7 +20,7 @@ from cgn.data.image_set import load_tensors, save_tensors
 from cgn.io.ranges import require_in_range
 from cgn.io.schema import checked
 from cgn.io.weights import misfit
-from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop, flip_and_shift
+from classifiers.augmentation import Augmentation, flip_and_crop, flip_and_shift, identity
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.small import HEAD_WEIGHTS, InvariantEnsemble
 from classifiers.objectives.basic import invariant
@@ -33,9 +33,9 @@ SCHEDULES: dict[str, Schedule] = {
     "adamw-one-cycle": adamw_one_cycle,
 }
 LARGEST_PX = 4_096  # side of the images of any backbone
-NEVER = -1e4  # a logit that leaves no probability
+NEG_LOGIT = -1e4  # a logit that leaves no probability
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": as_they_are,
+    "none": identity,
     "shift": flip_and_shift,
     "crop": flip_and_crop,
 }
@@ -83,7 +83,7 @@ class EnsembleConfig:
             schedule=SCHEDULES[self.schedule],
             steps=self.steps,
             epochs=self.epochs,
-            counts_epochs_of="biased",
+            epoch_reference="biased",
             batch_size=self.batch_size,
             ratio=self.ratio,
             learning_rate=self.learning_rate,
@@ -158,7 +158,7 @@ def save_ensemble(
     save_tensors(path, network.state_dict(), {"ensemble": about} | origin)
 
 
-def among_outputs(network: nn.Module, places: Sequence[int], n_outputs: int) -> nn.Module:
+def embed_in_label_space(network: nn.Module, places: Sequence[int], n_outputs: int) -> nn.Module:
     """Let a network that knows few classes answer as one that knows many, but never with the rest.
 
     Args:
@@ -175,7 +175,7 @@ def among_outputs(network: nn.Module, places: Sequence[int], n_outputs: int) -> 
         if isinstance(layer, nn.Linear):
             linear[i] = nn.Linear(layer.in_features, n_outputs).requires_grad_(False)
             nn.init.zeros_(linear[i].weight)[list(places)] = layer.weight.detach()
-            nn.init.constant_(linear[i].bias, NEVER)[list(places)] = layer.bias.detach()
+            nn.init.constant_(linear[i].bias, NEG_LOGIT)[list(places)] = layer.bias.detach()
     return wide.eval()
 
 

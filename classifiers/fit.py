@@ -12,9 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn.data.image_set import Factors, ImageSet, load_tensors, save_tensors
-from cgn.device.distributed import here
+from cgn.device.distributed import dist_info
 from cgn.device.graphs import Captured
-from cgn.device.precision import bfloat16_pays, evaluating, training
+from cgn.device.precision import evaluating, supports_bfloat16, training
 from cgn.io.cache import cache_key, open_or_make
 from cgn.io.identity import LIBRARIES, sources, versions
 from cgn.io.locks import locked_if
@@ -79,7 +79,7 @@ def fit(
         first = fit(recipe.first, sets, n_classes=n_classes, seed=seed, device=device)
         predictions = {name: _classes(first, images, device) for name, images in own.items()}
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
-    alone = locked_if(checkpoint if here().leads else None)
+    alone = locked_if(checkpoint if dist_info().is_main_process else None)
     with alone, seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
         origin = ""
@@ -92,15 +92,19 @@ def fit(
         for batches in batches_of(
             recipe, own, predictions, range(run.step, steps), generator, seed, run.device
         ):
-            run.advance(batches)
-            if checkpoint is not None and run.step % CHECKPOINT_STEPS == 0 and here().leads:
+            run.train_step(batches)
+            if (
+                checkpoint is not None
+                and run.step % CHECKPOINT_STEPS == 0
+                and dist_info().is_main_process
+            ):
                 run.save(checkpoint, origin)
             if progress is not None:
                 progress(run.step, steps)
         network = run.result()
-        if keep is not None and here().leads:
+        if keep is not None and dist_info().is_main_process:
             keep(network)
-        if checkpoint is not None and here().leads:
+        if checkpoint is not None and dist_info().is_main_process:
             checkpoint.unlink(missing_ok=True)
     return network
 
@@ -161,7 +165,7 @@ class Fitting:
         small = size_px <= GRAPH_PX and not distributed.is_initialized()
         self._differentiated = Captured(self._differentiate, record=small)
 
-    def advance(self, batches: Batches) -> None:
+    def train_step(self, batches: Batches) -> None:
         """Take one step, whose gradients are a graph on CUDA if images are small."""
         self.network.train()
         if self.recipe.frozen_norms:
@@ -180,7 +184,7 @@ class Fitting:
         sets = (tensors[start : start + 4] for start in range(0, len(tensors), 4))
         named = zip(self.recipe.trains_on, sets, strict=True)
         batches = {name: (images, Factors(*labels)) for name, (images, *labels) in named}
-        kind, low = self.device.type, bfloat16_pays(self.device)
+        kind, low = self.device.type, supports_bfloat16(self.device)
         # A graph would keep casts of weights as they were.
         with torch.autocast(kind, torch.bfloat16, enabled=low, cache_enabled=kind != "cuda"):
             loss: Tensor = self.loss(batches)
@@ -331,7 +335,7 @@ def _key(
 ) -> str:
     """Hash all that decides the weights."""
     shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
-    kind = torch.device(device).type, bfloat16_pays(device)
+    kind = torch.device(device).type, supports_bfloat16(device)
     parts = [_described(recipe), shown, n_classes, seed, kind, versions(*LIBRARIES)]
     return cache_key(parts, sources("classifiers.fit", "classifiers.ensemble"))
 
@@ -351,7 +355,7 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.steps,
         recipe.epochs,
         recipe.batch_size,
-        recipe.counts_epochs_of,
+        recipe.epoch_reference,
         recipe.ratio,
         recipe.learning_rate,
         recipe.weight_decay,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from classifiers.augmentation import Augmentation, as_they_are, flip_and_crop
+from classifiers.augmentation import Augmentation, flip_and_crop, identity
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.input_transforms import GrayscaleCNN, TwoMeansCNN
 from classifiers.networks.small import InvariantEnsemble, SmallCNN
@@ -24,7 +24,7 @@ from classifiers.sampling import (
     Sampling,
     balanced_environments,
     balanced_groups,
-    every_image,
+    uniform,
     upweighted_errors,
 )
 from classifiers.schedules import Schedule, adamw_one_cycle
@@ -46,11 +46,12 @@ class Recipe:
         name: Its name on the command line and in results.
         about: One sentence for `bench.py list`.
         source: Who proposed it, and where.
-        given: What it is told beyond the class of biased images, in words; empty for nothing.
+        extra_supervision: What it is told beyond the class of biased images, in words; empty for
+            nothing.
         trains_on: Names of the sets it sees: "biased", "counterfactual", "abducted" (the
             counterfactuals of training images), "recombined" (parts of different training
             images), "generated" (by a GAN), "unbiased".
-        sees: The images of these sets and of the tests, or their true masks in place of them;
+        input_kind: The images of these sets and of the tests, or their true masks in place of them;
             whoever fits and tests it swaps them.
         network: From number of classes and image size in pixels to a fresh network.
         objective: What it minimises.
@@ -61,7 +62,7 @@ class Recipe:
             biased images are told apart by colour, and soon without error, but many free shapes,
             surfaces and backgrounds take longer.
         batch_size: Images from each set in a step.
-        counts_epochs_of: The set that `epochs` counts instead of the largest; empty for that one.
+        epoch_reference: The set that `epochs` counts instead of the largest; empty for that one.
         ratio: Counterfactual images for each biased one in a step, where it trains on both.
         learning_rate: The highest of the schedule.
         weight_decay: Of the optimiser.
@@ -74,28 +75,28 @@ class Recipe:
     name: str
     about: str
     source: str
-    given: str = ""
+    extra_supervision: str = ""
     trains_on: tuple[str, ...]
-    sees: Literal["images", "masks"] = "images"
+    input_kind: Literal["images", "masks"] = "images"
     network: Callable[[int, int], nn.Module] = SmallCNN
     objective: Objective = shape_cross_entropy
-    sampling: Sampling = every_image
+    sampling: Sampling = uniform
     first: Recipe | None = None
     steps: int = 400
     epochs: int = 0
     batch_size: int = 96
-    counts_epochs_of: str = ""
+    epoch_reference: str = ""
     ratio: float = 1.0
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
     schedule: Schedule = adamw_one_cycle
-    augment: Augmentation = as_they_are
+    augment: Augmentation = identity
     ema_decay: float = 0.0
     frozen_norms: bool = False
 
     def steps_for(self, n_images: Mapping[str, int]) -> int:
         """Return the optimiser steps that it takes on sets of so many images, by name."""
-        counted = n_images.get(self.counts_epochs_of, max(n_images.values()))
+        counted = n_images.get(self.epoch_reference, max(n_images.values()))
         return max(self.steps, -(-self.epochs * counted // self.batch_size))
 
     def batch_size_of(self, name: str) -> int:
@@ -130,7 +131,7 @@ RECIPES = (
         name="grayscale",
         about="plain training on the biased images, turned gray",
         source="a trivial baseline; Kim et al., CVPR 2019, list it, https://arxiv.org/abs/1812.10352",
-        given="that colour misleads",
+        extra_supervision="that colour misleads",
         trains_on=("biased",),
         network=GrayscaleCNN,
     ),
@@ -138,7 +139,7 @@ RECIPES = (
         name="two-means",
         about="plain training on masks: each image's pixels clustered into two colours",
         source="a trivial baseline; Lloyd 1982 (k-means)",
-        given="that object and background have one colour each, and the border is background",
+        extra_supervision="object and background have one colour each, the border is background",
         trains_on=("biased",),
         network=TwoMeansCNN,
     ),
@@ -146,7 +147,7 @@ RECIPES = (
         name="irm",
         about="one scale of the logits must be best on agreeing and on other images",
         source="Arjovsky et al. 2019, https://arxiv.org/abs/1907.02893",
-        given="which images have a texture or background of another class",
+        extra_supervision="which images have a texture or background of another class",
         trains_on=("biased",),
         objective=irm,
         sampling=balanced_environments,
@@ -155,7 +156,7 @@ RECIPES = (
         name="group-dro",
         about="the group of images with the highest loss counts most",
         source="Sagawa et al., ICLR 2020, https://arxiv.org/abs/1911.08731",
-        given="which images have a texture or background of another class",
+        extra_supervision="which images have a texture or background of another class",
         trains_on=("biased",),
         network=GroupWeightedCNN,
         objective=group_dro,
@@ -165,7 +166,7 @@ RECIPES = (
         name="lntl",
         about="features from which texture and background cannot be told",
         source="Kim et al., CVPR 2019, https://arxiv.org/abs/1812.10352",
-        given="labels of texture and background",
+        extra_supervision="labels of texture and background",
         trains_on=("biased",),
         network=UnlearningCNN,
         objective=unlearn,
@@ -221,7 +222,7 @@ RECIPES = (
         name="recombined-ensemble",
         about="the same ResNet with a head a factor, on biased images and their recombined parts",
         source=f"{CGN_SOURCE}, with masks and inpainting in place of its mechanisms",
-        given="where the objects are in the training images",
+        extra_supervision="where the objects are in the training images",
         trains_on=("biased", "recombined"),
         network=replace(NARROW_RESNET, heads=True, head_weights=NO_BACKGROUND),
         objective=invariant,
@@ -230,7 +231,7 @@ RECIPES = (
         name="oracle",
         about="the ceiling: trained on true images with independent factors",
         source="a ceiling",
-        given="true images with independent factors",
+        extra_supervision="true images with independent factors",
         trains_on=("unbiased",),
         epochs=3,
     ),
@@ -238,9 +239,9 @@ RECIPES = (
         name="oracle-mask",
         about="the ceiling of shape: true object masks in place of all images",
         source="a ceiling",
-        given="true object masks, in the tests too",
+        extra_supervision="true object masks, in the tests too",
         trains_on=("biased",),
-        sees="masks",
+        input_kind="masks",
     ),
 )
 
@@ -249,7 +250,7 @@ FACTOR_CLASSIFIER = Recipe(
     name="factor-classifier",
     about="a head a factor, trained on true images with independent factors",
     source="Monteiro et al., ICLR 2023 (effectiveness), https://arxiv.org/abs/2303.01274",
-    given="true images with independent factors",
+    extra_supervision="true images with independent factors",
     trains_on=("unbiased",),
     network=InvariantEnsemble,
     objective=every_factor,
@@ -262,6 +263,6 @@ CHECK = replace(
     name="check",
     about="a head a factor, trained on counterfactuals of a CGN and parts of real images",
     source="Razavi et al., NeurIPS 2019, https://arxiv.org/abs/1906.00446",
-    given="",
+    extra_supervision="",
     trains_on=("counterfactual",),
 )

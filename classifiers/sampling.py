@@ -27,11 +27,11 @@ Sampling = Callable[[Factors, Tensor | None], Tensor]
 UPWEIGHT = 100
 
 
-def every_image(factors: Factors, predictions: Tensor | None) -> Tensor:
+def uniform(factors: Factors, predictions: Tensor | None) -> Tensor:
     """Take each image once.
 
     Example:
-        >>> every_image(Factors.tied(torch.tensor([4, 2, 4])), None)
+        >>> uniform(Factors.aligned(torch.tensor([4, 2, 4])), None)
         tensor([0, 1, 2])
     """
     return torch.arange(len(factors.shape))
@@ -92,7 +92,7 @@ def balanced_classes(factors: Factors, predictions: Tensor | None) -> Tensor:
         Indices, (M,) int64.
 
     Example:
-        >>> balanced_classes(Factors.tied(torch.tensor([0, 0, 1])), None)
+        >>> balanced_classes(Factors.aligned(torch.tensor([0, 0, 1])), None)
         tensor([0, 1, 2, 2])
     """
     return _balanced(factors.shape)
@@ -123,7 +123,7 @@ def upweighted_errors(factors: Factors, predictions: Tensor | None) -> Tensor:
 
     Example:
         >>> labels = torch.tensor([0, 1, 1])
-        >>> upweighted_errors(Factors.tied(labels), torch.tensor([0, 1, 0])).bincount()
+        >>> upweighted_errors(Factors.aligned(labels), torch.tensor([0, 1, 0])).bincount()
         tensor([  1,   1, 100])
     """
     if predictions is None:

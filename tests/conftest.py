@@ -1,109 +1,20 @@
-"""What several test modules need: tiny image sets, and a table of predictions."""
+"""Settings of every test process, and fixtures that several test modules share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from support import tiny_suite
 
-from benchmarks.core.evaluate import data_sha256, score_suite
-from benchmarks.core.scores import accuracy, paired_difference
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, World
-from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
-from benchmarks.records.predictions import Run, save
-from cgn.data.image_set import Factors, ImageSet
+from benchmarks.core.suite import Suite
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes share the cores as it is
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-
-N_CLASSES = 3
-GOLDEN = Path(__file__).parents[2] / "shared" / "data" / "golden"
-
-
-def tiny_images(seed: int, n: int = 40) -> ImageSet:
-    """Noise in which the brightness of the first row tells the shape."""
-    generator = torch.Generator().manual_seed(seed)
-    factors = Factors.independent(n, N_CLASSES, generator)
-    pixels = torch.randint(256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    pixels[:, :, 0] = (factors.shape * 100).to(torch.uint8).view(n, 1, 1)
-    return ImageSet(pixels, factors, torch.arange(n))
-
-
-def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
-    """Two variants of 40 noise images."""
-
-    def variants(source: DataSource) -> dict[str, ImageSet]:
-        if source.folder is not None and not (source.folder / "images.txt").is_file():
-            raise ValueError(f"{source.folder} has no images.txt; point --data at the right folder")
-        return {"easy": tiny_images(1), "hard": tiny_images(2)}
-
-    world = World(
-        name="tiny-world",
-        classes=("a", "b", "c"),
-        image_size_px=8,
-        train=lambda source: tiny_images(3),
-        unbiased=lambda source: tiny_images(4),
-    )
-    return Suite(
-        name=name,
-        asks="Does it see the first row?",
-        protocol=protocol,
-        world=world,
-        variants=variants,
-        scores=(
-            accuracy("easy", chance=1 / 3),
-            accuracy("hard", chance=1 / 3),
-            paired_difference("easy", "hard", metric="gap"),
-        ),
-        primary="hard_accuracy",
-    )
-
-
-TINY_SHA256 = data_sha256(tiny_suite().variants(EMBEDDED))
-
-
-def run_model(
-    results: Path,
-    predictions: pd.DataFrame,
-    *,
-    model: str = "erm",
-    seed: int = 0,
-    weights: str = "w",
-) -> None:
-    """Leave behind what a run on the tiny suite does: predictions, rows and a leaderboard."""
-    suite = tiny_suite()
-    run = Run(
-        suite=suite.name,
-        protocol=suite.protocol,
-        source="embedded",
-        data_sha256=TINY_SHA256,
-        model=model,
-        weights_sha256=weights,
-        seed=seed,
-    )
-    found = environment("cpu") | {"commit": "c0"}
-    rows = [
-        Row(
-            **asdict(run),
-            variant=score.variant,
-            metric=score.metric,
-            **estimate._asdict(),
-            images_per_second=1.0,
-            **found,  # type: ignore[arg-type]
-        )
-        for score, estimate in score_suite(suite, predictions).items()
-    ]
-    results.mkdir(parents=True, exist_ok=True)
-    with alone(results):
-        save(predictions, run.path(results), run)
-        append(rows, results)
-        write_leaderboards(results, [suite])
 
 
 @pytest.fixture
@@ -123,24 +34,3 @@ def seen() -> Callable[..., pd.DataFrame]:
         return table
 
     return make
-
-
-def golden(network: str) -> pd.DataFrame:
-    """Published decisions of a network on the 1,280 cue-conflict images."""
-    path = GOLDEN / f"cue-conflict_{network}.csv"
-    if not path.is_file():
-        pytest.skip(f"the published decisions are not here: {path}")
-    table = pd.read_csv(path)
-    names = table["imagename"].str.extract(r"_(\w+?)\d+-([a-z]+)\d+\.png$")
-    shape = names[0].str.rsplit("_", n=1).str[-1]
-    classes = sorted(set(shape) | set(names[1]) | set(table["object_response"]))
-    labels = {name: label for label, name in enumerate(classes)}
-    return pd.DataFrame(
-        {
-            "variant": "cue-conflict",
-            "id": table["imagename"].str.extract(r"_([a-z]+\d+-[a-z]+\d+)\.png$")[0],
-            "shape": shape.map(labels),
-            "texture": names[1].map(labels),
-            "prediction": table["object_response"].map(labels),
-        }
-    )

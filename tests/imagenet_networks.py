@@ -7,7 +7,7 @@ from torch import nn
 
 from cgn.models.imagenet.biggan import BigGAN, BigGANConfig
 from cgn.models.imagenet.cgn import ImageNetCGN
-from cgn.models.imagenet.pretrained import initial
+from cgn.models.imagenet.pretrained import from_biggan
 from cgn.segmentation.u2net import U2Net
 
 TINY = BigGANConfig(resolution_px=16, width=4, n_classes=5, noise_size=4)
@@ -45,4 +45,4 @@ def tiny_u2net(seed: int = 0) -> U2Net:
 def tiny_cgn(seed: int = 0) -> tuple[ImageNetCGN, BigGAN]:
     """A CGN as training begins with it, and the BigGAN it is to take apart."""
     real = tiny_biggan(seed)
-    return initial(real, tiny_u2net(seed)), real
+    return from_biggan(real, tiny_u2net(seed)), real

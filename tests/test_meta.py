@@ -44,7 +44,7 @@ def on_meta(*shape: int) -> Tensor:
 
 
 def meta_factors(n: int) -> Factors:
-    return Factors.tied(torch.zeros(n, dtype=torch.int64, device="meta"))
+    return Factors.aligned(torch.zeros(n, dtype=torch.int64, device="meta"))
 
 
 def reached(module: nn.Module) -> bool:
@@ -137,7 +137,7 @@ def test_a_step_of_the_imagenet_training_runs_on_any_device() -> None:
     settings = ImageNetTrainConfig(images_per_step=2)
     cgn, real, features = ImageNetCGN(config), BigGAN(sizes), VGGFeatures(None)
     run = ImageNetTraining(cgn, real, features, settings, "meta")
-    terms = run.advance(run.draw(torch.Generator().manual_seed(0)))
+    terms = run.train_step(run.draw(torch.Generator().manual_seed(0)))
     assert {term.device.type for term in terms.values()} == {"meta"}
 
 
@@ -187,10 +187,10 @@ def test_every_loss_runs_forth_and_back_on_any_device(name: str) -> None:
 
 def test_a_training_step_runs_on_any_device() -> None:
     pixels = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 3), torch.arange(6))
+    images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 3), torch.arange(6))
     config = TrainConfig(steps=2, batch_size=4, width=8)
     run = Training(prepare(images, 32), 3, config, "meta")
-    terms = run.advance_all(2, torch.Generator().manual_seed(0))
+    terms = run.train_loop(2, torch.Generator().manual_seed(0))
     assert {term.device.type for term in terms.values()} == {"meta"}
 
 
@@ -198,7 +198,7 @@ def test_a_training_step_runs_on_any_device() -> None:
 def test_a_gan_and_its_training_step_run_on_any_device(size_px: int) -> None:
     run = GANTraining(3, size_px, TrainConfig(steps=2, batch_size=4, width=8), "meta")
     images = torch.rand(4, 3, size_px, size_px, device="meta")
-    run.advance(images, meta_factors(4).shape, on_meta(4, 32))
+    run.train_step(images, meta_factors(4).shape, on_meta(4, 32))
     assert reached(run.gan)
     assert reached(run.critic)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cli.terminal import printable
-from benchmarks.data.paths import cache_folder
+from benchmarks.data.paths import cache_dir
 
 BAD_INPUT = 2
 UNFORESEEN = 3  # exit codes
@@ -106,7 +106,7 @@ def keep_traceback(error: BaseException, given: Sequence[str]) -> Path | None:
         *"".join(traceback.format_exception(error)).splitlines(),
     ]
     text = "".join(f"{printable(line)}\n" for line in lines)
-    for folder in (cache_folder() / "logs", Path(tempfile.gettempdir())):
+    for folder in (cache_dir() / "logs", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(

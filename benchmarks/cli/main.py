@@ -32,53 +32,53 @@ from benchmarks.cli.arguments import command_line
 from benchmarks.cli.errors import explained
 from benchmarks.cli.progress import Clock, Progress, bar, progress_bars
 from benchmarks.cli.resolve import (
-    chosen,
-    chosen_config,
-    chosen_device,
-    chosen_one,
-    chosen_preset,
-    chosen_source,
-    chosen_suites,
-    edition,
     known_suites,
     model_names,
+    official_variant,
     require_embedded,
     require_fitting,
     require_place_of,
     require_pretrained,
+    resolve_config,
+    resolve_device,
+    resolve_names,
+    resolve_one,
+    resolve_source,
+    resolve_suites,
     suites_with_rows,
+    training_preset,
 )
 from benchmarks.cli.terminal import PlainConsole, printable
-from benchmarks.core.distributed import joined
+from benchmarks.core.distributed import init_distributed
 from benchmarks.core.evaluate import probabilities
 from benchmarks.core.sanity_checks import suspicions
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain, format_model_id
 from benchmarks.data.download import DATA_SETS, fetch, verify
 from benchmarks.data.paths import (
-    cache_folder,
+    cache_dir,
     check_place,
     data_folder,
-    images_folder,
-    own_weights,
+    image_cache_dir,
+    user_weights_dir,
 )
 from benchmarks.data.training import (
+    add_generated_sets,
+    base_sets,
     counterfactuals_of,
-    fixed_sets,
     own_masks,
     real_images,
     require_cgn,
     trained_cgn,
-    with_drawn,
 )
 from benchmarks.records.check import (
     check,
     check_history,
     check_regression,
     check_weights,
-    earlier,
+    results_at_revision,
     summary,
 )
-from benchmarks.records.compare import compare, making
+from benchmarks.records.compare import compare, format_run_commands
 from benchmarks.records.effective_robustness import effective_robustness
 from benchmarks.records.leaderboard import (
     ENOUGH_SEEDS,
@@ -93,8 +93,15 @@ from benchmarks.records.leaderboard import (
     write_leaderboards,
 )
 from benchmarks.records.predictions import Run, load_runs
-from benchmarks.records.published import ALSO, OFFICIAL, beside, lacking, published, to_measure
-from benchmarks.records.rescore import rows_lacking
+from benchmarks.records.published import (
+    EXTRA_MODELS,
+    OFFICIAL,
+    compare_to_published,
+    missing_runs,
+    models_to_run,
+    published,
+)
+from benchmarks.records.rescore import missing_rows
 from benchmarks.records.sensitivity import sensitivity, write_sensitivity
 from benchmarks.report.readme import readme_blocks, rewritten
 from benchmarks.report.tables import (
@@ -106,19 +113,19 @@ from benchmarks.report.tables import (
     sensitivity_table,
 )
 from benchmarks.runner import (
-    Exam,
-    Fit,
-    Place,
+    FittedModel,
+    RunContext,
+    TestSet,
     caption,
-    examine,
-    origin_of,
-    predicted,
-    read_exam,
+    evaluate_and_record,
+    load_test_set,
+    predict,
+    run_metadata,
 )
 from benchmarks.suites import NATURAL, OFFICIAL_SUITES, SUITES
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
 from benchmarks.suites.official import N_OUTPUTS, places_of
-from benchmarks.suites.protocols import check_protocols, pin
+from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from benchmarks.throughput import (
     append_speeds,
     measure_all,
@@ -128,7 +135,7 @@ from benchmarks.throughput import (
     speeds_table,
 )
 from benchmarks.worlds.rendered import training_cached
-from cgn.counterfactuals.abduction import abduct, find_objects_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
 from cgn.counterfactuals.pictures import draw_picture, sheets
 from cgn.counterfactuals.sampling import (
     SHIPPED,
@@ -139,27 +146,27 @@ from cgn.counterfactuals.sampling import (
 from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
 from cgn.data.image_set import ImageSet
 from cgn.data.shards import SetConfig, generate
-from cgn.device.distributed import here, own_device, team
+from cgn.device.distributed import dist_info, own_device, team
 from cgn.io.locks import locked
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.cgn import ImageNetCGN
-from cgn.models.imagenet.pretrained import initial, load_biggan, load_imagenet_cgn, load_u2net
-from cgn.quality.effectiveness import abduction_quality, accuracy, quality, variety
+from cgn.models.imagenet.pretrained import from_biggan, load_biggan, load_imagenet_cgn, load_u2net
+from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
 from cgn.quality.fidelity import InceptionProbabilities, distances, fidelity, segmenter
-from cgn.quality.verification import lessons
+from cgn.quality.verification import verifier_training_set
 from cgn.training.imagenet import ImageNetTraining, train_imagenet
 from cgn.training.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig, without
 from cgn.training.imagenet_plan import Plan, plan
-from cgn.training.log import LossLog, told
+from cgn.training.log import LossLog, combine_callbacks
 from cgn.training.loop import seeded
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.ensemble import EnsembleConfig, among_outputs, save_ensemble
+from classifiers.ensemble import EnsembleConfig, embed_in_label_space, save_ensemble
 from classifiers.fit import fit, fit_cached
 from classifiers.networks.backbones import Backbone
-from classifiers.networks.small import InvariantEnsemble, outputs, three_heads
+from classifiers.networks.small import InvariantEnsemble, as_ensemble, outputs
 from classifiers.pretrained import Pretrained, is_spec, load
 from classifiers.recipes import CHECK, FACTOR_CLASSIFIER, Recipe
 from classifiers.shipped import FOLDER as CLASSIFIERS
@@ -226,41 +233,41 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Score models on suites, keep the results, show them; several processes share the images."""
-    with joined():
+    with init_distributed():
         names_run, exams = run_all(options)
-        if here().leads:
+        if dist_info().is_main_process:
             for exam in exams:
                 show_result(exam, names_run, options.results)
             show_what_follows(options.results, {exam.suite.name for exam in exams})
 
 
-def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
+def run_all(options: argparse.Namespace) -> tuple[list[str], list[TestSet]]:
     """Score models on suites and keep the results; the models' names, and the suites."""
-    suites = chosen_suites(options.suite)
+    suites = resolve_suites(options.suite)
     if options.textures and "wildlife-mnist" not in {suite.world.name for suite in suites}:
         raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
-    device = chosen_device(options.device)
-    sources = [chosen_source(suite, options) for suite in suites]
-    suites = [edition(*pair) for pair in zip(suites, sources, strict=True)]
+    device = resolve_device(options.device)
+    sources = [resolve_source(suite, options) for suite in suites]
+    suites = [official_variant(*pair) for pair in zip(suites, sources, strict=True)]
     # On ImageNet's own images a name that is no recipe's is meant for a pretrained network.
-    foreign = any(suite.decide is not None for suite in suites)
+    foreign = any(suite.decision_rule is not None for suite in suites)
     asked = model_names(options.model, lambda n: n in MODELS or is_spec(n) or is_shipped(n))
     shipped = [name for name in asked if is_shipped(name)]
     named = [name for name in asked if name not in shipped]
     specs = [n for n in named if is_spec(n) or (foreign and n not in MODELS and n != "all")]
     names = ",".join(name for name in named if name not in specs)
-    recipes = chosen(names, MODELS, "model", {"all": list(MODELS)}) if names else []
+    recipes = resolve_names(names, MODELS, "model", {"all": list(MODELS)}) if names else []
     ours = [*(recipe.name for recipe in recipes), *shipped]
     require_fitting(ours, specs, suites)
     require_pretrained(options, ours)
     require_embedded(shipped, sources)
     protocols = [options.protocol or suite.protocol for suite in suites]
-    shown = [suite.under(name) for suite, name in zip(suites, protocols, strict=True)]
+    shown = [suite.with_protocol(name) for suite, name in zip(suites, protocols, strict=True)]
     require_results(options.results)
     with progress_bars() as bars:
-        place = Place(device, options.results, bars, options.precision)
+        place = RunContext(device, options.results, bars, options.precision)
         # All test images are read before any work starts, so that bad data costs no time.
-        exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        exams = [load_test_set(*pair, bars) for pair in zip(suites, sources, strict=True)]
         exams = [replace(e, protocol=s.protocol) for e, s in zip(exams, shown, strict=True)]
         require_masks(recipes, exams)
         specs = [name for spec in specs for name in run_pretrained(spec, exams, place)]
@@ -270,7 +277,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[str], list[Exam]]:
         for world, source in worlds if recipes else ():
             of_world = [e for e in exams if (e.suite.world, e.source) == (world, source)]
             run_world(world, source, of_world, recipes, range(options.seeds), place)
-    fitted_here = [marked(recipe.name, options.correlation) for recipe in recipes]
+    fitted_here = [format_model_id(recipe.name, options.correlation) for recipe in recipes]
     return [*specs, *shipped, *fitted_here], exams
 
 
@@ -286,45 +293,57 @@ def alone_at(out: Path) -> Iterator[None]:
 
     It is waited for, but for those of `torchrun`, who would wait in vain for one another.
     """
-    leads, size = here().leads, here().size
-    with locked(out.with_suffix(".checkpoint"), wait=size == 1) if leads else nullcontext():
+    is_main_process, size = dist_info().is_main_process, dist_info().size
+    with (
+        locked(out.with_suffix(".checkpoint"), wait=size == 1) if is_main_process else nullcontext()
+    ):
         yield
 
 
-def run_pretrained(spec: str, exams: Sequence[Exam], place: Place) -> list[str]:
+def run_pretrained(spec: str, exams: Sequence[TestSet], place: RunContext) -> list[str]:
     """Let a pretrained network take all exams; its names in the results."""
-    with bar(place.bars, f"{spec}: weights"), here().leader_first():
+    with bar(place.bars, f"{spec}: weights"), dist_info().main_process_first():
         network = load(spec)
-    if network.note and here().leads:
+    if network.note and dist_info().is_main_process:
         place.bars.console.print(printable(network.note), markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
     names = []
     for exam in exams:
-        if exam.suite == CHALLENGE and not here().leads:
+        if exam.suite == CHALLENGE and not dist_info().is_main_process:
             continue  # each object's search builds on those before
         seen, shown = shown_to(asked[exam.suite.name], exam)
         name = printable(shown.spec)
-        examine(seen, Fit(name, shown.module, network.weights_sha256, 0, ""), outputs, place)
-        if spec.startswith("file:") and here().leads:  # nobody has looked at these weights before
-            decide = exam.suite.decide or probabilities
-            for sentence in suspicions(shown.module, seen.variants, decide, place.device):
+        evaluate_and_record(
+            seen, FittedModel(name, shown.module, network.weights_sha256, 0, ""), outputs, place
+        )
+        if (
+            spec.startswith("file:") and dist_info().is_main_process
+        ):  # nobody has looked at these weights before
+            decision_rule = exam.suite.decision_rule or probabilities
+            for sentence in suspicions(shown.module, seen.variants, decision_rule, place.device):
                 place.bars.console.print(f"warning: {printable(sentence)}", markup=False)
         names.append(place.named(name))
     return names
 
 
 def run_shipped(
-    spec: str, exams: Sequence[Exam], place: Place, folder: Path = CLASSIFIERS
+    spec: str, exams: Sequence[TestSet], place: RunContext, folder: Path = CLASSIFIERS
 ) -> list[Row]:
     """Let the classifiers that come with the package take the exams of their worlds."""
     fits = {exam.suite.world.name: shipped_fit(spec, exam.suite, folder) for exam in exams}
-    return [row for e in exams for row in examine(e, fits[e.suite.world.name], outputs, place)]
+    return [
+        row
+        for e in exams
+        for row in evaluate_and_record(e, fits[e.suite.world.name], outputs, place)
+    ]
 
 
-def shipped_fit(spec: str, suite: Suite, folder: Path = CLASSIFIERS) -> Fit:
+def shipped_fit(spec: str, suite: Suite, folder: Path = CLASSIFIERS) -> FittedModel:
     """Read the classifier that comes with the package for the world of a suite."""
     module, weights_sha256, about = load_shipped(spec, suite.world.name, folder)
-    return Fit(spec, module, weights_sha256, int(about["seed"]), str(about["generator_seed"]))
+    return FittedModel(
+        spec, module, weights_sha256, int(about["seed"]), str(about["generator_seed"])
+    )
 
 
 def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
@@ -342,10 +361,12 @@ def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
     if not network.classes:
         return network
     outputs_of_classes = [places[name] for name in network.classes]
-    return replace(network, module=among_outputs(network.module, outputs_of_classes, N_OUTPUTS))
+    return replace(
+        network, module=embed_in_label_space(network.module, outputs_of_classes, N_OUTPUTS)
+    )
 
 
-def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, Pretrained]:
+def shown_to(network: Pretrained, exam: TestSet) -> tuple[TestSet, Pretrained]:
     """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
     view = exam.shown.view
     own = network.preprocessing if exam.suite.own_preprocessing else None
@@ -364,42 +385,42 @@ def shown_to(network: Pretrained, exam: Exam) -> tuple[Exam, Pretrained]:
     return exam, network
 
 
-def require_masks(recipes: Sequence[Recipe], exams: Sequence[Exam]) -> None:
+def require_masks(recipes: Sequence[Recipe], exams: Sequence[TestSet]) -> None:
     """Refuse a recipe that sees masks on a suite that does not know them all."""
-    for recipe in (each for each in recipes if each.sees == "masks"):
+    for recipe in (each for each in recipes if each.input_kind == "masks"):
         for exam in exams:
-            if lacking := [name for name, v in exam.variants.items() if v.masks is None]:
+            if missing_runs := [name for name, v in exam.variants.items() if v.masks is None]:
                 raise ValueError(
                     f"{recipe.name} sees true object masks, which {exam.suite.name} does not have "
-                    f"for {', '.join(lacking)}; leave out either"
+                    f"for {', '.join(missing_runs)}; leave out either"
                 )
 
 
 def seen_by(recipe: Recipe, sets: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
     """Show a recipe the images, or their true masks in place of them."""
-    if recipe.sees == "images":
+    if recipe.input_kind == "images":
         return dict(sets)
     return {name: images.as_masks() for name, images in sets.items()}
 
 
 def run_world(
-    world: World,
+    world: TrainingDomain,
     source: DataSource,
-    exams: Sequence[Exam],
+    exams: Sequence[TestSet],
     recipes: Sequence[Recipe],
     seeds: Iterable[int],
-    place: Place,
+    place: RunContext,
 ) -> None:
     """Fit each recipe with each seed once, and let it take all exams of this world."""
     kinds = {kind for recipe in recipes for kind in recipe.trains_on}
-    fixed = fixed_sets(world, source, kinds, place)
+    fixed = base_sets(world, source, kinds, place)
     for seed in seeds:
-        sets, generators = with_drawn(fixed, world, source, kinds, seed, place)
+        sets, generators = add_generated_sets(fixed, world, source, kinds, seed, place)
         for recipe in recipes:
             fit = fitted(recipe, sets, len(world.classes), seed, generators, place)
             for exam in exams:
                 seen = replace(exam, variants=seen_by(recipe, exam.variants))
-                examine(seen, fit, outputs, place)
+                evaluate_and_record(seen, fit, outputs, place)
 
 
 def fitted(
@@ -408,8 +429,8 @@ def fitted(
     n_classes: int,
     seed: int,
     generators: Mapping[str, int],
-    place: Place,
-) -> Fit:
+    place: RunContext,
+) -> FittedModel:
     """Fit a recipe, or take it from the cache; `generators` has the seeds of those that drew."""
     with bar(place.bars, f"{recipe.name}: fit, seed {seed}") as update:
         module, weights_sha256 = fit_cached(
@@ -418,11 +439,11 @@ def fitted(
             n_classes=n_classes,
             seed=seed,
             device=place.device,
-            cache=cache_folder() / "classifiers",
+            cache=cache_dir() / "classifiers",
             progress=update,
         )
     drew = {str(generators[kind]) for kind in recipe.trains_on if kind in generators}
-    return Fit(recipe.name, module, weights_sha256, seed, " ".join(sorted(drew)))
+    return FittedModel(recipe.name, module, weights_sha256, seed, " ".join(sorted(drew)))
 
 
 def console() -> Console:
@@ -430,7 +451,7 @@ def console() -> Console:
     return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=160)
 
 
-def show_result(exam: Exam, names: Sequence[str], results: Path) -> None:
+def show_result(exam: TestSet, names: Sequence[str], results: Path) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
     board = leaderboard(read_runs(results), exam.shown)
     same = (board["source"] == exam.source_name) & (board["data_sha256"] == exam.data_sha256)
@@ -453,16 +474,16 @@ def compare_models(options: argparse.Namespace) -> None:
     """Compare two models on every suite on which both have predictions, and print what differs."""
     first, second = options.models
     found = []
-    for suite in chosen_suites(options.suite):
+    for suite in resolve_suites(options.suite):
         with alone(options.results):
             runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
-            scores = [score for score in suite.scores if score.comparable]
+            scores = [score for score in suite.scores if score.supports_bootstrap]
             found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
     if not found:
         raise ValueError(
             f"{options.results} holds no {options.source} predictions of both {first} and {second} "
-            f"on one suite; make them with {making(options.models)}"
+            f"on one suite; make them with {format_run_commands(options.models)}"
         )
     console().print(differences_table(first, second, found))
 
@@ -470,7 +491,9 @@ def compare_models(options: argparse.Namespace) -> None:
 def official_data(options: argparse.Namespace) -> int:
     """Fetch or check official data, or list it; 1 if something is off."""
     root: Path = options.folder or data_folder()
-    chosen_sets = [one for n in options.names for one in chosen(n, DATA_SETS, "data set", {})]
+    chosen_sets = [
+        one for n in options.names for one in resolve_names(n, DATA_SETS, "data set", {})
+    ]
     there = {name: root / name for name in DATA_SETS if (root / name).is_dir()}
     if not options.verify:
         with progress_bars() as bars:
@@ -514,28 +537,31 @@ def found_problems(
 ) -> list[str]:
     """Hold results against each other, the test images, the shipped weights and the past."""
     results: Path = options.results
-    exams = [read_exam(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
+    exams = [load_test_set(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
     hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
-    versions = [suite.under(name) for suite in suites for name in suite.protocol_names]
-    if options.pin and (added := pin(versions, hashes)):
+    versions = [suite.with_protocol(name) for suite in suites for name in suite.protocol_names]
+    if options.pin and (added := record_fingerprint(versions, hashes)):
         say(f"written down: {', '.join(added)}")
     with bar(bars, "rows and predictions") as update:
         problems = check(results, known_suites(), hashes, update)
     problems += check_protocols(versions, hashes)
     try:
         problems += check_weights(
-            results, reevaluated(exams, Place(torch.device("cpu"), results, bars))
+            results, reevaluated(exams, RunContext(torch.device("cpu"), results, bars))
         )
     except ValueError as error:  # weights that have rows are gone, or fit no network any more
         problems.append(str(error))
     if options.against is not None:
-        with earlier(results, options.against) as before, bar(bars, "history") as update:
+        with (
+            results_at_revision(results, options.against) as before,
+            bar(bars, "history") as update,
+        ):
             problems += check_history(before, results)
             problems += check_regression(before, results, known_suites(), update)
     return problems
 
 
-def reevaluated(exams: Sequence[Exam], place: Place) -> list[tuple[Run, pd.DataFrame]]:
+def reevaluated(exams: Sequence[TestSet], place: RunContext) -> list[tuple[Run, pd.DataFrame]]:
     """Let shipped classifiers take again the exams that they have rows of."""
     runs = read_runs(place.results)
     runs = runs[runs["model"].map(is_shipped) & ~runs["model"].str.contains("/", regex=False)]
@@ -544,19 +570,19 @@ def reevaluated(exams: Sequence[Exam], place: Place) -> list[tuple[Run, pd.DataF
         ours = (runs["suite"] == exam.suite.name) & (runs["protocol"] == exam.suite.protocol)
         for spec in dict.fromkeys(runs[ours & (runs["source"] == exam.source.name)]["model"]):
             fit = shipped_fit(spec, exam.suite)
-            tables, _ = predicted(exam, fit.module, outputs, spec, place)
-            found.append((origin_of(exam, fit, spec), tables[""]))
+            tables, _ = predict(exam, fit.module, outputs, spec, place)
+            found.append((run_metadata(exam, fit, spec), tables[""]))
     return found
 
 
 def rescore(options: argparse.Namespace) -> None:
     """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
     results: Path = options.results
-    suites = chosen_suites(options.suite) if options.suite else suites_with_rows(results)
+    suites = resolve_suites(options.suite) if options.suite else suites_with_rows(results)
     require_results(results)
     with alone(results):
         with progress_bars() as bars, bar(bars, "scores") as update:
-            rows = rows_lacking(results, {suite.name: suite for suite in suites}, update)
+            rows = missing_rows(results, {suite.name: suite for suite in suites}, update)
         added = append(rows, results)
         write_leaderboards(results, suites)
         write_sensitivity(results, known_suites().values())
@@ -566,41 +592,41 @@ def rescore(options: argparse.Namespace) -> None:
 
 def reproduce(options: argparse.Namespace) -> None:
     """Make the rows that are held against published scores, if they lack, and print both."""
-    official = [OFFICIAL_SUITES.get(suite.name, suite) for suite in chosen_suites(options.suite)]
+    official = [OFFICIAL_SUITES.get(suite.name, suite) for suite in resolve_suites(options.suite)]
     suites = [suite for suite in official if len(published(suite))]
     if not suites:
         raise ValueError(f"nothing published is on record for {options.suite}; try mnists")
     if not options.no_run:
-        make_lacking(suites, options)
+        run_missing(suites, options)
     for suite in suites:
-        also = [name for name in ALSO if name in MODELS and suite.decide is None]
+        also = [name for name in EXTRA_MODELS if name in MODELS and suite.decision_rule is None]
         board = leaderboard(read_runs(options.results), suite)
-        console().print(published_table(suite, beside(suite, board, also)))
+        console().print(published_table(suite, compare_to_published(suite, board, also)))
 
 
-def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
+def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
     """Fit and score what the rows lack for each suite, and say how long the rest will take."""
-    sources = [chosen_source(suite, options) for suite in suites]
+    sources = [resolve_source(suite, options) for suite in suites]
     for suite, source in zip(suites, sources, strict=True):
         if not source.name.startswith(OFFICIAL):
             raise ValueError(
                 f"what was published of {suite.name} is on its official data; name their folder "
                 "with --data, or print what is there with --no-run"
             )
-    device = chosen_device(options.device)
+    device = resolve_device(options.device)
     require_results(options.results)
     with progress_bars() as bars:
-        place = Place(device, options.results, bars)
-        exams = [read_exam(*pair, bars) for pair in zip(suites, sources, strict=True)]
-        for exam in (each for each in exams if each.suite.decide is not None):
+        place = RunContext(device, options.results, bars)
+        exams = [load_test_set(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        for exam in (each for each in exams if each.suite.decision_rule is not None):
             run_published(exam, place)
-        exams = [exam for exam in exams if exam.suite.decide is None]
+        exams = [exam for exam in exams if exam.suite.decision_rule is None]
         runs = read_runs(options.results)
         todo = []
         for exam in exams:
-            models = to_measure(exam.suite, MODELS)
+            models = models_to_run(exam.suite, MODELS)
             where = exam.suite, exam.source.name, exam.data_sha256
-            todo.append(lacking(runs, *where, models, options.seeds))
+            todo.append(missing_runs(runs, *where, models, options.seeds))
             kinds = {kind for ms in todo[-1].values() for m in ms for kind in MODELS[m].trains_on}
             if kinds & {"counterfactual", "abducted"}:
                 require_cgn(exam, bars)
@@ -609,15 +635,15 @@ def make_lacking(suites: Sequence[Suite], options: argparse.Namespace) -> None:
             # Seeds that lack the same models go together, so that images are read once.
             for models, seeds in groupby(by_seed, by_seed.__getitem__):
                 recipes = [MODELS[name] for name in models]
-                told = clock.tell(exam.suite.name, seeds, len(recipes))
-                run_world(exam.suite.world, exam.source, [exam], recipes, told, place)
+                combine_callbacks = clock.tell(exam.suite.name, seeds, len(recipes))
+                run_world(exam.suite.world, exam.source, [exam], recipes, combine_callbacks, place)
 
 
-def run_published(exam: Exam, place: Place) -> None:
+def run_published(exam: TestSet, place: RunContext) -> None:
     """Score the networks that were published and are lacking, but for those that cannot be had."""
     specs = [name for name in dict.fromkeys(published(exam.suite)["measured"]) if is_spec(name)]
     where = exam.suite, exam.source_name, exam.data_sha256
-    for spec in lacking(read_runs(place.results), *where, specs, 1).get(0, []):
+    for spec in missing_runs(read_runs(place.results), *where, specs, 1).get(0, []):
         try:
             run_pretrained(spec, [exam], place)
         except ValueError as error:
@@ -633,24 +659,26 @@ def report(options: argparse.Namespace) -> None:
     check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
-            suite.name: read_exam(suite, EMBEDDED, bars).variants if suite.embedded else {}
+            suite.name: load_test_set(suite, EMBEDDED, bars).variants if suite.embedded else {}
             for suite in suites
         }
         sheets = {}
-        drawn = [each for each in suites if each.decide is None and each.name not in NATURAL]
+        drawn = [each for each in suites if each.decision_rule is None and each.name not in NATURAL]
         for world in dict.fromkeys(suite.world.name for suite in drawn):
-            cgn, _ = CGN.load(find_weights(world, "", own_weights(), "embedded").path)
+            cgn, _ = CGN.load(find_weights(world, "", user_weights_dir(), "embedded").path)
             picture = Path(folder) / f"{world}.png"
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
     # Half a second to import, and only the report needs it.
-    from benchmarks.report.figures import correlation_sweep, swept
+    from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
     from benchmarks.report.page import write_report
 
     write_report(out, options.results, suites, images, sheets)
     say(f"wrote {out}")
     runs = read_runs(options.results)
-    models = dict.fromkeys(name for suite in suites for name in swept(runs, suite)["plain"])
+    models = dict.fromkeys(
+        name for suite in suites for name in correlation_sweep_rows(runs, suite)["plain"]
+    )
     if models:
         for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
             figure = out.with_name(f"correlation-{page}.svg")
@@ -669,11 +697,11 @@ def show_lists(options: argparse.Namespace) -> None:
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():
         names = Text("\n".join(suite.protocol_names))
-        suites.add_row(suite.name, suite.asks, names, suite.primary)
+        suites.add_row(suite.name, suite.question, names, suite.primary)
     models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)
-        models.add_row(recipe.name, recipe.about, on, recipe.given, recipe.source)
+        models.add_row(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
     console().print(suites, models)
 
 
@@ -681,17 +709,17 @@ def train_cgn(options: argparse.Namespace) -> None:
     """Train the CGN of a suite's world; write its weights and a sheet of samples."""
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
-    suite = chosen_one(options.suite, SUITES, "suite")
-    source, device = chosen_source(suite, options), chosen_device(options.device)
+    suite = resolve_one(options.suite, SUITES, "suite")
+    source, device = resolve_source(suite, options), resolve_device(options.device)
     world = suite.world
-    config = chosen_config(chosen_preset(world), vars(options))
+    config = resolve_config(training_preset(world), vars(options))
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
-            images = training_cached(world, "train", source, images_folder())
+            images = training_cached(world, "train", source, image_cache_dir())
             train_sha256 = images.sha256()
         # The name keeps weights for official and embedded data, and those of each seed, apart.
         name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
-        out: Path = options.out or own_weights() / name
+        out: Path = options.out or user_weights_dir() / name
         for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
             check_place(each, "--out")
         with alone_at(out):
@@ -739,26 +767,26 @@ def train_and_keep(
 
 def ship_classifiers(options: argparse.Namespace) -> None:
     """Fit a model on each world's embedded data, write its weights, and score these."""
-    recipe = chosen_one(options.model, MODELS, "model")
-    worlds = {suite.world.name: suite.world for suite in chosen_suites(options.suite)}
-    place_of = chosen_device(options.device), options.results
+    recipe = resolve_one(options.model, MODELS, "model")
+    worlds = {suite.world.name: suite.world for suite in resolve_suites(options.suite)}
+    place_of = resolve_device(options.device), options.results
     for name in worlds:
         check_place(shipped_path(recipe.name, name, options.out), "--out")
     require_results(options.results)
     options.out.mkdir(parents=True, exist_ok=True)
     with progress_bars() as bars:
         for world in worlds.values():
-            path = ship_classifier(recipe, world, options, Place(*place_of, bars))
+            path = ship_classifier(recipe, world, options, RunContext(*place_of, bars))
             bars.console.print(f"wrote {path}, and its scores to {options.results}", soft_wrap=True)
 
 
 def ship_classifier(
-    recipe: Recipe, world: World, options: argparse.Namespace, place: Place
+    recipe: Recipe, world: TrainingDomain, options: argparse.Namespace, place: RunContext
 ) -> Path:
     """Fit a model on one world's embedded data, write its weights, and score these."""
     kinds = set(recipe.trains_on)
-    fixed = fixed_sets(world, EMBEDDED, kinds, place)
-    sets, generators = with_drawn(fixed, world, EMBEDDED, kinds, 0, place)
+    fixed = base_sets(world, EMBEDDED, kinds, place)
+    sets, generators = add_generated_sets(fixed, world, EMBEDDED, kinds, 0, place)
     fit = fitted(recipe, sets, len(world.classes), 0, generators, place)
     path = shipped_path(recipe.name, world.name, options.out)
     about = {
@@ -775,7 +803,7 @@ def ship_classifier(
     }
     save_classifier(path, fit.module, about)
     exams = [
-        read_exam(suite, EMBEDDED, place.bars)
+        load_test_set(suite, EMBEDDED, place.bars)
         for suite in known_suites().values()
         if suite.world.name == world.name and suite.embedded
     ]
@@ -796,17 +824,17 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     out: Path = options.out
     for each in (out, out.with_suffix(".checkpoint")):
         check_place(each, "--out")
-    device = chosen_device(options.device)
+    device = resolve_device(options.device)
     Backbone(config.backbone).require_size(options.size)
     with team(device), progress_bars() as bars, alone_at(out):
         images, classes = real_images(options)
         sets = {"biased": images}
         masks = own_masks(options, images, len(classes)) if options.masks else None
-        if masks is not None and here().leads:
+        if masks is not None and dist_info().is_main_process:
             empty = int((~masks.flatten(1).any(dim=1)).sum())
             bars.console.print(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
-            with bar(bars, "counterfactuals") as update, here().leader_first():
+            with bar(bars, "counterfactuals") as update, dist_info().main_process_first():
                 sets["recombined"] = counterfactuals_of(
                     options, images, masks, len(classes), config.seed, update
                 )
@@ -827,7 +855,7 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 checkpoint=out.with_suffix(".checkpoint"),
                 keep=keep,
             )
-        if here().leads:
+        if dist_info().is_main_process:
             say(f"wrote {out}; score it with --model ensemble:{out}")
 
 
@@ -838,24 +866,24 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
             "--scale imagenet is for --suite in9 and starts from published weights: name U²-Net's "
             "u2net.pth with --u2net; docs/imagenet.md says where to get it"
         )
-    config = chosen_config(IMAGENET_PRESETS[options.preset], vars(options))
+    config = resolve_config(IMAGENET_PRESETS[options.preset], vars(options))
     config = without(config, options.without) if options.without else config
     ablation = f"-without-{options.without}" if options.without else ""
     name = f"imagenet-{options.preset}{ablation}-seed{config.seed}.safetensors"
-    out: Path = options.out or own_weights() / name
+    out: Path = options.out or user_weights_dir() / name
     for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".csv")):
         check_place(each, "--out")
-    device = own_device(chosen_device(options.device))
+    device = own_device(resolve_device(options.device))
     with team(device) as of, progress_bars() as bars, alone_at(out):
         with bar(bars, "weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
-            cgn = initial(real, load_u2net(options.u2net))
+            cgn = from_biggan(real, load_u2net(options.u2net))
             real = real.folded(config.dtype)
             features = VGGFeatures(None if options.vgg == "random" else options.vgg)
         if options.dry_run:
             run = ImageNetTraining(cgn, real, features, config, device, of)
             needs = plan(run, torch.Generator().manual_seed(config.seed))
-            if of.leads:
+            if of.is_main_process:
                 show_plan(needs, config.steps, config.images_per_step)
             return
         started = time.perf_counter()
@@ -868,10 +896,12 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
                 device=device,
                 team=of,
                 checkpoint=out.with_suffix(".checkpoint"),
-                progress=told(update, LossLog(out.with_suffix(".csv")) if of.leads else None),
+                progress=combine_callbacks(
+                    update, LossLog(out.with_suffix(".csv")) if of.is_main_process else None
+                ),
                 at_checkpoint=sheets(out.with_suffix("")),
             )
-        if of.leads:
+        if of.is_main_process:
             keep_imagenet(cgn, config, out, options, time.perf_counter() - started, device)
 
 
@@ -911,7 +941,7 @@ def show_plan(needs: Plan, steps: int, images_per_step: int) -> None:
 
 def draw_counterfactuals(options: argparse.Namespace) -> None:
     """Draw a set of counterfactuals from the ImageNet CGN, or a picture of some."""
-    device = own_device(chosen_device(options.device))
+    device = own_device(resolve_device(options.device))
     require_place_of(options)
     cgn = load_imagenet_cgn(options.weights)
     dtype = torch.bfloat16 if options.bfloat16 else torch.float32
@@ -937,7 +967,7 @@ def draw_counterfactuals(options: argparse.Namespace) -> None:
             team=of,
             progress=update,
         )
-        if of.leads:
+        if of.is_main_process:
             say(f"wrote {config.n:,} counterfactuals in {config.n_shards} files to {options.out}")
 
 
@@ -945,7 +975,7 @@ def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
     """Measure how much the images of an ImageNet CGN look real, and its masks."""
     if options.weights is None:
         raise ValueError("--scale imagenet measures a file: name it with --weights")
-    device, seed = chosen_device(options.device), options.seed
+    device, seed = resolve_device(options.device), options.seed
     cgn = load_imagenet_cgn(options.weights).for_sampling(truncation=options.truncation)
     size_px = cgn.config.image_size_px
     batch_size = options.batch_size
@@ -958,7 +988,7 @@ def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
                 cgn,
                 options.n,
                 seed=seed,
-                tied=True,
+                aligned=True,
                 batch_size=batch_size,
                 device=device,
                 progress=update,
@@ -974,7 +1004,7 @@ def measure_imagenet(options: argparse.Namespace) -> dict[str, float]:
 
 def measured(
     cgn: CGN,
-    world: World,
+    world: TrainingDomain,
     source: DataSource,
     images: ImageSet,
     seed: int,
@@ -982,14 +1012,16 @@ def measured(
     bars: Progress,
 ) -> dict[str, float]:
     """Measure a CGN's samples, and its counterfactuals of the world's training images."""
-    unbiased = training_cached(world, "unbiased", source, images_folder())
+    unbiased = training_cached(world, "unbiased", source, image_cache_dir())
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bar(bars, f"{world.name}: objects"):
-        masks = find_objects_cached(images, cache_folder() / "counterfactuals", device=device)
+        masks = segment_by_colour_cached(images, cache_dir() / "counterfactuals", device=device)
     others = images.select(~real), masks[~real]
     with bar(bars, f"{world.name}: images for the check") as update:
-        learned = lessons(cgn, *others, N_LESSONS, seed=seed, device=device, progress=update)
+        learned = verifier_training_set(
+            cgn, *others, N_LESSONS, seed=seed, device=device, progress=update
+        )
     judge = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, bars)
     check = factor_classifier(CHECK, learned, world, device, bars)
     judge, check = judge.to(device), check.to(device)
@@ -1000,23 +1032,23 @@ def measured(
         known = images.factors.known
         scores |= quality(cgn, *judges, factors=known, seed=seed, device=device)
         drawn = sample(cgn, len(truth), seed=seed, device=device)
-        scores |= variety(drawn, truth, judge.backbone, device=device)
+        scores |= coverage_and_diversity(drawn, truth, judge.backbone, device=device)
         if images.masks is None:
             return scores
         # The true counterfactuals are those of images that all follow their class.
-        ways = world.exact(source) if source.correlation == 1 else {}
-        exact = {action: each.select(real) for action, each in ways.items()}
+        ways = world.true_counterfactuals(source) if source.correlation == 1 else {}
+        true_counterfactuals = {action: each.select(real) for action, each in ways.items()}
         part = images.select(real), masks[real]
         abducted = abduction_quality(
-            cgn, judge.heads, *part, exact, check.heads, seed=seed, device=device
+            cgn, judge.heads, *part, true_counterfactuals, check.heads, seed=seed, device=device
         )
-        made = abduct(cgn, *part, len(truth), seed=seed, device=device)
-        abducted |= variety(made, truth, judge.backbone, device=device)
+        made = real_image_counterfactuals(cgn, *part, len(truth), seed=seed, device=device)
+        abducted |= coverage_and_diversity(made, truth, judge.backbone, device=device)
     return scores | {f"abducted_{name}": score for name, score in abducted.items()}
 
 
 def factor_classifier(
-    recipe: Recipe, images: ImageSet, world: World, device: torch.device, bars: Progress
+    recipe: Recipe, images: ImageSet, world: TrainingDomain, device: torch.device, bars: Progress
 ) -> InvariantEnsemble:
     """Fit a network that names each factor, or take it from the cache."""
     with bar(bars, f"{world.name}: {recipe.name} of the counterfactuals") as update:
@@ -1026,10 +1058,10 @@ def factor_classifier(
             n_classes=len(world.classes),
             seed=0,
             device=device,
-            cache=cache_folder() / "classifiers",
+            cache=cache_dir() / "classifiers",
             progress=update,
         )
-    return three_heads(network)
+    return as_ensemble(network)
 
 
 def show_quality(scores: Mapping[str, float]) -> None:
@@ -1043,12 +1075,12 @@ def measure_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         show_quality(measure_imagenet(options))
         return
-    suite = chosen_one(options.suite, SUITES, "suite")
-    source, device = chosen_source(suite, options), chosen_device(options.device)
+    suite = resolve_one(options.suite, SUITES, "suite")
+    source, device = resolve_source(suite, options), resolve_device(options.device)
     world = suite.world
     with progress_bars() as bars:
         with bar(bars, f"{world.name}: training images"):
-            images = training_cached(world, "train", source, images_folder())
+            images = training_cached(world, "train", source, image_cache_dir())
         weights = options.weights or trained_cgn(world, source, images, options.seed).path
         cgn, _ = CGN.load(weights)
         scores = measured(cgn, world, source, images, options.seed, device, bars)
@@ -1065,7 +1097,7 @@ def measure_throughput(options: argparse.Namespace) -> int:
         for line in speeds_markdown(before).splitlines():
             say(line)
         return 0
-    device = chosen_device(options.device)
+    device = resolve_device(options.device)
     check_place(results / "throughput.csv", "--results")
     measured = measure_all(device, options.only, options.seconds, quick=options.quick)
     if measured.speeds and not options.quick:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Progress
 
 from benchmarks.cli.terminal import PlainConsole, printable
-from cgn.device.distributed import here
+from cgn.device.distributed import dist_info
 
 Update = Callable[..., None]
 
@@ -34,7 +34,7 @@ def progress_bars() -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
-        disable=not errors.is_terminal or not here().leads,
+        disable=not errors.is_terminal or not dist_info().is_main_process,
     )
 
 

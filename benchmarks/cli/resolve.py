@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.cli.arguments import training_settings
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, World
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
 from benchmarks.data.paths import official_folder
 from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
-from cgn.device.distributed import here, own_device
+from cgn.device.distributed import dist_info, own_device
 from cgn.io.paths import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
 from cgn.training.small import PRESETS, TrainConfig
@@ -31,7 +31,7 @@ Entry = TypeVar("Entry")
 Config = TypeVar("Config", TrainConfig, ImageNetTrainConfig)
 
 
-def chosen(
+def resolve_names(
     text: str, known: Mapping[str, Entry], kind: str, groups: Mapping[str, Sequence[str]]
 ) -> list[Entry]:
     """Look names up, each once.
@@ -49,7 +49,7 @@ def chosen(
         ValueError: If a name is unknown; the message has the nearest.
 
     Example:
-        >>> chosen("b,few", {"a": 1, "b": 2, "c": 3}, "number", {"few": ["a", "b"]})
+        >>> resolve_names("b,few", {"a": 1, "b": 2, "c": 3}, "number", {"few": ["a", "b"]})
         [2, 1]
     """
     names = [name for part in text.split(",") for name in groups.get(part, [part])]
@@ -106,7 +106,7 @@ def require_place_of(options: argparse.Namespace) -> None:
         raise ValueError(f"a set is written to a folder, and {out} is a file")
 
 
-def chosen_suites(text: str) -> list[Suite]:
+def resolve_suites(text: str) -> list[Suite]:
     """Look suites up; `mnists` are those that are called so.
 
     Args:
@@ -116,7 +116,7 @@ def chosen_suites(text: str) -> list[Suite]:
         ValueError: If a name is unknown.
 
     Example:
-        >>> [suite.name for suite in chosen_suites("in9,mnists")]
+        >>> [suite.name for suite in resolve_suites("in9,mnists")]
         ['in9', 'colored-mnist', 'double-colored-mnist', 'wildlife-mnist']
     """
     groups = {
@@ -126,10 +126,10 @@ def chosen_suites(text: str) -> list[Suite]:
         "attributions": list(ATTRIBUTIONS),
         "natural": list(NATURAL),
     }
-    return chosen(text, known_suites(), "suite", groups)
+    return resolve_names(text, known_suites(), "suite", groups)
 
 
-def chosen_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
+def resolve_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
     """Look one name up.
 
     Args:
@@ -141,10 +141,10 @@ def chosen_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
         ValueError: If it is unknown, or there are several.
 
     Example:
-        >>> chosen_one("b", {"a": 1, "b": 2}, "number")
+        >>> resolve_one("b", {"a": 1, "b": 2}, "number")
         2
     """
-    found = chosen(text, known, kind, {})
+    found = resolve_names(text, known, kind, {})
     if len(found) > 1:
         raise ValueError(f"expected the name of one {kind}, got {text!r}")
     return found[0]
@@ -156,7 +156,7 @@ def known_suites() -> dict[str, Suite]:
     return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
 
 
-def edition(suite: Suite, source: DataSource) -> Suite:
+def official_variant(suite: Suite, source: DataSource) -> Suite:
     """Choose the official edition of a suite if the user has its images, and it has one."""
     return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
 
@@ -166,7 +166,7 @@ def suites_with_rows(results: Path) -> list[Suite]:
     return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
 
 
-def chosen_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Turn the flag into a device that is there.
 
     Args:
@@ -184,7 +184,7 @@ def chosen_device(name: str) -> torch.device:
     return own_device(torch.device("cuda")) if there and name != "cpu" else torch.device("cpu")
 
 
-def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
+def resolve_source(suite: Suite, options: argparse.Namespace) -> DataSource:
     """Decide where a suite's data comes from: as asked, else official if it is there.
 
     Args:
@@ -204,7 +204,7 @@ def chosen_source(suite: Suite, options: argparse.Namespace) -> DataSource:
             raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
     textures = options.textures if suite.world.name == "wildlife-mnist" else None
     source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
-    if source.correlation < 1 and not suite.world.correlates:
+    if source.correlation < 1 and not suite.world.supports_correlation:
         raise ValueError(
             f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
             "leave out either"
@@ -229,7 +229,7 @@ def require_pretrained(options: argparse.Namespace, ours: Sequence[str]) -> None
     Raises:
         ValueError: If a precision, or several processes, don't go with the models.
     """
-    asked = {"--precision": options.precision != "float32", "torchrun": here().size > 1}
+    asked = {"--precision": options.precision != "float32", "torchrun": dist_info().size > 1}
     for name in (name for name, is_asked in asked.items() if is_asked and ours):
         raise ValueError(
             f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
@@ -248,12 +248,12 @@ def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[
         ValueError: If one of them does not fit.
     """
     for suite in suites:
-        if suite.decide is None and specs:
+        if suite.decision_rule is None and specs:
             raise ValueError(
                 f"{specs[0]} knows ImageNet's 1,000 classes, for which {suite.name} has no images "
                 "here; point --data at the folder of the official ones, or take another suite"
             )
-        if suite.decide is not None and ours:
+        if suite.decision_rule is not None and ours:
             raise ValueError(
                 f"{ours[0]} is trained here, on other classes than the official images "
                 "have; take a pretrained network, such as efficientnet-lite0, or --data embedded"
@@ -277,12 +277,12 @@ def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> N
         )
 
 
-def chosen_preset(world: World) -> TrainConfig:
+def training_preset(world: TrainingDomain) -> TrainConfig:
     """How the CGN of a world is trained unless told otherwise, and its GAN always."""
     return PRESETS.get(world.name, TrainConfig())
 
 
-def chosen_config(preset: Config, given: Mapping[str, Any]) -> Config:
+def resolve_config(preset: Config, given: Mapping[str, Any]) -> Config:
     """Replace in a preset what was given on the command line.
 
     Args:
@@ -293,7 +293,7 @@ def chosen_config(preset: Config, given: Mapping[str, Any]) -> Config:
         ValueError: If something was given that only the other scale has.
 
     Example:
-        >>> config = chosen_config(TrainConfig(), {"steps": 7, "weight_style": 2.0})
+        >>> config = resolve_config(TrainConfig(), {"steps": 7, "weight_style": 2.0})
         >>> config.steps, config.weights.style
         (7, 2.0)
     """

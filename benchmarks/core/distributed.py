@@ -15,47 +15,47 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from cgn.device.distributed import Team, here, team
+from cgn.device.distributed import ProcessGroup, dist_info, team
 
 Answer = TypeVar("Answer")
 
-PATIENCE = timedelta(days=7)  # how long the others wait for what only the first one does
+TIMEOUT = timedelta(days=7)  # how long the others wait for what only the first one does
 
 
-def joined() -> AbstractContextManager[Team]:
+def init_distributed() -> AbstractContextManager[ProcessGroup]:
     """Join the processes that `torchrun` started beside this one, if it did, inside the block.
 
     They talk through gloo, on any device: nothing but answers is exchanged.
     """
-    return team(torch.device("cpu"), PATIENCE)
+    return team(torch.device("cpu"), TIMEOUT)
 
 
-def own_batches(begin: int = 0) -> slice:
+def local_batches(begin: int = 0) -> slice:
     """Which batches are this process's, of all in their order, but for its first ones.
 
     Args:
         begin: How many of its own to leave out.
 
     Example:
-        >>> [*range(5)][own_batches()]
+        >>> [*range(5)][local_batches()]
         [0, 1, 2, 3, 4]
     """
-    return slice(here().rank + begin * here().size, None, here().size)
+    return slice(dist_info().rank + begin * dist_info().size, None, dist_info().size)
 
 
-def together(own: Sequence[Answer]) -> list[Answer]:
+def all_gather(own: Sequence[Answer]) -> list[Answer]:
     """Put the answers of all processes in the order of the batches, in every process.
 
     Args:
-        own: This process's answers, one for each of `own_batches`.
+        own: This process's answers, one for each of `local_batches`.
 
     Example:
-        >>> together(["first", "second"])
+        >>> all_gather(["first", "second"])
         ['first', 'second']
     """
-    if here().size == 1:
+    if dist_info().size == 1:
         return list(own)
-    everyones: list[Sequence[Answer]] = [[]] * here().size
+    everyones: list[Sequence[Answer]] = [[]] * dist_info().size
     distributed.all_gather_object(everyones, list(own))
     return interleaved(everyones)
 

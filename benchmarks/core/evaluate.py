@@ -19,11 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.core.distributed import own_batches, together
+from benchmarks.core.distributed import all_gather, local_batches
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.sanity_checks import labels_in_another_order, suspicions
 from benchmarks.core.scores import Estimate, Score
-from benchmarks.core.suite import EMBEDDED, Column, DataSource, Decide, Suite
+from benchmarks.core.suite import EMBEDDED, Column, DataSource, DecisionRule, Suite
 from cgn.data.image_set import Factors, ImageSet
 from cgn.device.memory import PIXELS_ON_CUDA
 from cgn.device.precision import evaluating
@@ -72,19 +72,19 @@ def score(
         >>> from benchmarks.core.evaluate import score
         >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
     """
-    variants, decide = suite.variants(source), suite.decide or probabilities
+    variants, decision_rule = suite.variants(source), suite.decision_rule or probabilities
     predictions, _ = evaluate(
         module,
         variants,
         device=device,
         n_classes=len(suite.world.classes),
-        decide=decide,
-        unchanged=suite.unchanged,
+        decision_rule=decision_rule,
+        reference_variant=suite.reference_variant,
         columns=suite.columns,
     )
     found = ["it came in training mode, and was evaluated in evaluation mode"] * trains(module)
     with evaluation_mode(module):
-        found += suspicions(module, variants, decide, device)
+        found += suspicions(module, variants, decision_rule, device)
     found.append(labels_in_another_order(predictions, int(predictions["shape"].max()) + 1))
     for sentence in filter(None, found):
         warnings.warn(f"{suite.name}, {type(module).__name__}: {sentence}", stacklevel=2)
@@ -147,8 +147,8 @@ def evaluate(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     n_classes: int | None = None,
-    decide: Decide = probabilities,
-    unchanged: str | None = None,
+    decision_rule: DecisionRule = probabilities,
+    reference_variant: str | None = None,
     columns: Mapping[str, Column] = NO_COLUMNS,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
@@ -163,9 +163,9 @@ def evaluate(
         batch_size: Images a batch, fewer if they are large; it moves no prediction. None takes as
             many as suit the device.
         n_classes: If given, the logits must have this C.
-        decide: From logits (B, C) to how much speaks for each class of the suite, (B, K) in
+        decision_rule: From logits (B, C) to how much speaks for each class of the suite, (B, K) in
             [0, 1]; the largest is the prediction, and its value the confidence.
-        unchanged: As in `Suite`.
+        reference_variant: As in `Suite`.
         columns: What else is to be said of each image, by name, as in `Suite`.
         precision: torch.float32, on every device the same one, or torch.bfloat16, as for
             `cgn.device.precision.evaluating`.
@@ -185,7 +185,7 @@ def evaluate(
     Example:
         >>> from cgn.data.image_set import Factors
         >>> black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-        >>> images = ImageSet(black, Factors.tied(torch.tensor([0, 1])), torch.arange(2))
+        >>> images = ImageSet(black, Factors.aligned(torch.tensor([0, 1])), torch.arange(2))
         >>> module = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
         >>> predictions, _ = evaluate(module, {"test": images})
         >>> predictions[["variant", "index", "shape"]].values.tolist()
@@ -198,8 +198,8 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         n_classes=n_classes,
-        decide=decide,
-        unchanged=unchanged,
+        decision_rule=decision_rule,
+        reference_variant=reference_variant,
         columns=columns,
         precision=precision,
         progress=progress,
@@ -215,8 +215,8 @@ def evaluate_outputs(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     n_classes: int | None = None,
-    decide: Decide = probabilities,
-    unchanged: str | None = None,
+    decision_rule: DecisionRule = probabilities,
+    reference_variant: str | None = None,
     columns: Mapping[str, Column] = NO_COLUMNS,
     precision: torch.dtype = torch.float32,
     progress: Callable[[int], None] | None = None,
@@ -231,8 +231,8 @@ def evaluate_outputs(
         device: Where to run.
         batch_size: As for `evaluate`.
         n_classes: If given, all logits must have this C.
-        decide: As for `evaluate`.
-        unchanged: As for `evaluate`.
+        decision_rule: As for `evaluate`.
+        reference_variant: As for `evaluate`.
         columns: As for `evaluate`.
         precision: As for `evaluate`.
         progress: Called after each batch with the number of images in it.
@@ -247,7 +247,7 @@ def evaluate_outputs(
     Example:
         >>> from cgn.data.image_set import Factors
         >>> black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-        >>> images = ImageSet(black, Factors.tied(torch.tensor([0, 1])), torch.arange(2))
+        >>> images = ImageSet(black, Factors.aligned(torch.tensor([0, 1])), torch.arange(2))
         >>> def both_signs(module, images):
         ...     return {"plus": module(images), "minus": -module(images)}
         >>> module = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
@@ -257,19 +257,21 @@ def evaluate_outputs(
     """
     variants = _with_images(variants)
     module.to(device)
-    read = _Reader(module, outputs, decide, columns, n_classes)
+    read = _Reader(module, outputs, decision_rule, columns, n_classes)
     tables = defaultdict(list)
     kept = kept or Keeper()
     started = time.perf_counter() - kept.seconds
     with evaluation_mode(module), torch.inference_mode(), evaluating(device, precision):
         for variant, images in variants.items():
             at_once = min(batch_size or len(images), _at_once(images, device))
-            labels = _labels(variant, variants, unchanged).map(lambda own: sent(own, device))
+            labels = _labels(variant, variants, reference_variant).map(
+                lambda own: sent(own, device)
+            )
             dealt = _dealt(labels, at_once)
             done = kept.of(variant, [len(told.shape) for told in dealt])
             if progress is not None and done:
                 progress(sum(len(told.shape) for told in dealt[: len(done)]))
-            part = own_batches(len(done))
+            part = local_batches(len(done))
             batches = images.resident(device).batches(at_once, device=device, part=part)
             own = []
             for (batch, _), told in zip(batches, dealt[len(done) :], strict=True):
@@ -279,7 +281,7 @@ def evaluate_outputs(
                 if kept.due():
                     done += kept.add(variant, _brought(own))
                     own = []
-            answers = together(done + _brought(own))
+            answers = all_gather(done + _brought(own))
             for name in answers[0]:
                 parts = [answer[name] for answer in answers]
                 tables[name].append(_table(variant, images, parts))
@@ -332,7 +334,7 @@ class _Reader:
 
     module: nn.Module
     outputs: Outputs
-    decide: Decide
+    decision_rule: DecisionRule
     columns: Mapping[str, Column]
     n_classes: int | None
 
@@ -346,7 +348,7 @@ class _Reader:
         for name, logits in self._answers(images).items():
             _require_logits(logits, len(images), self.n_classes)
             logits = logits[: len(factors.shape)].double()
-            confidence, prediction = self.decide(logits).max(dim=1)
+            confidence, prediction = self.decision_rule(logits).max(dim=1)
             said = {"prediction": prediction, "confidence": confidence}
             said |= {column: say(logits, factors) for column, say in self.columns.items()}
             found[name] = said | {FINITE: logits.isfinite().all(dim=1)}
@@ -399,22 +401,26 @@ def _brought(batches: list[Said]) -> list[Said]:
     return dealt
 
 
-def _labels(variant: str, variants: Mapping[str, ImageSet], unchanged: str | None) -> Factors:
+def _labels(
+    variant: str, variants: Mapping[str, ImageSet], reference_variant: str | None
+) -> Factors:
     """Labels of a variant's images that columns are told: the unchanged ones of the same objects.
 
     Raises:
         ValueError: If these are other objects, or in another order.
     """
-    before = variants[variant if unchanged is None else unchanged]
+    before = variants[variant if reference_variant is None else reference_variant]
     if not torch.equal(before.ids, variants[variant].ids):
-        raise ValueError(f"{variant} and {unchanged} do not show the same objects in one order")
+        raise ValueError(
+            f"{variant} and {reference_variant} do not show the same objects in one order"
+        )
     return before.factors
 
 
 def _dealt(labels: Factors, batch_size: int) -> list[Factors]:
     """The labels of each of this process's batches."""
     batches = zip(*(each.split(batch_size) for each in labels), strict=True)
-    return [Factors(*batch) for batch in batches][own_batches()]
+    return [Factors(*batch) for batch in batches][local_batches()]
 
 
 def _table(name: str, images: ImageSet, answers: list[dict[str, Tensor]]) -> pd.DataFrame:

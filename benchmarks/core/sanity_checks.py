@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from benchmarks.core.suite import Decide
+from benchmarks.core.suite import DecisionRule
 from cgn.data.image_set import ImageSet
 
 N_LOOKED_AT = 64  # images
@@ -43,7 +43,7 @@ MISTAKES: dict[str, Callable[[Tensor], Tensor]] = {
 def suspicions(
     module: nn.Module,
     variants: Mapping[str, ImageSet],
-    decide: Decide,
+    decision_rule: DecisionRule,
     device: torch.device | str = "cpu",
 ) -> list[str]:
     """Look at what a module makes of a few images.
@@ -51,7 +51,7 @@ def suspicions(
     Args:
         module: From images (B, 3, H, W) in [0, 1] to logits, in evaluation mode, on the device.
         variants: Image sets by name; the one that it reads best is looked at for mistakes.
-        decide: As in `Suite`.
+        decision_rule: As in `Suite`.
         device: Where it runs.
 
     Returns:
@@ -63,14 +63,14 @@ def suspicions(
     if not looked_at:
         return []
     shares = {
-        name: _right(module, pixels, labels, decide).double().mean()
+        name: _right(module, pixels, labels, decision_rule).double().mean()
         for name, (pixels, labels) in looked_at.items()
     }
     best = max(shares, key=lambda name: float(shares[name]))
     pixels, labels = _some(variants[best], N_LOOKED_AT, device)
     logits = _logits(module, pixels)
     found = _of_logits(logits), _alone(module, pixels, logits)
-    return [*filter(None, found), *_mistakes(module, pixels, labels, decide)]
+    return [*filter(None, found), *_mistakes(module, pixels, labels, decision_rule)]
 
 
 def labels_in_another_order(predictions: pd.DataFrame, n_classes: int) -> str:
@@ -127,12 +127,14 @@ def _alone(module: nn.Module, pixels: Tensor, logits: Tensor) -> str:
     )
 
 
-def _mistakes(module: nn.Module, pixels: Tensor, labels: Tensor, decide: Decide) -> list[str]:
+def _mistakes(
+    module: nn.Module, pixels: Tensor, labels: Tensor, decision_rule: DecisionRule
+) -> list[str]:
     """Find the change of the images under which a module reads surely more of them."""
-    right = _right(module, pixels, labels, decide)
+    right = _right(module, pixels, labels, decision_rule)
     most, said = 0, []
     for what, change in MISTAKES.items():
-        changed = _right(module, change(pixels), labels, decide)
+        changed = _right(module, change(pixels), labels, decision_rule)
         gained, lost = int((changed & ~right).sum()), int((right & ~changed).sum())
         sure = gained and binomtest(gained, gained + lost, alternative="greater").pvalue < SURE
         if sure and (n_right := int(changed.sum())) > most:
@@ -155,6 +157,8 @@ def _logits(module: nn.Module, pixels: Tensor) -> Tensor:
     return torch.cat([module(batch) for batch in pixels.split(N_EACH)])
 
 
-def _right(module: nn.Module, pixels: Tensor, labels: Tensor, decide: Decide) -> Tensor:
+def _right(
+    module: nn.Module, pixels: Tensor, labels: Tensor, decision_rule: DecisionRule
+) -> Tensor:
     """Which images are read rightly, (B,) bool on the CPU."""
-    return decide(_logits(module, pixels).double()).argmax(dim=1).cpu() == labels
+    return decision_rule(_logits(module, pixels).double()).argmax(dim=1).cpu() == labels

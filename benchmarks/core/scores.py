@@ -87,7 +87,7 @@ class Score:
         return self.variant.split("-")
 
     @property
-    def comparable(self) -> bool:
+    def supports_bootstrap(self) -> bool:
         """Whether two models can be compared by it: whether images drawn anew give it anew."""
         return self.estimate is None
 
@@ -234,7 +234,7 @@ def shape_bias(variant: str) -> Score:
     return Score(variant=variant, metric="shape_bias", count=count, chance=0.5)
 
 
-def neither(variant: str, *, chance: float) -> Score:
+def neither_rate(variant: str, *, chance: float) -> Score:
     """Share of images with cues in conflict that are taken for neither of them.
 
     Args:
@@ -249,7 +249,7 @@ def neither(variant: str, *, chance: float) -> Score:
         ...     "variant": "v", "id": range(4), "shape": 0, "texture": 1,
         ...     "prediction": [0, 1, 2, 3],
         ... })
-        >>> neither("v", chance=14 / 16).compute(seen).value
+        >>> neither_rate("v", chance=14 / 16).compute(seen).value
         0.5
     """
 
@@ -267,7 +267,7 @@ def neither(variant: str, *, chance: float) -> Score:
     )
 
 
-def top(k: int, variant: str, *, chance: float) -> Score:
+def top_k_accuracy(k: int, variant: str, *, chance: float) -> Score:
     """Share of images whose class is among the k for which most speaks.
 
     Args:
@@ -280,7 +280,7 @@ def top(k: int, variant: str, *, chance: float) -> Score:
 
     Example:
         >>> seen = pd.DataFrame({"variant": "v", "id": range(4), "rank": [0, 4, 5, 9]})
-        >>> top(5, "v", chance=0.005).compute(seen).value
+        >>> top_k_accuracy(5, "v", chance=0.005).compute(seen).value
         0.5
     """
 
@@ -340,9 +340,9 @@ def worst_group(variant: str, *, chance: float) -> Score:
         A score in [0, 1]; a model that follows texture or background has a group near 0. Only
         factors whose labels are known make groups, and only groups with images count. The score
         is the lowest share that was seen, and the fewer images the groups have the lower that is
-        by chance alone: its interval, see `worst`, says how much. Its `n` counts the images of
-        that group. Its `compute` raises ValueError if there are no groups, or an object is shown
-        more than once.
+        by chance alone: its interval, see `worst_group_interval`, says how much. Its `n` counts the
+        images of that group. Its `compute` raises ValueError if there are no groups, or an object
+        is shown more than once.
 
     Example:
         >>> seen = pd.DataFrame({
@@ -375,12 +375,12 @@ def worst_group(variant: str, *, chance: float) -> Score:
         variant=variant,
         metric="worst_group_accuracy",
         count=count,
-        estimate=worst,
+        estimate=worst_group_interval,
         chance=chance,
     )
 
 
-def worst(groups: NDArray[np.int64]) -> Estimate:
+def worst_group_interval(groups: NDArray[np.int64]) -> Estimate:
     """Lowest share of hits among groups, with an interval for the lowest true share.
 
     Each group has its exact limits; the lowest of the lower ones and the lowest of the upper ones
@@ -399,7 +399,7 @@ def worst(groups: NDArray[np.int64]) -> Estimate:
         The lowest share and its 95 % interval; n is the number of images in that group.
 
     Example:
-        >>> estimate = worst(np.array([[95, 100], [40, 100]]))
+        >>> estimate = worst_group_interval(np.array([[95, 100], [40, 100]]))
         >>> estimate.value, round(estimate.low, 2), round(estimate.high, 2), estimate.n
         (0.4, 0.3, 0.52, 100)
     """

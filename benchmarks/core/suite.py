@@ -19,7 +19,7 @@ from benchmarks.core.scores import Score
 from cgn.data.image_files import Preprocessing
 from cgn.data.image_set import Factors, ImageSet
 
-Decide = Callable[[Tensor], Tensor]
+DecisionRule = Callable[[Tensor], Tensor]
 Column = Callable[[Tensor, Factors], Tensor]
 
 
@@ -61,7 +61,7 @@ class DataSource:
 EMBEDDED = DataSource()
 
 
-def marked(model: str, correlation: float) -> str:
+def format_model_id(model: str, correlation: float) -> str:
     """Name a model after the training images it saw, if they are not the usual ones.
 
     Args:
@@ -69,18 +69,20 @@ def marked(model: str, correlation: float) -> str:
         correlation: As in `DataSource`.
 
     Example:
-        >>> marked("cgn", 0.99), marked("cgn", 1.0)
+        >>> format_model_id("cgn", 0.99), format_model_id("cgn", 1.0)
         ('cgn@0.99', 'cgn')
     """
     return model if correlation == 1 else f"{model}@{correlation}"
 
 
-def unmarked(model: str) -> tuple[str, float]:
+def parse_model_id(model: str) -> tuple[str, float]:
     """Tell a model and the correlation of its training images from its name in results.
 
     Example:
-        >>> unmarked("cgn@0.99"), unmarked("cgn-ensemble@0.9/shape"), unmarked("tv:vgg16@V1")
-        (('cgn', 0.99), ('cgn-ensemble/shape', 0.9), ('tv:vgg16@V1', 1.0))
+        >>> parse_model_id("cgn@0.99"), parse_model_id("cgn-ensemble@0.9/shape")
+        (('cgn', 0.99), ('cgn-ensemble/shape', 0.9))
+        >>> parse_model_id("tv:vgg16@V1")
+        ('tv:vgg16@V1', 1.0)
     """
     name, slash, head = model.partition("/")
     match = re.fullmatch(r"(.*)@(0?\.\d+)", name)
@@ -89,7 +91,7 @@ def unmarked(model: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class TrainingDomain:
     """Training data shared by suites: what classifiers and the CGN are fitted on.
 
     Attributes:
@@ -98,16 +100,17 @@ class World:
         image_size_px: Height and width of every image.
         train: The biased training set: all factors follow the label, as closely as the source says.
         unbiased: The training shapes with true, independent factors: what the oracle trains on.
-        exact: True counterfactuals of the biased images at correlation 1, in the same order, by
+        true_counterfactuals: True counterfactuals of the biased images at correlation 1, in the
+            same order, by
             action: `do_texture` and `do_background` give every class the label of the next one.
             For measuring only; empty where they are not known.
-        correlates: Whether `train` takes a `DataSource.correlation` below 1.
+        supports_correlation: Whether `train` takes a `DataSource.correlation` below 1.
         fingerprint: Hash of the user's raw material and of the code that makes images of it, under
             which they are kept; None for material that is read each time.
         is_official: Whether a source's folder holds what was published; its rows are marked
             `custom` where it does not.
-        masks_found: Whether the masks of `train` were found in the images, so that models may be
-            trained on them, and are not the truth.
+        masks_are_predicted: Whether the masks of `train` were found in the images, so that models
+            may be trained on them, and are not the truth.
     """
 
     name: str
@@ -115,15 +118,15 @@ class World:
     image_size_px: int
     train: Callable[[DataSource], ImageSet]
     unbiased: Callable[[DataSource], ImageSet]
-    exact: Callable[[DataSource], dict[str, ImageSet]] = lambda source: {}
-    correlates: bool = False
+    true_counterfactuals: Callable[[DataSource], dict[str, ImageSet]] = lambda source: {}
+    supports_correlation: bool = False
     fingerprint: Callable[[DataSource], str] | None = None
     is_official: Callable[[DataSource], bool] = lambda source: True
-    masks_found: bool = False
+    masks_are_predicted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class InputOverride:
     """How a network is shown a suite's images, where a protocol has it otherwise than the suite.
 
     Attributes:
@@ -154,7 +157,7 @@ class Protocol:
     name: str
     about: str
     column: str = "prediction"
-    view: View | None = None
+    view: InputOverride | None = None
     batch_size: int | None = None
 
     def adjust(self, score: Score) -> Score:
@@ -186,7 +189,7 @@ class Suite:
 
     Attributes:
         name: Name on the command line and in results.
-        asks: The question in one sentence.
+        question: The question in one sentence.
         protocol: Version of everything that can move a number; rows of different protocols are
             never compared.
         world: What the suite's own classifiers are trained on.
@@ -196,44 +199,44 @@ class Suite:
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
         embedded: Whether its test images can be made without any data of the user's.
-        decide: From ImageNet logits (B, 1000) to how much speaks for each of the suite's classes,
-            (B, C) or more columns in [0, 1]; the largest decides. None where logits are of the
-            world's classes themselves.
+        decision_rule: From ImageNet logits (B, 1000) to how much speaks for each of the suite's
+            classes, (B, C) or more columns in [0, 1]; the largest decides. None where logits are of
+            the world's classes themselves.
         own_preprocessing: Whether images are resized and cropped as each model asks for.
         n_images: How many images the official variants have, by name; empty if it does not matter.
-        unchanged: The variant in which objects are as they were before the others changed them,
-            in the same order. None if nothing is changed.
+        reference_variant: The variant in which objects are as they were before the others changed
+            them, in the same order. None if nothing is changed.
         columns: What else predictions say of each image, by name, see
             `benchmarks.records.predictions`: from logits (B, C) and labels to numbers (B,). The
-            labels are the image's own, or, if `unchanged` is given, those that its object has
-            there.
-        fingerprint: As in `World`, for the variants.
+            labels are the image's own, or, if `reference_variant` is given, those that its object
+            has there.
+        fingerprint: As in `TrainingDomain`, for the variants.
         protocols: Other ways to score the suite.
         view: How images are shown if not as the above says.
-        stored_as: The protocol under which the predictions are kept that are scored here; None if
-            it is `protocol`.
+        predictions_protocol: The protocol under which the predictions are kept that are scored
+            here; None if it is `protocol`.
     """
 
     name: str
-    asks: str
+    question: str
     protocol: str
-    world: World
+    world: TrainingDomain
     variants: Callable[[DataSource], dict[str, ImageSet]]
     scores: tuple[Score, ...]
     primary: str
     standard: str | None = None
     embedded: bool = True
-    decide: Callable[[Tensor], Tensor] | None = None
+    decision_rule: Callable[[Tensor], Tensor] | None = None
     own_preprocessing: bool = False
     n_images: Mapping[str, int] = field(default_factory=dict)
-    unchanged: str | None = None
+    reference_variant: str | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
     fingerprint: Callable[[DataSource], str] | None = None
     protocols: tuple[Protocol, ...] = ()
-    view: View | None = None
-    stored_as: str | None = None
+    view: InputOverride | None = None
+    predictions_protocol: str | None = None
 
-    def under(self, name: str) -> Suite:
+    def with_protocol(self, name: str) -> Suite:
         """Return the suite as another of its protocols has it.
 
         Args:
@@ -256,7 +259,7 @@ class Suite:
             protocol=name,
             scores=tuple(chosen.adjust(score) for score in self.scores),
             view=chosen.view,
-            stored_as=self.protocol if chosen.view is None else same_view[0],
+            predictions_protocol=self.protocol if chosen.view is None else same_view[0],
         )
 
     @property
@@ -269,7 +272,7 @@ class Suite:
         """Name of its view; empty if images are shown as the suite itself does."""
         return self.view.name if self.view else ""
 
-    def allowed(self, name: str, columns: Iterable[str] | None = None) -> list[Suite]:
+    def compatible_protocols(self, name: str, columns: Iterable[str] | None = None) -> list[Suite]:
         """Return the suite under each protocol that the same predictions can be scored under.
 
         Args:
@@ -277,11 +280,11 @@ class Suite:
             columns: What they say of each image; None for all that is ever said.
         """
         needs = {protocol.name: protocol.column for protocol in self.protocols}
-        every = [self.under(each) for each in self.protocol_names]
+        every = [self.with_protocol(each) for each in self.protocol_names]
         return [
             suite
             for suite in every
-            if (suite.stored_as or suite.protocol) == name
+            if (suite.predictions_protocol or suite.protocol) == name
             and (columns is None or needs.get(suite.protocol, "prediction") in columns)
         ]
 

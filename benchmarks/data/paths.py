@@ -27,19 +27,19 @@ def data_folder() -> Path:
     return Path(os.environ.get("CGN_BENCH_DATA") or user_cache_path("cgn-bench") / "data")
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Where images and fitted classifiers are kept: `CGN_BENCH_CACHE`, else the user's cache."""
     return Path(os.environ.get("CGN_BENCH_CACHE") or user_cache_path("cgn-bench"))
 
 
-def images_folder() -> Path:
+def image_cache_dir() -> Path:
     """Where rendered embedded images are kept."""
-    return cache_folder() / "images"
+    return cache_dir() / "images"
 
 
-def own_weights() -> Path:
+def user_weights_dir() -> Path:
     """Where CGNs that the user trained are kept, and found before the shipped ones."""
-    return cache_folder() / "weights"
+    return cache_dir() / "weights"
 
 
 def check_place(path: Path, flag: str = "--results") -> None:

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.cli.progress import Progress, Update, bar
-from benchmarks.cli.resolve import chosen_preset
-from benchmarks.core.suite import DataSource, World
-from benchmarks.data.paths import cache_folder, images_folder, own_weights
-from benchmarks.runner import Exam, Place
+from benchmarks.cli.resolve import training_preset
+from benchmarks.core.suite import DataSource, TrainingDomain
+from benchmarks.data.paths import cache_dir, image_cache_dir, user_weights_dir
+from benchmarks.runner import RunContext, TestSet
 from benchmarks.worlds.rendered import training_cached
-from cgn.counterfactuals.abduction import abduct_cached, find_objects_cached
+from cgn.counterfactuals.abduction import (
+    real_image_counterfactuals_cached,
+    segment_by_colour_cached,
+)
 from cgn.counterfactuals.recombination import recombine_cached
 from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
 from cgn.data.hub import hub_images
@@ -28,14 +31,18 @@ from cgn.segmentation.files import masks_from_files, paths_of_masks
 from cgn.training.gan import generated_cached
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
-TURNS = 3  # counterfactuals of each real image in a training set, where there are many images
-LENT = 0.5  # share of counterfactuals of real images that borrow the surfaces of other real images
+COUNTERFACTUALS_PER_IMAGE = (
+    3  # counterfactuals of each real image in a training set, where there are many images
+)
+SWAP_FRACTION = (
+    0.5  # share of counterfactuals of real images that borrow the surfaces of other real images
+)
 N_RECOMBINED = 20_000  # images in a set of recombined photographs
 OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
 
 
-def fixed_sets(
-    world: World, source: DataSource, kinds: Set[str], place: Place
+def base_sets(
+    world: TrainingDomain, source: DataSource, kinds: Set[str], place: RunContext
 ) -> dict[str, ImageSet]:
     """Read the training sets that are the same for every seed.
 
@@ -54,24 +61,24 @@ def fixed_sets(
     sets: dict[str, ImageSet] = {}
     with bar(place.bars, f"{world.name}: training images"):
         if kinds - {"unbiased"}:
-            sets["biased"] = training_cached(world, "train", source, images_folder())
+            sets["biased"] = training_cached(world, "train", source, image_cache_dir())
         if "unbiased" in kinds:
-            sets["unbiased"] = training_cached(world, "unbiased", source, images_folder())
+            sets["unbiased"] = training_cached(world, "unbiased", source, image_cache_dir())
     return sets
 
 
-def with_drawn(
+def add_generated_sets(
     fixed: Mapping[str, ImageSet],
-    world: World,
+    world: TrainingDomain,
     source: DataSource,
     kinds: Set[str],
     seed: int,
-    place: Place,
+    place: RunContext,
 ) -> tuple[dict[str, ImageSet], dict[str, int]]:
     """Add the training sets that a generator draws for a seed.
 
     Args:
-        fixed: Sets from `fixed_sets`.
+        fixed: Sets from `base_sets`.
         world: The world.
         source: Where its images come from.
         kinds: Names of the sets that are needed.
@@ -97,11 +104,11 @@ def with_drawn(
         sets["recombined"] = recombined(world, sets["biased"], seed, place)
     if "generated" in kinds:
         sets["generated"] = generated(world, sets["biased"], seed, place)
-        generators["generated"] = chosen_preset(world).seed
+        generators["generated"] = training_preset(world).seed
     return sets, generators
 
 
-def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -> Weights:
+def trained_cgn(world: TrainingDomain, source: DataSource, biased: ImageSet, seed: int) -> Weights:
     """Find the CGN whose images are for a seed of the classifier.
 
     Args:
@@ -114,11 +121,11 @@ def trained_cgn(world: World, source: DataSource, biased: ImageSet, seed: int) -
         ValueError: If there is none; the message has the command that trains one.
     """
     return find_weights(
-        world.name, biased.sha256(), own_weights(), source.name, source.correlation, seed=seed
+        world.name, biased.sha256(), user_weights_dir(), source.name, source.correlation, seed=seed
     )
 
 
-def require_cgn(exam: Exam, bars: Progress) -> None:
+def require_cgn(exam: TestSet, bars: Progress) -> None:
     """Find out now, not hours later at the third suite, that a CGN has to be trained first.
 
     Args:
@@ -130,11 +137,11 @@ def require_cgn(exam: Exam, bars: Progress) -> None:
     """
     world, source = exam.suite.world, exam.source
     with bar(bars, f"{world.name}: training images"):
-        biased = training_cached(world, "train", source, images_folder())
+        biased = training_cached(world, "train", source, image_cache_dir())
     trained_cgn(world, source, biased, seed=0)
 
 
-def counterfactuals(world: World, weights: Path, seed: int, place: Place) -> ImageSet:
+def counterfactuals(world: TrainingDomain, weights: Path, seed: int, place: RunContext) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache.
 
     Args:
@@ -149,12 +156,14 @@ def counterfactuals(world: World, weights: Path, seed: int, place: Place) -> Ima
             N_COUNTERFACTUALS,
             seed=seed,
             device=place.device,
-            cache=cache_folder() / "counterfactuals",
+            cache=cache_dir() / "counterfactuals",
             progress=update,
         )
 
 
-def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+def abducted(
+    world: TrainingDomain, weights: Path, biased: ImageSet, seed: int, place: RunContext
+) -> ImageSet:
     """Make counterfactuals of a world's training images, or take them from the cache.
 
     Args:
@@ -165,19 +174,19 @@ def abducted(world: World, weights: Path, biased: ImageSet, seed: int, place: Pl
         place: Where the CGN runs.
     """
     with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
-        return abduct_cached(
+        return real_image_counterfactuals_cached(
             weights,
             biased,
-            TURNS * max(N_COUNTERFACTUALS, len(biased)),
+            COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(biased)),
             seed=seed,
-            lent=LENT,
+            lent=SWAP_FRACTION,
             device=place.device,
-            cache=cache_folder() / "counterfactuals",
+            cache=cache_dir() / "counterfactuals",
             progress=update,
         )
 
 
-def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+def recombined(world: TrainingDomain, biased: ImageSet, seed: int, place: RunContext) -> ImageSet:
     """Join parts of a world's training images anew, or take the images from the cache.
 
     Args:
@@ -186,12 +195,12 @@ def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> Image
         seed: Of what is joined with what.
         place: Where it is done.
     """
-    folder = cache_folder() / "counterfactuals"
-    found = biased.masks if world.masks_found else None
+    folder = cache_dir() / "counterfactuals"
+    found = biased.masks if world.masks_are_predicted else None
     with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
         return recombine_cached(
             biased,
-            find_objects_cached(biased, folder) if found is None else found > 0,
+            segment_by_colour_cached(biased, folder) if found is None else found > 0,
             N_RECOMBINED,
             n_classes=len(world.classes),
             seed=seed,
@@ -202,7 +211,7 @@ def recombined(world: World, biased: ImageSet, seed: int, place: Place) -> Image
         )
 
 
-def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageSet:
+def generated(world: TrainingDomain, biased: ImageSet, seed: int, place: RunContext) -> ImageSet:
     """Sample images of a GAN trained on a world as its CGN is, or take them from the cache.
 
     Args:
@@ -215,11 +224,11 @@ def generated(world: World, biased: ImageSet, seed: int, place: Place) -> ImageS
         return generated_cached(
             biased,
             len(world.classes),
-            chosen_preset(world),
+            training_preset(world),
             N_COUNTERFACTUALS,
             seed=seed,
             device=place.device,
-            cache=cache_folder() / "generated",
+            cache=cache_dir() / "generated",
             progress=update,
         )
 
@@ -309,6 +318,6 @@ def counterfactuals_of(
         n_classes=n_classes,
         seed=seed,
         own_texture=OWN_TEXTURE,
-        cache=cache_folder() / "counterfactuals",
+        cache=cache_dir() / "counterfactuals",
         progress=update,
     )

@@ -65,7 +65,7 @@ def check(
         pairs = pd.Series(zip(newest["suite"], newest["protocol"], strict=True), newest.index)
         current = newest[pairs.isin(known)]
         problems = [
-            *_doubled(runs),
+            *_duplicate_rows(runs),
             *_without_provenance(runs),
             *_of_other_images(current, data_sha256),
             *_orphaned(results, runs, suites),
@@ -77,7 +77,7 @@ def check(
         problems += _differs(results / FILE, sensitivity(runs, suites.values()))
         of_runs = [rows for _, rows in current.groupby(_SLOT)]
         for done, rows in enumerate(of_runs, start=1):
-            problems += _unfounded(results, suites[rows["suite"].iloc[0]], rows)
+            problems += _unreproducible_rows(results, suites[rows["suite"].iloc[0]], rows)
             progress(done, len(of_runs))
         return problems
 
@@ -129,7 +129,7 @@ def check_regression(
         if suite is not None and new and _comparable(old, new):
             tables = [[table for table, _ in runs] for runs in (new, old)]
             name = " ".join(model.parts[1:])
-            scores = [score for score in suite.scores if score.comparable]
+            scores = [score for score in suite.scores if score.supports_bootstrap]
             found += [(name, score, compare(score, *tables)) for score in scores]
         progress(done, len(models))
     corrected = holm([difference.p_value for *_, difference in found])
@@ -205,7 +205,7 @@ def worse_p_value(hits: NDArray[np.bool_]) -> float:
 
 
 @contextmanager
-def earlier(results: Path, revision: str) -> Iterator[Path]:
+def results_at_revision(results: Path, revision: str) -> Iterator[Path]:
     """Unpack the folder of results as it was at a revision of the repository it lies in.
 
     Args:
@@ -257,7 +257,7 @@ def _said(answer: subprocess.CompletedProcess[bytes]) -> str:
     return answer.stderr.decode(errors="replace").strip()
 
 
-def _doubled(runs: pd.DataFrame) -> Iterator[str]:
+def _duplicate_rows(runs: pd.DataFrame) -> Iterator[str]:
     """Rows that say again what the newest row before them said."""
     said = [*_RUN, "variant", "metric", "value", "low", "high", "n"]
     slot = [*_SLOT, "variant", "metric"]
@@ -291,7 +291,7 @@ def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> I
 def _orphaned(results: Path, runs: pd.DataFrame, suites: Mapping[str, Suite]) -> Iterator[str]:
     """Predictions whose rows are gone."""
     views = {
-        (suite.name, name): suite.under(name).view_name
+        (suite.name, name): suite.with_protocol(name).view_name
         for suite in suites.values()
         for name in suite.protocol_names
     }
@@ -321,11 +321,11 @@ def _differs(path: Path, table: pd.DataFrame) -> Iterator[str]:
             return
 
 
-def _unfounded(results: Path, suite: Suite, rows: pd.DataFrame) -> Iterator[str]:
+def _unreproducible_rows(results: Path, suite: Suite, rows: pd.DataFrame) -> Iterator[str]:
     """Rows of one run whose scores do not follow from its predictions."""
     first = _records(rows)[0]
     run = Run(**{name: first[name] for name in _RUN})
-    shown = suite.under(run.protocol)
+    shown = suite.with_protocol(run.protocol)
     try:
         predictions, stored = load(run.path(results, shown.view_name))
         stored = replace(stored, protocol=run.protocol) if _kept_for(shown, stored) else stored
@@ -359,7 +359,7 @@ def _right(committed: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, NDAr
 
 def _kept_for(shown: Suite, stored: Run) -> bool:
     """Whether these are the predictions that a suite, under one of its protocols, is scored on."""
-    return stored.protocol == (shown.stored_as or shown.protocol)
+    return stored.protocol == (shown.predictions_protocol or shown.protocol)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from benchmarks.core.scores import (
     resample,
     shares,
 )
-from benchmarks.core.suite import unmarked
+from benchmarks.core.suite import parse_model_id
 
 POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
 
@@ -45,7 +45,8 @@ class Difference(NamedTuple):
         low: Lower end of the difference's 95 % interval.
         high: Upper end of it.
         p_value: How likely a difference at least as large is between models that are equal.
-        detectable: The smallest true difference that would be found here in 4 cases of 5.
+        minimum_detectable_effect: The smallest true difference that would be found here in 4 cases
+            of 5.
         n: Images that count for the score, in one run of the first model.
     """
 
@@ -55,7 +56,7 @@ class Difference(NamedTuple):
     low: float
     high: float
     p_value: float
-    detectable: float
+    minimum_detectable_effect: float
     n: int
 
 
@@ -85,11 +86,11 @@ def compare(
 
     Raises:
         ValueError: If a model has no runs, the runs are not on the same images, or the score is
-            not `comparable`.
+            not `supports_bootstrap`.
     """
     from scipy.stats import norm  # seconds to import
 
-    if not score.comparable:
+    if not score.supports_bootstrap:
         raise ValueError(f"{score.key} cannot be resampled, so no two models are compared by it")
     if not first or not second:
         raise ValueError("each model needs the predictions of at least one run")
@@ -116,9 +117,16 @@ def compare(
     single = single and counted(clusters)
     p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
     spread = (high - low) / (2 * norm.ppf(TAILS[1]))  # a deviation, but for far tails
-    detectable = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
+    minimum_detectable_effect = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
     return Difference(
-        one, other, one - other, float(low), float(high), p_value, float(detectable), n
+        one,
+        other,
+        one - other,
+        float(low),
+        float(high),
+        p_value,
+        float(minimum_detectable_effect),
+        n,
     )
 
 
@@ -206,19 +214,19 @@ def _bootstrap_p_value(differences: NDArray[np.float64]) -> float:
     return float(min(1.0, 2 * (rarer + 1) / (len(differences) + 1)))
 
 
-def making(models: Sequence[str]) -> str:
+def format_run_commands(models: Sequence[str]) -> str:
     """Name the commands that score models.
 
     Args:
         models: Names as they stand in the leaderboards.
 
     Example:
-        >>> making(["cgn/shape", "erm@0.99"])
+        >>> format_run_commands(["cgn/shape", "erm@0.99"])
         '`bench.py --suite … --model cgn` and `bench.py --suite … --model erm --correlation 0.99`'
     """
     names: dict[float, list[str]] = {}
     for model in models:
-        plain, correlation = unmarked(model.partition("/")[0])
+        plain, correlation = parse_model_id(model.partition("/")[0])
         names.setdefault(correlation, []).append(plain)
     return " and ".join(
         f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"

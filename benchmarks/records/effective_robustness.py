@@ -32,7 +32,7 @@ _RUN = ["source", "model", "weights_sha256", "seed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class LinearFit:
     """What standard networks score on shifted images, given their score on clean ones.
 
     logit(y) = b0 + b1 logit(x)
@@ -99,10 +99,10 @@ class Fit:
         return Estimate(value, float(value - below), float(value + above), shifted.n)
 
 
-def fits() -> list[Fit]:
+def fits() -> list[LinearFit]:
     """Read the fits that are on record."""
     rows = pd.read_csv(FACTS).to_dict("records")
-    return [Fit(**{str(name): cell for name, cell in row.items()}) for row in rows]
+    return [LinearFit(**{str(name): cell for name, cell in row.items()}) for row in rows]
 
 
 def effective_robustness(runs: pd.DataFrame, suites: Iterable[str]) -> pd.DataFrame:
@@ -137,7 +137,7 @@ def _estimates(runs: pd.DataFrame, suite: str, key: str) -> dict[tuple[object, .
 
 
 def _row(
-    fit: Fit, run: tuple[object, ...], shifted: Estimate, clean: Estimate
+    fit: LinearFit, run: tuple[object, ...], shifted: Estimate, clean: Estimate
 ) -> dict[str, object]:
     """One network beside the fit."""
     found = fit.effective(shifted, clean)
@@ -155,12 +155,12 @@ def _row(
     }
 
 
-def verdict(fit: Fit, found: Estimate, clean: float) -> str:
+def verdict(fit: LinearFit, found: Estimate, clean: float) -> str:
     """Say in words what a value means, and warn where the fit says nothing.
 
     Args:
         fit: The fit.
-        found: From `Fit.effective`.
+        found: From `LinearFit.effective`.
         clean: The network's clean accuracy.
 
     Example:

@@ -264,7 +264,7 @@ def with_few_seeds(runs: pd.DataFrame, suite: Suite) -> list[str]:
     Returns:
         Suite, source and model of each.
     """
-    if suite.decide is not None:
+    if suite.decision_rule is not None:
         return []
     board = leaderboard(runs, suite)
     few = board[board["rank"].notna() & (board["seeds"] < ENOUGH_SEEDS)]

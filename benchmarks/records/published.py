@@ -18,7 +18,7 @@ FACTS = Path(__file__).with_name("published.csv")
 OFFICIAL = "official"  # sources on which others' scores can be met begin so
 PART = "-part"  # and on which they cannot, for images are missing, end so
 # Measured with what was published, though nobody has published them on these suites.
-ALSO = ("cgn-abduct", "cgn-ensemble", "oracle")
+EXTRA_MODELS = ("cgn-abduct", "cgn-ensemble", "oracle")
 NAN = float("nan")
 
 
@@ -37,7 +37,7 @@ def published(suite: Suite) -> pd.DataFrame:
     return facts[facts["suite"] == suite.name].reset_index(drop=True)
 
 
-def to_measure(suite: Suite, known: Collection[str]) -> list[str]:
+def models_to_run(suite: Suite, known: Collection[str]) -> list[str]:
     """Name the models that are to be held against what was published of a suite.
 
     Args:
@@ -46,14 +46,14 @@ def to_measure(suite: Suite, known: Collection[str]) -> list[str]:
 
     Example:
         >>> from benchmarks.suites.mnists import COLORED
-        >>> to_measure(COLORED, ["oracle", "cgn", "mine", "erm"])
+        >>> models_to_run(COLORED, ["oracle", "cgn", "mine", "erm"])
         ['erm', 'cgn', 'oracle']
     """
-    names = dict.fromkeys([*published(suite)["measured"], *ALSO])
+    names = dict.fromkeys([*published(suite)["measured"], *EXTRA_MODELS])
     return [name for name in names if name in known]
 
 
-def lacking(
+def missing_runs(
     runs: pd.DataFrame,
     suite: Suite,
     source: str,
@@ -86,7 +86,9 @@ def lacking(
     return {seed: names for seed, names in found.items() if names}
 
 
-def beside(suite: Suite, board: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+def compare_to_published(
+    suite: Suite, board: pd.DataFrame, also: Sequence[str] = ()
+) -> pd.DataFrame:
     """Hold published scores against our rows on official data.
 
     Args:
@@ -104,7 +106,7 @@ def beside(suite: Suite, board: pd.DataFrame, also: Sequence[str] = ()) -> pd.Da
 
     Example:
         >>> from benchmarks.suites.mnists import COLORED
-        >>> table = beside(COLORED, pd.DataFrame(columns=["source", "model"]))
+        >>> table = compare_to_published(COLORED, pd.DataFrame(columns=["source", "model"]))
         >>> table[["measured", "value", "verdict"]].values.tolist()[0]
         ['erm', 0.359, 'not run: erm on official data']
     """

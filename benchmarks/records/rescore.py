@@ -25,7 +25,7 @@ _SLOT = ["suite", "protocol", "source", "model", "seed"]
 _KEPT = ["images_per_second", "device", "torch", "python", "generator_seed"]
 
 
-def rows_lacking(
+def missing_rows(
     results: Path,
     suites: Mapping[str, Suite],
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -51,7 +51,7 @@ def rows_lacking(
         (suite.name, name)
         for suite in suites.values()
         for name in suite.protocol_names
-        if suite.under(name).stored_as in (None, name)
+        if suite.with_protocol(name).predictions_protocol in (None, name)
     }
     kept = [
         (suites[rows["suite"].iloc[0]], rows)
@@ -72,10 +72,10 @@ def _of_run(
     """Compute what one run lacks, under each protocol that its predictions allow."""
     last = rows.iloc[-1]
     run = Run(**{name: last[name] for name in _RUN} | {"seed": int(last["seed"])})
-    shown = suite.under(run.protocol)
+    shown = suite.with_protocol(run.protocol)
     todo = {
         (each.protocol, score): score
-        for each in suite.allowed(run.protocol)
+        for each in suite.compatible_protocols(run.protocol)
         for score in each.scores
         if not _is_there(newest, replace(run, protocol=each.protocol), score)
     }
@@ -87,7 +87,9 @@ def _of_run(
         raise ValueError(
             f"{path} is not of the run in runs.csv; run {run.model} on {run.suite} again"
         )
-    there = {each.protocol for each in suite.allowed(run.protocol, predictions.columns)}
+    there = {
+        each.protocol for each in suite.compatible_protocols(run.protocol, predictions.columns)
+    }
     here: dict[str, Any] = {name: last[name] for name in _KEPT} | dict(now)
     return [
         Row(

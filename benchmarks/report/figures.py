@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.core.suite import Suite, unmarked
+from benchmarks.core.suite import Suite, parse_model_id
 from benchmarks.records.leaderboard import leaderboard
 
 CUES = ("shape", "texture", "background")
@@ -158,7 +158,7 @@ def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
     return _both([draw], height=1.1 + 0.6 * len(board))
 
 
-def swept(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+def correlation_sweep_rows(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     """Find the models of a suite that were trained at other correlations than the usual one.
 
     Args:
@@ -173,7 +173,7 @@ def swept(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     """
     board = leaderboard(runs, suite)
     board = board[board["rank"].notna()]
-    names = [unmarked(name) for name in board["model"]]
+    names = [parse_model_id(name) for name in board["model"]]
     board = board.assign(plain=[n for n, _ in names], correlation=[rho for _, rho in names])
     images = ["source", "data_sha256"]
     line = board.groupby([*images, "plain"])["correlation"]
@@ -192,14 +192,14 @@ def correlation_sweep(runs: pd.DataFrame, suites: Sequence[Suite], models: Seque
     Args:
         runs: From `benchmarks.records.leaderboard.read_runs`.
         suites: The suites; those without rows of a correlation below 1 get no panel.
-        models: Plain names of the models, from `swept`.
+        models: Plain names of the models, from `correlation_sweep_rows`.
 
     Raises:
         ValueError: If no suite has such rows.
     """
     panels: list[Callable[[Axes], None]] = []
     for suite in suites:
-        rows = swept(runs, suite)
+        rows = correlation_sweep_rows(runs, suite)
         for (source, _), group in rows[rows["plain"].isin(models)].groupby(
             ["source", "data_sha256"]
         ):

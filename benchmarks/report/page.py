@@ -19,14 +19,14 @@ from PIL import Image
 from benchmarks.core.suite import Suite
 from benchmarks.records.leaderboard import alone, leaderboard, read_runs
 from benchmarks.records.predictions import load_runs
-from benchmarks.records.published import beside
+from benchmarks.records.published import compare_to_published
 from benchmarks.report.figures import (
     correlation_sweep,
+    correlation_sweep_rows,
     cue_shares,
     cues_figure,
     effects_figure,
     robustness_figure,
-    swept,
 )
 from benchmarks.report.tables import chance, percent
 from cgn.data.image_set import ImageSet
@@ -94,7 +94,7 @@ def _suite(
     variant = next(s.variant for s in suite.scores if s.key == suite.primary).split("-")[-1]
     return {
         "name": suite.name,
-        "asks": suite.asks,
+        "asks": suite.question,
         "protocol": suite.protocol,
         "boards": boards,
         "published": _published(suite, board),
@@ -132,7 +132,7 @@ def _board(suite: Suite, source: object, rows: pd.DataFrame) -> dict[str, Any]:
 
 def _published(suite: Suite, board: pd.DataFrame) -> list[dict[str, str]]:
     """Published scores beside ours, if any of ours is there."""
-    rows = beside(suite, board)
+    rows = compare_to_published(suite, board)
     if rows.empty or rows["here"].isna().all():
         return []
     words = rows[["model", "kind", "source", "measured", "verdict"]].astype(str)
@@ -192,7 +192,7 @@ def _figures(
 
 def _sweep(suite: Suite, runs: pd.DataFrame) -> list[dict[str, str]]:
     """Draw the score over the correlation of the training images, if there are such rows."""
-    rows = swept(runs, suite)
+    rows = correlation_sweep_rows(runs, suite)
     if rows.empty:
         return []
     said = "; ".join(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.core.suite import Suite, marked
+from benchmarks.core.suite import Suite, format_model_id
 from benchmarks.records.leaderboard import leaderboard, markdown, read_runs
-from benchmarks.records.published import ALSO, official_rows, published
+from benchmarks.records.published import EXTRA_MODELS, official_rows, published
 from benchmarks.report.tables import percent
 from cgn.data.image_set import Factors, load_tensors
 
@@ -89,7 +89,7 @@ def beside_published(mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame]) 
     """Hold published accuracies on full MNIST against ours, a line a classifier."""
     facts = pd.concat([published(suite) for suite in mnists])
     lines = []
-    for measured in dict.fromkeys([*facts["measured"], *ALSO]):
+    for measured in dict.fromkeys([*facts["measured"], *EXTRA_MODELS]):
         of_model = facts[facts["measured"] == measured]
         for (words, kind, source), group in of_model.groupby(
             ["model", "kind", "source"], sort=False
@@ -130,7 +130,7 @@ def on_full_mnist(
     """Show the models that have rows on full MNIST, at correlation 1 and a little below."""
     lines = []
     for model in models:
-        names = [marked(model, correlation) for correlation in (1, LOOSE)]
+        names = [format_model_id(model, correlation) for correlation in (1, LOOSE)]
         cells = [_cell(ours[s.name], name, s.primary) for s in mnists for name in names]
         if set(cells) != {NONE}:
             lines.append([f"`{model}`", *cells])

@@ -46,7 +46,7 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
     table = Table(
         *(Column(name, overflow="fold") for name in ("score", *board["model"])),
         "chance",
-        title=f"{suite.name}: {suite.asks}",
+        title=f"{suite.name}: {suite.question}",
         caption=caption,
         min_width=80,
     )
@@ -158,7 +158,7 @@ def differences_table(
             f"{100 * difference.second:.1f}",
             percent(difference.value, difference.low, difference.high),
             "" if pd.isna(p_value) else f"{p_value:.2g}",
-            f"{100 * difference.detectable:.1f}",
+            f"{100 * difference.minimum_detectable_effect:.1f}",
             str(difference.n),
             verdict(score, first, second, difference, p_value),
             style="bold" if score.key == suite.primary else None,
@@ -171,7 +171,7 @@ def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
 
     Args:
         suite: The suite.
-        rows: From `benchmarks.records.published.beside`.
+        rows: From `benchmarks.records.published.compare_to_published`.
     """
     table = Table(
         "trained on, as published",

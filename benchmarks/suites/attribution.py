@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.core.scores import Score
-from benchmarks.core.suite import Column, DataSource, Suite, World
+from benchmarks.core.suite import Column, DataSource, Suite, TrainingDomain
 from benchmarks.suites.mnists import (
     COLORED,
     DOUBLE_COLORED,
@@ -150,7 +150,7 @@ def probability_of(factor: str) -> Column:
 
     Example:
         >>> logits, label = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([1])
-        >>> probability_of("shape")(logits, Factors.tied(label))
+        >>> probability_of("shape")(logits, Factors.aligned(label))
         tensor([0.7500])
     """
 
@@ -226,12 +226,14 @@ def openmoji_interventions(source: DataSource) -> dict[str, ImageSet]:
 
 
 def _suite(
-    world: World, variants: Callable[[DataSource], dict[str, ImageSet]], factors: Sequence[str]
+    world: TrainingDomain,
+    variants: Callable[[DataSource], dict[str, ImageSet]],
+    factors: Sequence[str],
 ) -> Suite:
     """Build the suite of one world."""
     return Suite(
         name=f"attribution-{world.name}",
-        asks="Which factor changes the answer when it alone is changed?",
+        question="Which factor changes the answer when it alone is changed?",
         protocol=f"attribution-{world.name}@v2",
         world=world,
         variants=variants,
@@ -242,7 +244,7 @@ def _suite(
             *(true_class_change(factor) for factor in factors),
         ),
         primary="base_shape_share",
-        unchanged="base",
+        reference_variant="base",
         columns={f"p_{factor}": probability_of(factor) for factor in FACTORS},
     )
 

@@ -77,7 +77,7 @@ def attack(
     foregrounds: ImageSet,
     backgrounds: ImageSet,
     *,
-    decide: Callable[[Tensor], Tensor],
+    decision_rule: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
     precision: torch.dtype = torch.float32,
     earlier: Sequence[Outcome] = (),
@@ -88,7 +88,7 @@ def attack(
         module: From images (B, 3, H, W) in [0, 1] to logits; in evaluation mode, on the device.
         foregrounds: Images of objects, with masks.
         backgrounds: Images without any, of the same size; they are kept on the device as bytes.
-        decide: From logits to how much speaks for each class, (B, K) in [0, 1].
+        decision_rule: From logits to how much speaks for each class, (B, K) in [0, 1].
         device: Where to run.
         precision: What the module runs in, as for `cgn.device.precision.evaluating`.
         earlier: Outcomes of the first objects, if they are known: the search goes on after them.
@@ -117,7 +117,7 @@ def attack(
         order = (broke[label] * (len(labels) + 1) + broke.sum(dim=0)).argsort(
             descending=True, stable=True
         )
-        look = _Look(module, image, mask, pixels, decide, label, precision)
+        look = _Look(module, image, mask, pixels, decision_rule, label, precision)
         outcome = _search(look, drawn(len(backgrounds), number), order)
         _remember(broke, label, outcome)
         yield outcome
@@ -151,7 +151,7 @@ class _Look:
     image: Tensor
     mask: Tensor
     backgrounds: Tensor
-    decide: Callable[[Tensor], Tensor]
+    decision_rule: Callable[[Tensor], Tensor]
     label: int
     precision: torch.dtype
 
@@ -165,7 +165,7 @@ class _Look:
             raise ValueError(
                 "the module gives logits that are infinite or NaN: did training diverge?"
             )
-        confidence, found = self.decide(logits.double()).max(dim=1)
+        confidence, found = self.decision_rule(logits.double()).max(dim=1)
         return found.cpu(), confidence.cpu()
 
 
@@ -307,7 +307,7 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
 
 CHALLENGE = Suite(
     name="in9-challenge",
-    asks="Is there a background before which the classifier no longer sees the object?",
+    question="Is there a background before which the classifier no longer sees the object?",
     protocol="in9-challenge@madry-v1",
     world=OFFICIAL_SUITES["in9"].world,
     variants=challenge_variants,
@@ -317,6 +317,6 @@ CHALLENGE = Suite(
     ),
     primary="challenge_accuracy",
     embedded=False,
-    decide=decide_in9,
+    decision_rule=decide_in9,
     n_images={"foregrounds": 4_050, "backgrounds": 4_050},
 )

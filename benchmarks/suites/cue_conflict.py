@@ -80,7 +80,7 @@ CHANCE = 1 / len(CLASSES)
 
 CUE_CONFLICT = Suite(
     name="cue-conflict",
-    asks="When shape and texture disagree, which of them decides?",
+    question="When shape and texture disagree, which of them decides?",
     protocol="cue-conflict@openmoji-v1",
     world=OPENMOJI9,
     variants=variants,

@@ -165,7 +165,7 @@ CHANCE = 1 / len(CLASSES)
 
 IN9 = Suite(
     name="in9",
-    asks="When the background changes, does the classifier still see the object?",
+    question="When the background changes, does the classifier still see the object?",
     protocol="in9@openmoji-v1",
     world=OPENMOJI9,
     variants=variants,

@@ -170,7 +170,7 @@ def sketch_variants(source: DataSource) -> dict[str, ImageSet]:
 
 IMAGENET_A = Suite(
     name="imagenet-a",
-    asks="Does the classifier recognise objects where a plain one is misled?",
+    question="Does the classifier recognise objects where a plain one is misled?",
     protocol="imagenet-a@openmoji-v1",
     world=OPENMOJI9,
     variants=hard_variants,
@@ -181,7 +181,7 @@ IMAGENET_A = Suite(
 
 IMAGENET_SKETCH = Suite(
     name="imagenet-sketch",
-    asks="Does the classifier recognise objects from their lines alone?",
+    question="Does the classifier recognise objects from their lines alone?",
     protocol="imagenet-sketch@openmoji-v1",
     world=OPENMOJI9,
     variants=sketch_variants,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.core.scores import accuracy, worst_group
-from benchmarks.core.suite import DataSource, Suite, World
+from benchmarks.core.suite import DataSource, Suite, TrainingDomain
 from benchmarks.worlds.digits import DIGITS, Bytes, Digits, Split, digits, is_mnist
 from benchmarks.worlds.textures import coats, landscapes
 from cgn.data.decoding import read_image
@@ -324,9 +324,9 @@ def _made(paint: Painter, source: DataSource, split: Split, **how: Any) -> Image
     return paint(digits(source, split), textures=source.textures, **how)
 
 
-def _world(name: str, paint: Painter) -> World:
+def _world(name: str, paint: Painter) -> TrainingDomain:
     """Build the world of one painter."""
-    return World(
+    return TrainingDomain(
         name=name,
         classes=DIGITS,
         image_size_px=SIZE_PX,
@@ -334,32 +334,32 @@ def _world(name: str, paint: Painter) -> World:
             paint, source, "train", biased=True, seed=1, correlation=source.correlation
         ),
         unbiased=lambda source: _made(paint, source, "train", biased=False, seed=2),
-        exact=lambda source: {
+        true_counterfactuals=lambda source: {
             action: _made(paint, source, "train", biased=True, seed=1, shift=shift)
             for action, shift in (("do_texture", (1, 0)), ("do_background", (0, 1)))
             # Colored MNIST has no background to act on.
             if action == "do_texture" or paint is not colored
         },
-        correlates=True,
+        supports_correlation=True,
         is_official=is_mnist,
     )
 
 
-def _suite(name: str, paint: Painter, asks: str) -> Suite:
+def _suite(name: str, paint: Painter, question: str) -> Suite:
     """Build the suite of one painter: its world, and the test digits that the original chose."""
-    return _tested(name, asks, _world(name, paint), paint, "test", seeds=(3, 4))
+    return _tested(name, question, _world(name, paint), paint, "test", seeds=(3, 4))
 
 
 def _t10k_twin(suite: Suite, paint: Painter) -> Suite:
     """Build the suite of the same world whose test digits are MNIST's own."""
     name = f"{suite.name}-t10k"
-    return _tested(name, suite.asks, suite.world, paint, "t10k", seeds=(7, 8))
+    return _tested(name, suite.question, suite.world, paint, "t10k", seeds=(7, 8))
 
 
 def _tested(
     name: str,
-    asks: str,
-    world: World,
+    question: str,
+    world: TrainingDomain,
     paint: Painter,
     split: Split,
     seeds: tuple[int, int],
@@ -367,7 +367,7 @@ def _tested(
     """Build a suite whose test images are a split's digits, painted biased and unbiased."""
     return Suite(
         name=name,
-        asks=asks,
+        question=question,
         protocol=f"{name}@v1",
         world=world,
         variants=lambda source: {

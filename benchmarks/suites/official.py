@@ -23,8 +23,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from benchmarks.core.scores import accuracy, accuracy_of_classes, neither, shape_bias, top
-from benchmarks.core.suite import Column, DataSource, Protocol, Suite, View, World
+from benchmarks.core.scores import (
+    accuracy,
+    accuracy_of_classes,
+    neither_rate,
+    shape_bias,
+    top_k_accuracy,
+)
+from benchmarks.core.suite import Column, DataSource, InputOverride, Protocol, Suite, TrainingDomain
 from benchmarks.suites.cue_conflict import CUE_CONFLICT
 from benchmarks.suites.imagenet9 import IN9
 from benchmarks.suites.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
@@ -70,7 +76,7 @@ def places_of(suite: Suite) -> dict[str, int]:
         1000
     """
     places = {wnid: index for index, wnid in enumerate(outputs()["wnid"])}
-    if suite.decide is decide_in9:
+    if suite.decision_rule is decide_in9:
         in9 = list(outputs()["in9"])
         places |= {name: in9.index(name) for name in classes_of("in9")}
     return places
@@ -149,7 +155,7 @@ def rank(logits: Tensor, factors: Factors) -> Tensor:
         (B,) int64, from 0.
 
     Example:
-        >>> labels = Factors.tied(torch.tensor([0, 1]))
+        >>> labels = Factors.aligned(torch.tensor([0, 1]))
         >>> rank(torch.tensor([[3.0, 1, 2], [3, 1, 2]]), labels)
         tensor([0, 2])
     """
@@ -213,11 +219,11 @@ def _most_probable_mapped(column: str) -> Column:
     labels = _labels(column)
     mapped = labels < len(classes_of(column))
 
-    def decide(logits: Tensor, factors: Factors) -> Tensor:
+    def decision_rule(logits: Tensor, factors: Factors) -> Tensor:
         there = logits.masked_fill(~mapped.to(logits.device), -torch.inf)
         return labels.to(logits.device)[there.argmax(dim=1)]
 
-    return decide
+    return decision_rule
 
 
 def _most_probable_sum(column: str) -> Column:
@@ -476,7 +482,7 @@ def _no_training(source: DataSource) -> ImageSet:
     )
 
 
-WORLD = World(
+WORLD = TrainingDomain(
     name="imagenet",
     classes=tuple(outputs()["wnid"]),
     image_size_px=SIZE_PX,
@@ -484,9 +490,9 @@ WORLD = World(
     unbiased=_no_training,
 )
 
-RESIZED = View(name="resize256", preprocessing=IMAGENET)
+RESIZED = InputOverride(name="resize256", preprocessing=IMAGENET)
 # The mean and deviation of ImageNet-9's own training images, for networks trained on ImageNet.
-IN9_NORMALISED = View(
+IN9_NORMALISED = InputOverride(
     name="in9-normalised",
     normalisation=((0.4717, 0.4499, 0.3837), (0.2600, 0.2516, 0.2575)),
 )
@@ -549,7 +555,7 @@ IMAGENET_A_PROTOCOLS = (
 OFFICIAL_SUITES = {
     "in9": Suite(
         name="in9-official",
-        asks=IN9.asks,
+        question=IN9.question,
         protocol="in9@madry-v1",
         world=WORLD,
         variants=in9_variants,
@@ -558,14 +564,14 @@ OFFICIAL_SUITES = {
         primary=IN9.primary,
         standard=IN9.standard,
         embedded=False,
-        decide=decide_in9,
+        decision_rule=decide_in9,
         columns={MAPPED: _most_probable_mapped("in9")},
         protocols=IN9_PROTOCOLS,
         n_images=dict.fromkeys(IN9_VARIANTS, 4_050),
     ),
     "cue-conflict": Suite(
         name="cue-conflict-official",
-        asks=CUE_CONFLICT.asks,
+        question=CUE_CONFLICT.question,
         protocol="cue-conflict@geirhos-avg-v1",
         world=WORLD,
         variants=cue_conflict_variants,
@@ -573,12 +579,12 @@ OFFICIAL_SUITES = {
             shape_bias("conflict"),
             accuracy("conflict", chance=1 / 16, metric="shape_accuracy"),
             accuracy("conflict", chance=1 / 16, metric="texture_accuracy", factor="texture"),
-            neither("conflict", chance=14 / 16),
+            neither_rate("conflict", chance=14 / 16),
             accuracy("agree", chance=1 / 16),
         ),
         primary=CUE_CONFLICT.primary,
         embedded=False,
-        decide=decide_cue_conflict,
+        decision_rule=decide_cue_conflict,
         columns={
             SUM: _most_probable_sum("cue_conflict"),
             MAPPED: _most_probable_mapped("cue_conflict"),
@@ -589,14 +595,14 @@ OFFICIAL_SUITES = {
     ),
     "imagenet-a": Suite(
         name="imagenet-a-official",
-        asks=IMAGENET_A.asks,
+        question=IMAGENET_A.question,
         protocol="imagenet-a@mask200-v1",
         world=WORLD,
         variants=_of_wnids("hard", "imagenet-a", "imagenet_a"),
         scores=(accuracy("hard", chance=1 / 200),),
         primary="hard_accuracy",
         embedded=False,
-        decide=decide_imagenet_a,
+        decision_rule=decide_imagenet_a,
         columns={TOP1: choose_of_1000},
         protocols=IMAGENET_A_PROTOCOLS,
         own_preprocessing=True,
@@ -604,27 +610,30 @@ OFFICIAL_SUITES = {
     ),
     "imagenet-sketch": Suite(
         name="imagenet-sketch-official",
-        asks=IMAGENET_SKETCH.asks,
+        question=IMAGENET_SKETCH.question,
         protocol="imagenet-sketch@v1",
         world=WORLD,
         variants=_of_wnids("sketch", "sketch", None),
-        scores=(accuracy("sketch", chance=1 / 1_000), top(5, "sketch", chance=5 / 1_000)),
+        scores=(
+            accuracy("sketch", chance=1 / 1_000),
+            top_k_accuracy(5, "sketch", chance=5 / 1_000),
+        ),
         primary="sketch_accuracy",
         embedded=False,
-        decide=decide_imagenet,
+        decision_rule=decide_imagenet,
         columns={"rank": rank},
         own_preprocessing=True,
         n_images={"sketch": 50_889},
     ),
     "imagenet": Suite(
         name="imagenet",
-        asks="Does the classifier recognise ordinary photographs?",
+        question="Does the classifier recognise ordinary photographs?",
         protocol="imagenet@v1",
         world=WORLD,
         variants=_of_wnids("validation", "val", None),
         scores=(
             accuracy("validation", chance=1 / 1_000),
-            top(5, "validation", chance=5 / 1_000),
+            top_k_accuracy(5, "validation", chance=5 / 1_000),
             accuracy_of_classes(
                 "validation",
                 set(_in_imagenet_a().nonzero()[:, 0].tolist()),
@@ -635,7 +644,7 @@ OFFICIAL_SUITES = {
         ),
         primary="validation_accuracy",
         embedded=False,
-        decide=decide_imagenet,
+        decision_rule=decide_imagenet,
         columns={"rank": rank, OF_200: choose_of_200},
         own_preprocessing=True,
         n_images={"validation": 50_000},

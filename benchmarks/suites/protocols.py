@@ -49,7 +49,7 @@ def scores_sha256(suite: Suite) -> str:
         "standard": suite.standard,
         "own_preprocessing": suite.own_preprocessing,
         "n_images": dict(suite.n_images),
-        "unchanged": suite.unchanged,
+        "unchanged": suite.reference_variant,
         "predictions": predictions.drop(columns="variant").round(DIGITS).to_numpy().tolist(),
         "scores": {
             score.key: [
@@ -94,7 +94,7 @@ def check_protocols(
     return problems
 
 
-def pin(
+def record_fingerprint(
     suites: Iterable[Suite], images_sha256: Mapping[str, str], pinned: Path = PINNED
 ) -> list[str]:
     """Write down what versions decide that are not in the file yet; old rows stay as they are.
@@ -132,10 +132,10 @@ def _read(pinned: Path) -> pd.DataFrame:
 
 def _made_up(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
     """Predictions from made-up logits, and labels that some of them meet."""
-    n_logits = len(suite.world.classes) if suite.decide is None else N_IMAGENET
+    n_logits = len(suite.world.classes) if suite.decision_rule is None else N_IMAGENET
     generator = np.random.default_rng(seed)
     logits = torch.from_numpy(3 * generator.standard_normal((N_IMAGES, n_logits)))
-    told = (suite.decide or probabilities)(logits).numpy()
+    told = (suite.decision_rule or probabilities)(logits).numpy()
     place, answers = np.arange(N_IMAGES), told.argmax(axis=1)
     n_classes = told.shape[1]
     labels = {

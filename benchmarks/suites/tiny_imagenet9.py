@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.core.scores import accuracy, paired_difference
-from benchmarks.core.suite import DataSource, Suite, World
+from benchmarks.core.suite import DataSource, Suite, TrainingDomain
 from benchmarks.data.archives import require_sizes
 from benchmarks.suites import imagenet9
 from benchmarks.suites.imagenet9 import CHANCE, IN9, tile_over
@@ -153,7 +153,9 @@ def photographs(source: DataSource, part: Literal["train", "val"]) -> tuple[Imag
         raise ValueError(f"{part}/ of {place} must have a folder for each of {IN9_CLASSES}")
     with ThreadPoolExecutor(WORKERS) as pool:
         pixels = torch.stack(list(pool.map(partial(_decoded, place), table["file"])))
-    images = ImageSet(pixels, Factors.tied(torch.tensor(labels.tolist())), torch.arange(len(table)))
+    images = ImageSet(
+        pixels, Factors.aligned(torch.tensor(labels.tolist())), torch.arange(len(table))
+    )
     boxes = torch.tensor(table[[*COLUMNS]].to_numpy().tolist())
     masks = masks_from_boxes(images, boxes)
     return replace(images, masks=masks.to(torch.uint8) * 255), boxes
@@ -313,14 +315,14 @@ def small_in9_variants(source: DataSource) -> dict[str, ImageSet]:
     return made
 
 
-TINY_IN9 = World(
+TINY_IN9 = TrainingDomain(
     name=NAME,
     classes=IN9_CLASSES,
     image_size_px=SIZE_PX,
     train=train,
     unbiased=unbiased,
     fingerprint=fingerprint,
-    masks_found=True,
+    masks_are_predicted=True,
 )
 
 NATURAL = {
@@ -328,7 +330,7 @@ NATURAL = {
     for suite in (
         Suite(
             name=NAME,
-            asks="When the background of a photograph changes, is the object still seen?",
+            question="When the background of a photograph changes, is the object still seen?",
             protocol="tiny-in9@grabcut-v1",
             world=TINY_IN9,
             variants=variants,
@@ -349,7 +351,7 @@ NATURAL = {
         ),
         Suite(
             name="in9-64px",
-            asks="The same, on ImageNet-9's own images, made as small as those of tiny-in9",
+            question="The same, on ImageNet-9's own images, made as small as those of tiny-in9",
             protocol="in9@madry-64px-v1",
             world=TINY_IN9,
             variants=small_in9_variants,

@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import grey_closing, minimum_filter
 from torch import Tensor
 
-from benchmarks.core.suite import DataSource, World
+from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.worlds.textures import ATLAS_SIZE_PX, N_VARIANTS, sceneries, surfaces
 from cgn.data.image_set import Factors, ImageSet, to_bytes
 from cgn.models.cgn import compose
@@ -386,7 +386,7 @@ def unbiased(source: DataSource) -> ImageSet:
     return render(draw_scene(designs, textures, backgrounds, rng), designs)
 
 
-OPENMOJI9 = World(
+OPENMOJI9 = TrainingDomain(
     name="openmoji-9",
     classes=CLASSES,
     image_size_px=IMAGE_SIZE_PX,

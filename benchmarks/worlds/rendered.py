@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, World, marked
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain, format_model_id
 from cgn.data.image_set import ImageSet, load_sets, save_sets
 from cgn.io.cache import cache_key, open_or_make
 from cgn.io.identity import sources
@@ -50,13 +50,13 @@ def variants_cached(suite: Suite, source: DataSource, cache: Path) -> dict[str, 
 
 
 def training_cached(
-    world: World, which: Literal["train", "unbiased"], source: DataSource, cache: Path
+    world: TrainingDomain, which: Literal["train", "unbiased"], source: DataSource, cache: Path
 ) -> ImageSet:
     """Make one of a world's training sets once and keep it: later calls open the file.
 
     Args:
         world: The world.
-        which: The name of the set, as in `World`.
+        which: The name of the set, as in `TrainingDomain`.
         source: As for `variants_cached`, and so is the cache.
         cache: Folder for the sets.
 
@@ -66,12 +66,12 @@ def training_cached(
     make = {"train": world.train, "unbiased": world.unbiased}[which]
     if which == "unbiased":
         source = replace(source, correlation=1.0)  # its factors follow nothing
-    name = marked(f"{world.name}-{which}", source.correlation)
+    name = format_model_id(f"{world.name}-{which}", source.correlation)
     material = _material(world, source)
     return _cached(name, lambda: {which: make(source)}, material, cache)[which]
 
 
-def _material(owner: Suite | World, source: DataSource) -> str | None:
+def _material(owner: Suite | TrainingDomain, source: DataSource) -> str | None:
     """Hash what makes images, empty for embedded data, None where nothing may be kept."""
     if replace(source, correlation=1.0) == EMBEDDED:
         return ""

@@ -32,12 +32,12 @@ from cgn.device.precision import evaluating, of_cache
 from cgn.device.transfer import Mailbox, sent
 from cgn.io.cache import cache_key, open_or_make
 from cgn.io.identity import sources, versions
-from cgn.models.cgn import CGN, Parts, compose, weights_sha256
-from cgn.segmentation.by_colour import find_objects
+from cgn.models.cgn import CGN, MechanismOutputs, compose, weights_sha256
+from cgn.segmentation.by_colour import segment_by_colour
 
 
 @dataclass(frozen=True, eq=False)
-class Lenders:
+class Donors:
     """Real images whose own surfaces and backgrounds go into counterfactuals of others.
 
     Attributes:
@@ -52,14 +52,14 @@ class Lenders:
     texture: Tensor
     background: Tensor
 
-    def resident(self, device: torch.device | str) -> Lenders:
+    def resident(self, device: torch.device | str) -> Donors:
         """Lay all of it on a device, as far as the images can be."""
         images = self.images.resident(device)
         there = images.factors.shape.device
         moved = (each.to(there) for each in (self.masks, self.texture, self.background))
-        return Lenders(images, *moved)
+        return Donors(images, *moved)
 
-    def over(self, drawn: Parts, span: slice) -> Parts:
+    def paste_onto(self, drawn: MechanismOutputs, span: slice) -> MechanismOutputs:
         """Lay what they show over what the mechanisms drew for some of the counterfactuals."""
         parts = []
         for index, below, is_object in (
@@ -73,14 +73,14 @@ class Lenders:
 
 
 @torch.inference_mode()
-def act(
+def intervene(
     cgn: CGN,
     images: ImageSet,
     masks: Tensor,
     factors: Factors,
     *,
     generator: torch.Generator,
-    lenders: Lenders | None = None,
+    lenders: Donors | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -93,7 +93,7 @@ def act(
         cgn: Its mechanisms draw what is new.
         images: Real images, and the labels that their factors have now.
         masks: Where their objects are, (N, 1, H, W) bool, from
-            `cgn.segmentation.by_colour.find_objects`.
+            `cgn.segmentation.by_colour.segment_by_colour`.
         factors: What to make of them, each (N,) int64; the shape's must be that of the images.
         generator: On the CPU, decides the noise of what is new.
         lenders: Who shows some of what is new; the mechanisms draw the rest.
@@ -124,7 +124,7 @@ def act(
         before, after = (each.map(lambda own: own[span]) for each in (old, new))
         drawn = cgn.draw(noise.part(span).to(device), after, mask)
         if lenders is not None:
-            drawn = lenders.over(drawn, span)
+            drawn = lenders.paste_onto(drawn, span)
         foreground, background = (
             torch.where((was == label)[:, None, None, None], real, part)
             for was, label, part in (
@@ -139,7 +139,7 @@ def act(
     return ImageSet(made.close(), factors, images.ids, masks.to(torch.uint8) * 255)
 
 
-def abduct(
+def real_image_counterfactuals(
     cgn: CGN,
     images: ImageSet,
     masks: Tensor,
@@ -180,32 +180,32 @@ def abduct(
     index = torch.cat(order)[:n]
     free = Factors.independent(n, cgn.config.n_classes, generator)
     labels = images.factors.shape[index]
-    return act(
+    return intervene(
         cgn,
-        replace(images.select(index), factors=Factors.tied(labels)),
+        replace(images.select(index), factors=Factors.aligned(labels)),
         masks[index],
         free._replace(shape=labels),
         generator=generator,
-        lenders=_lenders(images, masks, free, lent, generator) if lent else None,
+        lenders=_donors(images, masks, free, lent, generator) if lent else None,
         device=device,
         progress=progress,
     )
 
 
-def _lenders(
+def _donors(
     images: ImageSet, masks: Tensor, factors: Factors, share: float, generator: torch.Generator
-) -> Lenders:
+) -> Donors:
     """Draw who lends to a share of counterfactuals, among images of the classes these will have."""
-    borrows = torch.rand(len(factors.texture), generator=generator) < share
+    uses_donor = torch.rand(len(factors.texture), generator=generator) < share
     by_class = ByClass(images.factors.shape)
     texture, background = (
-        torch.where(borrows, by_class.draw(labels, generator), -1)
+        torch.where(uses_donor, by_class.draw(labels, generator), -1)
         for labels in (factors.texture, factors.background)
     )
-    return Lenders(images, masks, texture, background)
+    return Donors(images, masks, texture, background)
 
 
-def find_objects_cached(
+def segment_by_colour_cached(
     images: ImageSet, cache: Path, *, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Find the objects of a training set once: later calls open the file.
@@ -213,17 +213,17 @@ def find_objects_cached(
     Args:
         images: The set.
         cache: Folder for the masks; the file's name is a hash of all that went in.
-        device: As for `find_objects`.
+        device: As for `segment_by_colour`.
 
     Returns:
-        As from `find_objects`, (N, 1, H, W) bool.
+        As from `segment_by_colour`, (N, 1, H, W) bool.
     """
     parts: dict[str, object] = {"train": images.fingerprint()}
     parts |= of_cache(device) | versions("scipy", "torch")
     key = cache_key(parts, sources("cgn.segmentation.by_colour"))
 
     def make(path: Path) -> None:
-        masks = find_objects(images.pixels, images.factors.shape, device=device)
+        masks = segment_by_colour(images.pixels, images.factors.shape, device=device)
         save_tensors(path, {"masks": masks}, parts)
 
     return open_or_make(
@@ -233,7 +233,7 @@ def find_objects_cached(
     )
 
 
-def abduct_cached(
+def real_image_counterfactuals_cached(
     weights: Path,
     images: ImageSet,
     n: int,
@@ -248,11 +248,11 @@ def abduct_cached(
 
     Args:
         weights: A file written by `CGN.save`.
-        images: As for `abduct`.
+        images: As for `real_image_counterfactuals`.
         n: Number of counterfactuals.
         seed: Fixes them.
         cache: Folder for masks and counterfactuals.
-        lent: As for `abduct`.
+        lent: As for `real_image_counterfactuals`.
         device: Where the mechanisms run, if they have to.
         progress: Called with images done and images in all.
 
@@ -272,8 +272,10 @@ def abduct_cached(
     key = cache_key(parts, sources(__name__))
 
     def make(path: Path) -> None:
-        masks = find_objects_cached(images, cache, device=device)
-        made = abduct(cgn, images, masks, n, seed=seed, lent=lent, device=device, progress=progress)
+        masks = segment_by_colour_cached(images, cache, device=device)
+        made = real_image_counterfactuals(
+            cgn, images, masks, n, seed=seed, lent=lent, device=device, progress=progress
+        )
         made.save(path, parts)
 
     n_bytes = n * 4 * cgn.config.image_size_px**2  # of colours and masks

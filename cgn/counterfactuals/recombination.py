@@ -147,7 +147,7 @@ def _folded(index: Tensor, origin: Tensor, side: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Cutouts:
+class SegmentedImages:
     """Real images taken apart: what each can lend to a counterfactual.
 
     Attributes:
@@ -170,13 +170,13 @@ class Cutouts:
         return Factors(shape, side >= SMALLEST_PATCH, area <= LARGEST_HOLE)
 
 
-def cut_out(
+def decompose(
     images: ImageSet,
     masks: Tensor,
     *,
     fill: Inpaint = inpaint,
     progress: Progress = lambda done, total: None,
-) -> Cutouts:
+) -> SegmentedImages:
     """Take real images apart.
 
     Args:
@@ -191,31 +191,31 @@ def cut_out(
         squares.append(largest_squares(masks[span]))
         done += len(span)
         progress(done, len(images))
-    return Cutouts(images, masks, torch.cat(backgrounds), torch.cat(squares))
+    return SegmentedImages(images, masks, torch.cat(backgrounds), torch.cat(squares))
 
 
-def cut_out_cached(
+def decompose_cached(
     images: ImageSet,
     masks: Tensor,
     cache: Path,
     *,
     progress: Progress = lambda done, total: None,
-) -> Cutouts:
+) -> SegmentedImages:
     """Take real images apart once: later calls open the file.
 
     Args:
-        images: As for `cut_out`, and so are the masks.
+        images: As for `decompose`, and so are the masks.
         masks: Where their objects are.
         cache: Folder for what was made; the file's name is a hash of all that went in.
-        progress: As for `cut_out`; not called when the file is there.
+        progress: As for `decompose`; not called when the file is there.
     """
 
-    def open_(path: Path) -> Cutouts:
+    def open_(path: Path) -> SegmentedImages:
         parts, _ = load_tensors(path, "backgrounds", "squares")
-        return Cutouts(images, masks, parts["backgrounds"], parts["squares"])
+        return SegmentedImages(images, masks, parts["backgrounds"], parts["squares"])
 
     def make(path: Path) -> None:
-        made = cut_out(images, masks, progress=progress)
+        made = decompose(images, masks, progress=progress)
         save_tensors(path, {"backgrounds": made.backgrounds, "squares": made.squares}, {})
 
     return open_or_make(cache / f"cutouts-{_key(images, masks, {})}.safetensors", open_, make)
@@ -232,7 +232,7 @@ def _key(images: ImageSet, masks: Tensor, settings: dict[str, object]) -> str:
 
 
 def recombine(
-    cutouts: Cutouts,
+    cutouts: SegmentedImages,
     n: int,
     *,
     n_classes: int,
@@ -244,7 +244,7 @@ def recombine(
     """Join shape, texture and background of different real images.
 
     Args:
-        cutouts: From `cut_out`.
+        cutouts: From `decompose`.
         n: Number of counterfactuals.
         n_classes: Number of classes.
         seed: Fixes labels, images and where textures begin.
@@ -301,7 +301,7 @@ def _draw(
 
 
 def _joined(
-    cutouts: Cutouts,
+    cutouts: SegmentedImages,
     lent: Factors,
     keeps: Tensor,
     origins: Tensor,
@@ -334,7 +334,7 @@ def recombine_cached(
     """Recombine real images once and keep the counterfactuals: later calls open the file.
 
     Args:
-        images: As for `cut_out`.
+        images: As for `decompose`.
         masks: Where their objects are.
         n: As for `recombine`, and so are the other arguments.
         n_classes: Number of classes.
@@ -354,7 +354,7 @@ def recombine_cached(
 
     def make(path: Path) -> None:
         recombine(
-            cut_out_cached(images, masks, cache),
+            decompose_cached(images, masks, cache),
             n,
             n_classes=n_classes,
             seed=seed,

@@ -24,7 +24,7 @@ from cgn.io.cache import cache_key, open_or_make
 from cgn.io.identity import sources, versions
 from cgn.io.schema import checked
 from cgn.io.writing import written
-from cgn.models.cgn import CGN, Noise, Parts, compose, weights_sha256
+from cgn.models.cgn import CGN, MechanismOutputs, Noise, compose, weights_sha256
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
 BLOCK = 100  # images whose noise is drawn together: with the seed it decides what they are
@@ -37,7 +37,7 @@ def sample(
     n: int,
     *,
     seed: int,
-    tied: bool = False,
+    aligned: bool = False,
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -52,7 +52,7 @@ def sample(
         n: Number of images.
         seed: Fixes labels, noise and origins; the same images come on every device and in batches
             of any size, but for rounding.
-        tied: Give the three mechanisms the same label instead, as in the training data.
+        aligned: Give the three mechanisms the same label instead, as in the training data.
         batch_size: Images drawn at once; None takes as many as suit the device.
         device: Where the mechanisms run.
         progress: Called with images done and images in all.
@@ -63,8 +63,8 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     n_classes = cgn.config.n_classes
     factors = Factors.independent(n, n_classes, generator)
-    if tied:
-        factors = Factors.tied(factors.shape)
+    if aligned:
+        factors = Factors.aligned(factors.shape)
     size = cgn.config.image_size_px
     pixels = torch.empty(n, 3, size, size, dtype=torch.uint8)
     masks = torch.empty(n, 1, size, size, dtype=torch.uint8)
@@ -97,7 +97,7 @@ def draw_noise(cgn: CGN, n: int, generator: torch.Generator) -> Noise:
 
 def _drawing(
     cgn: CGN | ImageNetCGN, n: int, generator: torch.Generator, device: torch.device | str
-) -> Callable[[slice, Factors], Parts]:
+) -> Callable[[slice, Factors], MechanismOutputs]:
     """Draw noise of either scale; returns what makes parts of some images, by place and label."""
     if isinstance(cgn, CGN):
         noise = draw_noise(cgn, n, generator)
@@ -395,7 +395,7 @@ def sheet(
     n_classes, device = cgn.config.n_classes, next(cgn.parameters()).device
     rows = torch.arange(n_classes) if classes is None else torch.tensor(classes)
     labels = rows.repeat_interleave(n_per_class)
-    parts = cgn(Factors.tied(labels.to(device)), generator)
+    parts = cgn(Factors.aligned(labels.to(device)), generator)
     free = Factors.independent(len(labels), n_classes, generator)._replace(shape=labels)
     mask = parts.mask.expand(-1, 3, -1, -1)
     blocks = (

@@ -43,7 +43,7 @@ class HubImages(ImageSet):
 
         files = table.cast_column(image, datasets.Image(decode=False))
         own = {"table": table, "files": files, "image": image, "preprocessing": preprocessing}
-        rest = {"factors": Factors.tied(labels), "ids": torch.arange(len(labels)), "masks": None}
+        rest = {"factors": Factors.aligned(labels), "ids": torch.arange(len(labels)), "masks": None}
         for name, value in (own | rest).items():
             object.__setattr__(self, name, value)  # as all image sets, these don't change
 

@@ -260,7 +260,7 @@ def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageFiles
     sizes = torch.tensor([len(found.images) for found in within])
     images = ImageFiles(
         paths,
-        Factors.tied(torch.arange(len(sizes)).repeat_interleave(sizes)),
+        Factors.aligned(torch.arange(len(sizes)).repeat_interleave(sizes)),
         torch.arange(len(paths)),
         size_px=preprocessing.crop_px,
         preprocessing=preprocessing,

@@ -36,7 +36,7 @@ class Factors(NamedTuple):
         background: Class of what is behind it.
 
     Example:
-        >>> Factors.tied(torch.tensor([3, 1])).texture
+        >>> Factors.aligned(torch.tensor([3, 1])).texture
         tensor([3, 1])
     """
 
@@ -45,7 +45,7 @@ class Factors(NamedTuple):
     background: Tensor
 
     @classmethod
-    def tied(cls, labels: Tensor) -> Factors:
+    def aligned(cls, labels: Tensor) -> Factors:
         """Give all three factors the same labels, as in biased data."""
         return cls(labels, labels, labels)
 
@@ -152,7 +152,7 @@ class ImageSet:
         Example:
             >>> black = torch.zeros(1, 3, 1, 2, dtype=torch.uint8)
             >>> mask = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
-            >>> labels = Factors.tied(torch.tensor([0]))
+            >>> labels = Factors.aligned(torch.tensor([0]))
             >>> ImageSet(black, labels, torch.tensor([0]), mask).as_masks().images()[0, :, 0]
             tensor([[0., 1.],
                     [0., 1.],
@@ -206,7 +206,7 @@ class ImageSet:
 
         Example:
             >>> black = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-            >>> labels = Factors.tied(torch.tensor([0]))
+            >>> labels = Factors.aligned(torch.tensor([0]))
             >>> ImageSet(black, labels, torch.tensor([0])).sha256()[:8]
             '560a1c1c'
         """

@@ -26,7 +26,7 @@ from cgn.counterfactuals.sampling import choose_classes
 from cgn.data.decoding import decode, sides
 from cgn.data.image_files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
 from cgn.data.image_set import Factors, ImageSet, to_bytes
-from cgn.device.distributed import Team
+from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
 from cgn.device.transfer import sent
 from cgn.io.cache import cache_key
@@ -107,7 +107,7 @@ def generate(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     batch_size: int = 1,
-    team: Team = Team(),  # noqa: B008
+    team: ProcessGroup = ProcessGroup(),  # noqa: B008
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw a set of counterfactuals into a folder; shards that are there are left alone.
@@ -130,7 +130,7 @@ def generate(
     """
     drawn_by = cache_key(asdict(cgn.config), [])
     drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
-    if team.leads:
+    if team.is_main_process:
         _claim(folder, asdict(config) | drawn_with)
         lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
         lacking = [name for name in lacking if not (folder / name).is_file()]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 
-class Team(NamedTuple):
+class ProcessGroup(NamedTuple):
     """The processes of a job.
 
     Attributes:
@@ -27,11 +27,11 @@ class Team(NamedTuple):
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process writes what is written once."""
         return self.rank == 0
 
-    def add_up(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce_sum_(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         if self.size == 1:
             return
@@ -46,25 +46,25 @@ class Team(NamedTuple):
             distributed.barrier()
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """Let the leader go through the block before all others: it may keep a file for them."""
-        if not self.leads:
+        if not self.is_main_process:
             self.wait()
         yield
-        if self.leads:
+        if self.is_main_process:
             self.wait()
 
 
-def here() -> Team:
+def dist_info() -> ProcessGroup:
     """Return the team that this process is in now.
 
     Example:
-        >>> here()
+        >>> dist_info()
         Team(rank=0, size=1)
     """
     if not distributed.is_initialized():
-        return Team()
-    return Team(distributed.get_rank(), distributed.get_world_size())
+        return ProcessGroup()
+    return ProcessGroup(distributed.get_rank(), distributed.get_world_size())
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -75,7 +75,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def team(device: torch.device, patience: timedelta | None = None) -> Iterator[Team]:
+def team(device: torch.device, patience: timedelta | None = None) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started, through NCCL on GPUs and gloo on CPUs.
 
     Args:
@@ -86,13 +86,13 @@ def team(device: torch.device, patience: timedelta | None = None) -> Iterator[Te
         The team; of one, where nothing was started; the same, where it is joined already.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
-        yield here()
+        yield dist_info()
         return
     own = device if device.type == "cuda" else None  # NCCL is told which GPU a process has
     if own is not None:
         torch.cuda.set_device(own)
     distributed.init_process_group("nccl" if own else "gloo", timeout=patience, device_id=own)
     try:
-        yield here()
+        yield dist_info()
     finally:
         distributed.destroy_process_group()

@@ -31,7 +31,7 @@ def peak_bytes(device: torch.device) -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def give_back(device: torch.device) -> None:
+def trim_heap(device: torch.device) -> None:
     """Return to the system what was freed on the CPU and glibc keeps; elsewhere do nothing.
 
     It keeps what lies between blocks that are still in use, for later ones that may be larger.
@@ -41,12 +41,12 @@ def give_back(device: torch.device) -> None:
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def on_disk(module: Module) -> Module:
+def offload_to_disk(module: Module) -> Module:
     """Return a copy whose weights lie in a temporary file and are read once they are touched.
 
     Example:
         >>> layer = nn.Linear(2, 1)
-        >>> torch.equal(on_disk(layer).weight, layer.weight)
+        >>> torch.equal(offload_to_disk(layer).weight, layer.weight)
         True
     """
     # A file that is open outlives its name, but not on every system.

@@ -103,7 +103,7 @@ class Noise(NamedTuple):
         return cls(torch.cat(units, dim=1), torch.cat(origins, dim=1), torch.cat(exemplars))
 
 
-class Parts(NamedTuple):
+class MechanismOutputs(NamedTuple):
     """What the three mechanisms drew.
 
     Attributes:
@@ -177,7 +177,7 @@ class CGN(nn.Module):
         factors: Factors,
         generator: torch.Generator | None = None,
         probability: Tensor | None = None,
-    ) -> Parts:
+    ) -> MechanismOutputs:
         """Draw one image for each triple of labels.
 
         Args:
@@ -203,11 +203,13 @@ class CGN(nn.Module):
             torch.randint(of.n_exemplars, (n, 2), generator=generator),
         )
 
-    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
+    def draw(
+        self, noise: Noise, factors: Factors, probability: Tensor | None = None
+    ) -> MechanismOutputs:
         """Draw one image for each triple of labels from noise on their device."""
         if probability is None:
             probability = self.shape(noise.units[0], factors.shape, noise.exemplars)
-        return Parts(
+        return MechanismOutputs(
             probability if self.config.released else binarise(probability),
             self.texture(noise.units[1], factors.texture, noise.origins[0]),
             self.background(noise.units[2], factors.background, noise.origins[1]),

@@ -16,15 +16,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cgn.counterfactuals.abduction import abduct, act
+from cgn.counterfactuals.abduction import intervene, real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.image_set import Factors, ImageSet, to_images
 from cgn.device.memory import images_at_once
 from cgn.device.precision import evaluating
 from cgn.device.transfer import sent
 from cgn.models.cgn import CGN
-from cgn.quality.verification import Classify, confirmed
-from cgn.segmentation.by_colour import find_objects
+from cgn.quality.verification import Classify, accept_mask
+from cgn.segmentation.by_colour import segment_by_colour
 
 NEIGHBOURS = 5  # the authors' choice for coverage
 
@@ -46,7 +46,7 @@ def quality(
         cgn: What draws them.
         classify: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background,
             each (B, C), of classifiers fitted on true images with independent factors.
-        check: As for `cgn.quality.verification.confirmed`; it and `classify` must know nothing of
+        check: As for `cgn.quality.verification.accept_mask`; it and `classify` must know nothing of
             each other. Without one nothing is verified.
         factors: Names of the factors that true images have: nobody is asked about others.
         n: Number of counterfactuals.
@@ -90,7 +90,7 @@ def accuracy(
 
 
 @torch.inference_mode()
-def variety(
+def coverage_and_diversity(
     drawn: ImageSet,
     real: ImageSet,
     features: Callable[[Tensor], Tensor],
@@ -165,7 +165,7 @@ def _judged(
     scores = _answers(images, classify, factors, n_classes, device)
     if check is None:
         return scores
-    kept = confirmed(images, check, factors, device=device)
+    kept = accept_mask(images, check, factors, device=device)
     scores["verified_share"] = kept.float().mean().item()
     if not kept.any():
         return scores
@@ -242,10 +242,10 @@ def abduction_quality(
     labels, factors = images.factors.shape, images.factors.known
     overlap = _overlap(masks, images.masks > 0)
     of_class = [overlap[labels == label].mean() for label in labels.unique()]
-    tied = Factors.tied(labels)
-    images = replace(images, factors=tied)
-    do = partial(act, cgn, generator=generator, device=device)
-    same = do(images, masks, tied)
+    aligned = Factors.aligned(labels)
+    images = replace(images, factors=aligned)
+    do = partial(intervene, cgn, generator=generator, device=device)
+    same = do(images, masks, aligned)
     scores = {
         "mask_iou": overlap.mean().item(),
         "mask_iou_worst_class": torch.stack(of_class).min().item(),
@@ -254,13 +254,15 @@ def abduction_quality(
     for action, truth in exact.items():
         factor = action.removeprefix("do_")
         target = getattr(truth.factors, factor)
-        made = do(images, masks, tied._replace(**{factor: target}))
-        again = find_objects(made.pixels, labels, device=device)
-        back = do(made, again, tied)
+        made = do(images, masks, aligned._replace(**{factor: target}))
+        again = segment_by_colour(made.pixels, labels, device=device)
+        back = do(made, again, aligned)
         scores[f"{action}_error"] = _difference(made, truth)
         scores[f"{action}_untouched"] = _difference(images, truth)
         scores[f"{action}_reversibility"] = _difference(back, images)
-    free = abduct(cgn, images, masks, max(n, len(images)), seed=seed, device=device)
+    free = real_image_counterfactuals(
+        cgn, images, masks, max(n, len(images)), seed=seed, device=device
+    )
     judged = _judged(free, classify, check, factors, cgn.config.n_classes, device)
     return _rounded(scores | judged)
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cgn.counterfactuals.abduction import abduct
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.image_set import Factors, ImageSet, concatenate
 from cgn.device.memory import images_at_once
@@ -29,7 +29,7 @@ Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 CONFIDENCE = 0.99  # that the check must have in every label
 
 
-def lessons(
+def verifier_training_set(
     cgn: CGN,
     images: ImageSet,
     masks: Tensor,
@@ -57,7 +57,7 @@ def lessons(
         ValueError: If a class of the CGN has no image.
     """
     n_joined = n - n // 3
-    joined = abduct(
+    joined = real_image_counterfactuals(
         cgn,
         images,
         masks,
@@ -84,7 +84,7 @@ def lessons(
 
 
 @torch.inference_mode()
-def confirmed(
+def accept_mask(
     images: ImageSet,
     check: Classify,
     factors: tuple[str, ...] = Factors._fields,
@@ -97,7 +97,7 @@ def confirmed(
     Args:
         images: The counterfactuals.
         check: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background, each
-            (B, C), of classifiers that were fitted to `lessons`.
+            (B, C), of classifiers that were fitted to `verifier_training_set`.
         factors: Names of the factors that it must confirm.
         confidence: The least probability that it must give to each label.
         device: Where the check is.

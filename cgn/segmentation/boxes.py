@@ -73,7 +73,7 @@ def masks_from_boxes(
         >>> from cgn.data.image_set import Factors
         >>> pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
         >>> pixels[:, 0, 8:20, 10:18] = 255
-        >>> images = ImageSet(pixels, Factors.tied(torch.tensor([0])), torch.tensor([0]))
+        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0])), torch.tensor([0]))
         >>> masks_from_boxes(images, torch.tensor([[6, 5, 22, 23]])).sum()
         tensor(96)
     """
@@ -190,7 +190,7 @@ def masks_from_saliency(
         >>> from cgn.data.image_set import Factors
         >>> pixels = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
         >>> pixels[..., 0] = 255
-        >>> images = ImageSet(pixels, Factors.tied(torch.tensor([0])), torch.tensor([0]))
+        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0])), torch.tensor([0]))
         >>> masks_from_saliency(nn.AvgPool3d((3, 1, 1)), images)[0, 0]
         tensor([[ True, False],
                 [ True, False]])

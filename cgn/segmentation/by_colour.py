@@ -30,7 +30,9 @@ ROUNDS = 4  # of expectation and maximisation; the last half looks at neighbours
 SPECK = 0.006  # smaller parts of object or background are noise, as a share of the image area
 
 
-def find_objects(pixels: Tensor, labels: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
+def segment_by_colour(
+    pixels: Tensor, labels: Tensor, *, device: torch.device | str = "cpu"
+) -> Tensor:
     """Tell objects from backgrounds by colour, class by class.
 
     A class's background has the colours of its images' borders; colours that are more frequent
@@ -55,32 +57,32 @@ def find_objects(pixels: Tensor, labels: Tensor, *, device: torch.device | str =
     Example:
         >>> pixels = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
         >>> pixels[:, :, 5:9, 5:9] = 200
-        >>> found = find_objects(pixels, torch.tensor([0, 1]))
+        >>> found = segment_by_colour(pixels, torch.tensor([0, 1]))
         >>> found.sum(dim=(1, 2, 3)), found[0, 0, 5:9, 5:9].all()
         (tensor([16, 16]), tensor(True))
     """
     n_classes = int(labels.max()) + 1
     pixels, labels = pixels.to(device), labels.to(device)
-    cells = _cells(pixels, labels)
+    cells = _histogram_bins(pixels, labels)
     inside = torch.zeros(pixels.shape[2:], device=device)
     inside[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 1
     background = _histograms(cells, (1 - inside).expand(cells.shape), n_classes)
     anything = _histograms(cells, inside.expand(cells.shape), n_classes)
     surplus = (1 - SHARE * background / anything.clamp(min=1e-12)).clamp(min=0)
     posterior = surplus[cells] * inside
-    prior = _reach(posterior, labels, n_classes) * inside
+    prior = _spatial_prior(posterior, labels, n_classes) * inside
     for round_ in range(ROUNDS):
         there = prior * _histograms(cells, posterior, n_classes)[cells]
         posterior = there / (there + (1 - prior) * background[cells] + 1e-12)
-        prior = _reach(posterior, labels, n_classes)
+        prior = _spatial_prior(posterior, labels, n_classes)
         if round_ >= ROUNDS // 2:
             # Next to the object is the object, more often than elsewhere.
             prior = (prior + F.avg_pool2d(posterior[:, None], 3, 1, 1)[:, 0]) / 2
         prior = prior * inside
-    return torch.from_numpy(_without_specks((posterior > 0.5).cpu().numpy()))[:, None]
+    return torch.from_numpy(_remove_small_components((posterior > 0.5).cpu().numpy()))[:, None]
 
 
-def _cells(pixels: Tensor, labels: Tensor) -> Tensor:
+def _histogram_bins(pixels: Tensor, labels: Tensor) -> Tensor:
     """Number each pixel's cell in the histograms of all classes, (N, H, W) int64."""
     red, green, blue = (pixels.long() * COLOURS_A_CHANNEL // 256).unbind(1)
     colour = (red * COLOURS_A_CHANNEL + green) * COLOURS_A_CHANNEL + blue
@@ -99,7 +101,7 @@ def _histograms(cells: Tensor, weights: Tensor, n_classes: int) -> Tensor:
     return sent(smooth, cells.device)
 
 
-def _reach(posterior: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+def _spatial_prior(posterior: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """How often the objects of each image's class cover each pixel, (N, H, W)."""
     sums = posterior.new_zeros(n_classes, *posterior.shape[1:])
     sums.index_add_(0, labels, posterior)
@@ -107,7 +109,7 @@ def _reach(posterior: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     return means.clamp(0.02, 0.98)[labels]  # nothing is certain before it was looked at
 
 
-def _without_specks(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _remove_small_components(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Give small islands and small holes, (N, H, W), to what surrounds them."""
     within_an_image = np.zeros((3, 3, 3), dtype=bool)
     within_an_image[1] = ndimage.generate_binary_structure(2, 1)

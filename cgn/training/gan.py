@@ -39,7 +39,7 @@ from cgn.io.identity import sources, versions
 from cgn.io.weights import fill_described
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import Mechanism
-from cgn.training.loop import adam_of_gans, descend, falling_rate, seeded, set_rate
+from cgn.training.loop import adam_of_gans, falling_rate, optimizer_step, seeded, set_rate
 from cgn.training.small import TrainConfig, draw_pairs
 
 Progress = Callable[[int, int], None]
@@ -92,7 +92,7 @@ class GANTraining:
         self._rates, self._steps, self._step = rates, config.steps, 0
         self._learned = Captured(self._learn)
 
-    def advance(self, images: Tensor, labels: Tensor, noise: Tensor) -> None:
+    def train_step(self, images: Tensor, labels: Tensor, noise: Tensor) -> None:
         """Take one step of the generator and one of the critic, a graph on CUDA.
 
         Args:
@@ -112,9 +112,9 @@ class GANTraining:
         pair_labels = labels[: len(labels) // 2]
         pairs = torch.cat([packed(images), packed(self.gan(noise, labels))])
         real, fake = self.critic(pairs, pair_labels.repeat(2)).scores.chunk(2)
-        descend(of_gan, losses.adversarial(fake), keep_graph=True)
+        optimizer_step(of_gan, losses.adversarial(fake), keep_graph=True)
         loss = losses.critic_hinge(real, fake)
-        descend(of_critic, loss)
+        optimizer_step(of_critic, loss)
         return loss.detach()
 
     def result(self) -> GAN:
@@ -155,7 +155,7 @@ def train_gan(
         for step in range(config.steps):
             index = sent(draw_pairs(by_class, config.batch_size, generator), of)
             noise = torch.randn(config.batch_size, NOISE_SIZE, generator=generator)
-            run.advance(to_images(pixels[index]), labels[index], sent(noise, of))
+            run.train_step(to_images(pixels[index]), labels[index], sent(noise, of))
             if progress is not None:
                 progress(step + 1, config.steps)
     return run.result()
@@ -188,7 +188,7 @@ def sample_gan(gan: GAN, n: int, *, seed: int, device: torch.device | str = "cpu
 
     with evaluating(device):
         in_batches(n, images_at_once(device, gan.size_px), draw)
-    return ImageSet(pixels.close(), Factors.tied(labels), torch.arange(n))
+    return ImageSet(pixels.close(), Factors.aligned(labels), torch.arange(n))
 
 
 def generated_cached(

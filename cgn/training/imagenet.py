@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from cgn import losses
 from cgn.data.image_set import Factors
-from cgn.device.distributed import Team
+from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
-from cgn.device.memory import give_back, on_disk
+from cgn.device.memory import offload_to_disk, trim_heap
 from cgn.device.transfer import sent
-from cgn.models.cgn import Parts, weights_sha256
+from cgn.models.cgn import MechanismOutputs, weights_sha256
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGAN, held_norms
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
@@ -34,14 +34,14 @@ from cgn.models.imagenet.spectral import iterate, spectral_layers
 from cgn.training.checkpoints import Checkpoints
 from cgn.training.imagenet_config import ImageNetTrainConfig
 from cgn.training.imagenet_memory import at_once, free_bytes
-from cgn.training.loop import Progress, advance_all, resume, seeded
+from cgn.training.loop import Progress, resume, seeded, train_loop
 from cgn.training.patches import draw_patches, patch_grid
 from cgn.training.stopwatch import Stopwatch
 
 N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes the last two
 
 
-class Draw(NamedTuple):
+class BatchNoise(NamedTuple):
     """What chance decides for a batch; all processes draw all of it, and take their share.
 
     Attributes:
@@ -54,17 +54,17 @@ class Draw(NamedTuple):
     labels: Tensor
     patches: Tensor
 
-    def split(self, size: int) -> list[Draw]:
+    def split(self, size: int) -> list[BatchNoise]:
         """Cut into batches."""
-        return [Draw(*each) for each in zip(*(t.split(size) for t in self), strict=True)]
+        return [BatchNoise(*each) for each in zip(*(t.split(size) for t in self), strict=True)]
 
-    def take(self, index: slice) -> Draw:
+    def take(self, index: slice) -> BatchNoise:
         """Take some images."""
-        return Draw(*(each[index] for each in self))
+        return BatchNoise(*(each[index] for each in self))
 
-    def to(self, device: torch.device) -> Draw:
+    def to(self, device: torch.device) -> BatchNoise:
         """Move to a device."""
-        return Draw(*(sent(each, device) for each in self))
+        return BatchNoise(*(sent(each, device) for each in self))
 
 
 class ImageNetTraining:
@@ -87,7 +87,7 @@ class ImageNetTraining:
         features: VGGFeatures,
         config: ImageNetTrainConfig,
         device: torch.device | str,
-        team: Team = Team(),  # noqa: B008
+        team: ProcessGroup = ProcessGroup(),  # noqa: B008
     ) -> None:
         if config.images_per_step < team.size:
             raise ValueError(
@@ -103,7 +103,9 @@ class ImageNetTraining:
             cgn.config,
         )
         dtype = config.dtype
-        self._saliency = on_disk(cgn.saliency)  # for the result; until then only the other is used
+        self._saliency = offload_to_disk(
+            cgn.saliency
+        )  # for the result; until then only the other is used
         cgn.saliency = cgn.saliency.folded(dtype)
         self.cgn = _placed(cgn, self.device).train()
         self.real = _placed(real.folded(dtype), self.device)
@@ -135,14 +137,14 @@ class ImageNetTraining:
         fused = self.device.type in ("cpu", "cuda")  # a CPU takes half the time
         return torch.optim.Adam(groups, betas=(0.9, 0.999), fused=fused)
 
-    def draw(self, generator: torch.Generator, n: int | None = None) -> Draw:
+    def draw(self, generator: torch.Generator, n: int | None = None) -> BatchNoise:
         """Draw noise, labels and patches of all images of a step."""
         n, of = n or self.config.images_per_step, self.cgn.config
         noise = truncated_noise(n, of.noise_size, generator, self.config.truncation)
         labels = torch.randint(of.n_classes, (n,), generator=generator)
-        return Draw(noise, labels, draw_patches(n, generator))
+        return BatchNoise(noise, labels, draw_patches(n, generator))
 
-    def advance(self, draw: Draw) -> dict[str, Tensor]:
+    def train_step(self, draw: BatchNoise) -> dict[str, Tensor]:
         """Take one step.
 
         Args:
@@ -165,8 +167,8 @@ class ImageNetTraining:
         self.whole = False
         with self._stopwatch.part("update"):
             self.norms.release()
-            self.team.add_up(p.grad for p in self.learning if p.grad is not None)
-            self.team.add_up(terms.values())
+            self.team.all_reduce_sum_(p.grad for p in self.learning if p.grad is not None)
+            self.team.all_reduce_sum_(terms.values())
             self.adam.step()
             self.adam.zero_grad(set_to_none=False)
             self._average()
@@ -178,7 +180,7 @@ class ImageNetTraining:
         """How long the parts of the last step took, on this process."""
         return self._stopwatch.seconds()
 
-    def _accumulate(self, draw: Draw) -> dict[str, Tensor]:
+    def _accumulate(self, draw: BatchNoise) -> dict[str, Tensor]:
         """Add up the gradients of this process's share; each image counts the same."""
         if self._images != len(draw.labels):  # a graph holds what an image counts
             self._images = len(draw.labels)
@@ -197,35 +199,35 @@ class ImageNetTraining:
 
         Args:
             n: Images of the whole step.
-            tensors: Of a `Draw`.
+            tensors: Of a `BatchNoise`.
 
         Returns:
             Its share of the unweighted losses, in the order of `_terms`.
         """
-        batch = Draw(*tensors)
+        batch = BatchNoise(*tensors)
         part = len(batch.labels) / n
         mask, foreground, background, _ = self.drawn(batch)
         drawn, found = [mask, foreground, background], {}
         mask, foreground, background = leaves = [each.detach().requires_grad_() for each in drawn]
-        for name, term in self.terms(batch, Parts(mask, foreground, background, mask)):
+        for name, term in self.terms(batch, MechanismOutputs(mask, foreground, background, mask)):
             (part * getattr(self.config.weights, name) * term).backward()
             found[name] = term.detach()
         for i, leaf in enumerate(leaves):
             each = drawn.pop(0)  # nothing else holds what its mechanism kept for the gradient
             if i == 1:  # maps are being freed, and most gradients of weights are still to come
-                give_back(self.device)
+                trim_heap(self.device)
             if leaf.grad is not None:
                 each.backward(leaf.grad)
         self._terms = list(found)
         return part * torch.stack(list(found.values()))
 
-    def drawn(self, batch: Draw) -> Parts:
+    def drawn(self, batch: BatchNoise) -> MechanismOutputs:
         """Draw the parts of a batch as the mechanisms are now."""
-        factors = Factors.tied(batch.labels)
-        parts: Parts = self.cgn.draw(batch.noise, factors, self.config.truncation)
+        factors = Factors.aligned(batch.labels)
+        parts: MechanismOutputs = self.cgn.draw(batch.noise, factors, self.config.truncation)
         return parts
 
-    def terms(self, batch: Draw, parts: Parts) -> Iterator[tuple[str, Tensor]]:
+    def terms(self, batch: BatchNoise, parts: MechanismOutputs) -> Iterator[tuple[str, Tensor]]:
         """Compute the losses of a batch that count, one after the other, each with its name.
 
         What a loss keeps for its gradient can be freed before the next one is computed: most of
@@ -346,7 +348,7 @@ def train_imagenet(
     config: ImageNetTrainConfig,
     *,
     device: torch.device | str = "cpu",
-    team: Team = Team(),  # noqa: B008
+    team: ProcessGroup = ProcessGroup(),  # noqa: B008
     checkpoint: Path | None = None,
     progress: Progress | None = None,
     at_checkpoint: Callable[[ImageNetCGN, int], None] | None = None,
@@ -354,7 +356,7 @@ def train_imagenet(
     """Train the CGN to take the images of a BigGAN apart.
 
     Args:
-        cgn: What learns, usually `cgn.models.imagenet.pretrained.initial`; it is changed.
+        cgn: What learns, usually `cgn.models.imagenet.pretrained.from_biggan`; it is changed.
         real: Draws what is taken apart; best folded into `config.dtype` by then, so that nobody
             keeps more of it.
         features: Those that textures are compared in.
@@ -378,18 +380,18 @@ def train_imagenet(
     with seeded(config.seed) as generator:
         run = ImageNetTraining(cgn, real, features, config, device, team)
         resume(run, generator, sha256, checkpoint)
-        kept = Checkpoints(checkpoint if team.leads else None, config.checkpoint_minutes)
+        kept = Checkpoints(checkpoint if team.is_main_process else None, config.checkpoint_minutes)
 
-        def advance(_: int) -> dict[str, Tensor]:
+        def train_step(_: int) -> dict[str, Tensor]:
             before = generator.get_state()
             try:
-                return run.advance(run.draw(generator))
+                return run.train_step(run.draw(generator))
             except BaseException:
                 generator.set_state(before)
                 raise
 
         def keep() -> None:
-            if team.leads and (kept.due or run.step == config.steps):
+            if team.is_main_process and (kept.due or run.step == config.steps):
                 kept.write(run.state(generator, sha256))
                 if at_checkpoint is not None:
                     with run.with_averages() as averaged:
@@ -397,7 +399,7 @@ def train_imagenet(
             team.wait()
 
         try:
-            advance_all(run, advance, keep, progress)
+            train_loop(run, train_step, keep, progress)
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"{run.at_once.images} images at once do not fit into the memory of {device}: set "

@@ -47,7 +47,7 @@ def plan(run: ImageNetTraining, generator: torch.Generator, n_passes: int = 3) -
     graph = config.graph and run.device.type == "cuda"
     times = []
     for _ in range(n_passes + (WARM_UP if graph else 0)):
-        run.advance(run.draw(generator, batch))
+        run.train_step(run.draw(generator, batch))
         times.append(dict(run.seconds))
     counted = times[WARM_UP + 1 if graph else 1 :] or times[-1:]
     a_pass = sum(each["passes"] for each in counted) / len(counted)

@@ -53,7 +53,7 @@ class LossLog:
         self._begun = True
 
 
-def told(
+def combine_callbacks(
     update: Callable[[int, int], None], log: LossLog | None
 ) -> Callable[[int, int, dict[str, float]], None]:
     """Tell a display and a log of each step.

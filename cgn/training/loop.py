@@ -114,9 +114,9 @@ def resume(run: Run, generator: torch.Generator, sha256: str, checkpoint: Path |
             run.restore(state, generator, sha256)
 
 
-def advance_all(
+def train_loop(
     run: Run,
-    advance: Callable[[int], dict[str, Tensor]],
+    train_step: Callable[[int], dict[str, Tensor]],
     keep: Callable[[], None],
     progress: Progress | None = None,
     *,
@@ -126,15 +126,15 @@ def advance_all(
 
     Args:
         run: What learns.
-        advance: Takes as many steps as it is told; returns the unweighted losses, each a scalar or
-            one number a step, (n,).
+        train_step: Takes as many steps as it is told; returns the unweighted losses, each a scalar
+            or one number a step, (n,).
         keep: Called whenever a checkpoint is due.
         progress: Called for each step with steps done, steps in all, and the losses.
         at_once: How many steps at most are taken before anyone waits for the device.
     """
     while (done := run.step) < run.config.steps:
         due = run.config.checkpoint_steps - done % run.config.checkpoint_steps
-        curves = advance(min(at_once, due, run.config.steps - done))
+        curves = train_step(min(at_once, due, run.config.steps - done))
         if progress is not None:
             values = torch.stack(list(curves.values())).reshape(len(curves), -1)
             for step, terms in enumerate(values.T.tolist(), done + 1):
@@ -185,7 +185,7 @@ def load_adam(adam: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         group |= own  # not a copy of the rate, which a CUDA graph may read
 
 
-def descend(adam: torch.optim.Optimizer, loss: Tensor, *, keep_graph: bool = False) -> None:
+def optimizer_step(adam: torch.optim.Optimizer, loss: Tensor, *, keep_graph: bool = False) -> None:
     """Take one step of an optimiser down a loss; nothing else gets a gradient.
 
     Args:

@@ -26,18 +26,18 @@ from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.models.poses import measure, normalise
-from cgn.segmentation.by_colour import ShapeEncoder, find_objects
+from cgn.segmentation.by_colour import ShapeEncoder, segment_by_colour
 from cgn.training.loop import (
     Progress,
     Weights,
     adam_of_gans,
-    advance_all,
-    descend,
     falling_rate,
     load_adam,
+    optimizer_step,
     resume,
     seeded,
     set_rate,
+    train_loop,
     write_checkpoint,
 )
 
@@ -142,7 +142,7 @@ def prepare(
         All of it on the CPU.
     """
     labels = images.factors.shape
-    masks = find_objects(images.pixels, labels, device=device)
+    masks = segment_by_colour(images.pixels, labels, device=device)
     poses = measure(masks)
     objects, backgrounds, pixels = masks, ~masks, images.pixels
     if soft_edges:
@@ -230,17 +230,17 @@ class Training:
         origins = torch.randint(of.tile_px, (2, n, 2), generator=generator)
         return Chance(index, outlines, torch.stack(units), origins)
 
-    def advance_all(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def train_loop(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Take several steps; return the unweighted losses of each, (n,).
 
         Whatever they need is drawn before and sent to the device at once.
         """
         drawn = [self.draw(generator) for _ in range(n)]
         stacked = [sent(torch.stack(each), self.device) for each in zip(*drawn, strict=True)]
-        curves = [self.advance(Chance(*each)) for each in zip(*stacked, strict=True)]
+        curves = [self.train_step(Chance(*each)) for each in zip(*stacked, strict=True)]
         return {name: torch.stack([terms[name] for terms in curves]) for name in LOSSES}
 
-    def advance(self, chance: Chance) -> dict[str, Tensor]:
+    def train_step(self, chance: Chance) -> dict[str, Tensor]:
         """Take one step of the generator and one of the critic.
 
         The generated images have the outlines and poses of the real ones, as far as the noise
@@ -269,8 +269,8 @@ class Training:
         batch = self.images.take(decided.shown)
         terms = self._losses(batch, decided)
         of_generator = {name: term for name, term in terms.items() if name != "critic"}
-        descend(self.cgn_adam, self.config.weights.total(of_generator), keep_graph=True)
-        descend(self.critic_adam, terms["critic"])
+        optimizer_step(self.cgn_adam, self.config.weights.total(of_generator), keep_graph=True)
+        optimizer_step(self.critic_adam, terms["critic"])
         return torch.stack([terms[name].detach() for name in LOSSES])
 
     def _losses(self, batch: Batch, decided: Chance) -> dict[str, Tensor]:
@@ -310,7 +310,7 @@ class Training:
         }
 
     @torch.no_grad()
-    def remember(self, generator: torch.Generator) -> None:
+    def store_exemplars(self, generator: torch.Generator) -> None:
         """Let the shape mechanism draw from codes and poses of training images from now on.
 
         Args:
@@ -413,10 +413,10 @@ def train(
                 write_checkpoint(run.state(generator, train_sha256), checkpoint)
 
         at_once = AT_ONCE if run.device.type == "cuda" else 1
-        advance_all(
-            run, partial(run.advance_all, generator=generator), keep, progress, at_once=at_once
+        train_loop(
+            run, partial(run.train_loop, generator=generator), keep, progress, at_once=at_once
         )
-        run.remember(generator)
+        run.store_exemplars(generator)
     return run.averaged.cpu().eval()
 
 

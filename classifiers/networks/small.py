@@ -136,10 +136,10 @@ class InvariantEnsemble(nn.Module):
 
     def join(self, heads: Heads) -> Tensor:
         """Weigh the heads' answers into the deployed one, (B, C)."""
-        return join_heads(heads, self.head_weights)
+        return aggregate_heads(heads, self.head_weights)
 
 
-def three_heads(network: nn.Module) -> InvariantEnsemble:
+def as_ensemble(network: nn.Module) -> InvariantEnsemble:
     """Return the network, which must be an ensemble.
 
     Raises:
@@ -150,7 +150,7 @@ def three_heads(network: nn.Module) -> InvariantEnsemble:
     return network
 
 
-def join_heads(heads: Heads, weights: tuple[float, float, float] = HEAD_WEIGHTS) -> Tensor:
+def aggregate_heads(heads: Heads, weights: tuple[float, float, float] = HEAD_WEIGHTS) -> Tensor:
     """Weigh the heads' log-probabilities into the ensemble's one answer.
 
     Args:
@@ -162,7 +162,7 @@ def join_heads(heads: Heads, weights: tuple[float, float, float] = HEAD_WEIGHTS)
 
     Example:
         >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 0.1]])
-        >>> join_heads(Heads(sure, sure.flip(1), unsure)).argmax(dim=1)
+        >>> aggregate_heads(Heads(sure, sure.flip(1), unsure)).argmax(dim=1)
         tensor([0])
     """
     weighted = [

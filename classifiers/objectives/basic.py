@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgn.data.image_set import Factors
-from classifiers.networks.small import Heads, three_heads
+from classifiers.networks.small import Heads, as_ensemble
 
 UNKNOWN = -1  # label of a factor that an image does not have
 
@@ -32,7 +32,7 @@ def shape_cross_entropy(network: nn.Module, batches: Batches) -> Tensor:
 
     Example:
         >>> even = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
-        >>> batch = torch.rand(2, 3, 8, 8), Factors.tied(torch.tensor([0, 1]))
+        >>> batch = torch.rand(2, 3, 8, 8), Factors.aligned(torch.tensor([0, 1]))
         >>> shape_cross_entropy(even, {"biased": batch}).shape
         torch.Size([])
     """
@@ -56,7 +56,7 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
     """
     images, factors = batches["biased"]
     ((counterfactuals, targets),) = (batch for name, batch in batches.items() if name != "biased")
-    ensemble = three_heads(network)
+    ensemble = as_ensemble(network)
     heads = ensemble.heads(torch.cat([images, counterfactuals]))
     real = Heads(*(logits[: len(images)] for logits in heads))
     loss = cross_entropy(ensemble.join(real), factors.shape)
@@ -77,7 +77,7 @@ def every_factor(network: nn.Module, batches: Batches) -> Tensor:
     """
     terms = []
     for images, factors in batches.values():
-        heads = three_heads(network).heads(images)
+        heads = as_ensemble(network).heads(images)
         for logits, labels in zip(heads, factors, strict=True):
             n_known = (labels >= 0).sum().clamp(min=1)  # nobody asks a GPU how many, and waits
             total = cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")

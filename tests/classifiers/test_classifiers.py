@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import N_CLASSES
+from support import N_CLASSES
 from torch import nn
 
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import weights_sha256
 from classifiers import MODELS
 from classifiers import fit as fitting
-from classifiers.batches import endless, taken
+from classifiers.batches import fetch_batch, infinite_sampler
 from classifiers.fit import fit, fit_cached
 from classifiers.networks.small import (
     HEAD_WEIGHTS,
     Heads,
     InvariantEnsemble,
     SmallCNN,
+    aggregate_heads,
     backbone,
-    join_heads,
     outputs,
 )
 from classifiers.objectives.basic import invariant, shape_cross_entropy
@@ -236,28 +236,28 @@ def test_weights_of_a_damaged_cache_are_fitted_anew(
 
 
 def test_an_endless_stream_shows_every_image_once_in_each_round() -> None:
-    stream = endless(torch.arange(12), 4, torch.Generator().manual_seed(0))
+    stream = infinite_sampler(torch.arange(12), 4, torch.Generator().manual_seed(0))
     rounds = [torch.cat([next(stream) for _ in range(3)]).tolist() for _ in range(3)]
     assert all(sorted(index) == list(range(12)) for index in rounds)
     assert rounds[0] != rounds[1]
 
 
 def test_a_set_smaller_than_a_batch_repeats_within_the_batch() -> None:
-    index = next(endless(torch.arange(3), 7, torch.Generator().manual_seed(0)))
+    index = next(infinite_sampler(torch.arange(3), 7, torch.Generator().manual_seed(0)))
     assert len(index) == 7
     assert index.bincount().min() >= 2
 
 
 def test_the_images_of_a_batch_go_with_their_labels() -> None:
     images = coloured(0)
-    stream = endless(torch.arange(len(images)), 20, torch.Generator().manual_seed(0))
+    stream = infinite_sampler(torch.arange(len(images)), 20, torch.Generator().manual_seed(0))
     for _ in range(3):
-        batch, factors = taken(images, next(stream), "cpu")
+        batch, factors = fetch_batch(images, next(stream), "cpu")
         assert torch.equal(batch.mean(dim=(2, 3)).argmax(dim=1), factors.shape)
 
 
 def test_a_round_has_the_images_it_is_given_as_often_as_they_are_given() -> None:
-    stream = endless(torch.tensor([2, 2, 3, 2, 0, 2]), 3, torch.Generator().manual_seed(0))
+    stream = infinite_sampler(torch.tensor([2, 2, 3, 2, 0, 2]), 3, torch.Generator().manual_seed(0))
     index = torch.cat([next(stream) for _ in range(2 * 4)])
     assert all(part.bincount().tolist() == [1, 0, 4, 1] for part in index.split(6)[:-1])
 
@@ -298,7 +298,7 @@ def test_the_heads_are_reachable_by_name_and_are_what_the_ensemble_joins() -> No
     network, images = ensemble(), coloured(0).images()
     answers = outputs(network, images)
     assert list(answers) == ["", *Heads._fields]
-    joined = join_heads(Heads(*(answers[name] for name in Heads._fields)))
+    joined = aggregate_heads(Heads(*(answers[name] for name in Heads._fields)))
     assert torch.equal(answers[""], joined)
     assert torch.equal(answers["texture"], network.heads(images).texture)
 
@@ -320,23 +320,23 @@ def test_all_heads_answer_from_one_pass_through_the_backbone() -> None:
 def test_heads_that_agree_are_joined_to_what_they_say() -> None:
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     assert sum(HEAD_WEIGHTS) == 1
-    joined = join_heads(Heads(logits, logits, logits)).softmax(dim=1)
+    joined = aggregate_heads(Heads(logits, logits, logits)).softmax(dim=1)
     assert torch.allclose(joined, logits.softmax(dim=1), atol=1e-6)
 
 
 def test_joining_does_not_depend_on_what_is_added_to_all_logits_of_a_head() -> None:
     heads = Heads(*torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0)))
     moved = heads._replace(texture=heads.texture + 100)
-    assert torch.allclose(join_heads(moved), join_heads(heads), atol=1e-3)
+    assert torch.allclose(aggregate_heads(moved), aggregate_heads(heads), atol=1e-3)
 
 
 def test_a_sure_shape_head_overrules_one_other_head_and_balances_two() -> None:
     one, other = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
     even = torch.zeros(1, 2)
-    assert join_heads(Heads(one, other, even)).argmax() == 0
-    assert join_heads(Heads(one, even, other)).argmax() == 0
-    assert join_heads(Heads(even, other, other)).argmax() == 1
-    assert join_heads(Heads(one, other, other)).softmax(dim=1)[0, 0] == pytest.approx(0.5)
+    assert aggregate_heads(Heads(one, other, even)).argmax() == 0
+    assert aggregate_heads(Heads(one, even, other)).argmax() == 0
+    assert aggregate_heads(Heads(even, other, other)).argmax() == 1
+    assert aggregate_heads(Heads(one, other, other)).softmax(dim=1)[0, 0] == pytest.approx(0.5)
 
 
 def batch(seed: int) -> tuple[torch.Tensor, Factors]:

@@ -15,13 +15,13 @@ from torch.multiprocessing.spawn import spawn
 
 from cgn.data.image_files import Preprocessing, image_folder
 from cgn.data.image_set import Factors, ImageSet
-from cgn.device.distributed import here
+from cgn.device.distributed import dist_info
 from classifiers import fit as fitting
 from classifiers.augmentation import N_NUMBERS, flip_and_crop, flip_and_shift
-from classifiers.ensemble import EnsembleConfig, among_outputs, load_ensemble, save_ensemble
+from classifiers.ensemble import EnsembleConfig, embed_in_label_space, load_ensemble, save_ensemble
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.networks.small import InvariantEnsemble, SmallCNN, join_heads, outputs
+from classifiers.networks.small import InvariantEnsemble, SmallCNN, aggregate_heads, outputs
 from classifiers.pretrained import load
 from classifiers.recipes import Recipe
 from classifiers.schedules import adamw_cosine, adamw_one_cycle, sgd_thirds
@@ -132,8 +132,8 @@ def share_a_fit(rank: int, folder: str) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    with here().leader_first():
-        order = here().rank
+    with dist_info().main_process_first():
+        order = dist_info().rank
     found = weights(recipe(augment=flip_and_crop))
     if rank == 0:
         torch.save(found, f"{folder}/weights.pt")
@@ -270,7 +270,7 @@ def test_a_network_of_few_classes_answers_among_many_as_it_did_and_never_with_ot
 ) -> None:
     few = Backbone("timm:resnet10t", heads=heads)(N_CLASSES, SIZE_PX).eval()
     places = [7, 2, 5][:N_CLASSES]
-    many = among_outputs(few, places, 9)
+    many = embed_in_label_space(few, places, 9)
     images = noise(6, 4).images()
     with torch.no_grad():
         for name, logits in outputs(many, images).items():
@@ -288,7 +288,7 @@ def test_the_weights_of_the_heads_decide_the_deployed_answer() -> None:
         answers = outputs(only_texture, images)
         assert torch.allclose(answers[""], answers["texture"].log_softmax(dim=1))
         heads = only_texture.heads(images)
-        assert not torch.allclose(answers[""], join_heads(heads))
+        assert not torch.allclose(answers[""], aggregate_heads(heads))
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+from support import SHARED
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import benchmarks.cli.main as bench
 from benchmarks.cli.progress import progress_bars
 from benchmarks.records.leaderboard import read_runs
-from benchmarks.runner import Place
+from benchmarks.runner import RunContext
 from benchmarks.suites.official import OFFICIAL_SUITES, outputs
 from cgn.data.image_files import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import architectures
 from classifiers.pretrained import Normalised, load
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 ARCH = "timm:test_resnet"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"there is no real data in {DATA}")
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
 
 
 def small(seed: int = 0) -> nn.Module:
@@ -75,7 +75,7 @@ def test_a_file_of_lite0_scores_on_cue_conflict_as_lite0_does(
     lite0: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
-    found = scores(tmp_path, "cue-conflict", lite0, DATA / "cue-conflict")
+    found = scores(tmp_path, "cue-conflict", lite0, SHARED / "cue-conflict")
     assert found["conflict_shape_bias"] == 23.9
     assert found["conflict_texture_accuracy"] == 51.0
     assert found["agree_accuracy"] == 92.9
@@ -92,7 +92,7 @@ def test_a_file_of_lite0_scores_on_imagenet_a_as_lite0_does(
     table = outputs()
     for wnid in table.loc[table["imagenet_a"], "wnid"]:
         (tmp_path / "data").mkdir(exist_ok=True)
-        (tmp_path / "data" / wnid).symlink_to(DATA / "imagenet-sample" / wnid)
+        (tmp_path / "data" / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)
     found = scores(tmp_path, "imagenet-a", lite0, tmp_path / "data")
     assert found["hard_accuracy"] == 96.0
 
@@ -261,6 +261,6 @@ def test_the_screen_says_what_was_taken(
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
     with progress_bars() as bars:
-        bench.run_pretrained(spec, [], Place(torch.device("cpu"), tmp_path, bars))
+        bench.run_pretrained(spec, [], RunContext(torch.device("cpu"), tmp_path, bars))
     said = " ".join(capsys.readouterr().err.split())
     assert "mine.pth: the weights b, not a; images prepared as timm:test_resnet.r160_in1k" in said

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support import SHARED
 from torch import Tensor, nn
 
 from cgn.data.decoding import to_pixels
@@ -22,8 +23,7 @@ from classifiers.networks import filled
 from classifiers.networks.architectures import Architecture, Front
 from classifiers.pretrained import Normalised, Pretrained, is_spec, load
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
-MOBILENET = DATA / "weights" / "mobilenet_v2_torchvision_from_int8_fp16.pth"
+MOBILENET = SHARED / "weights" / "mobilenet_v2_torchvision_from_int8_fp16.pth"
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def test_a_shipped_network_whose_package_is_missing_names_the_package(
         load("efficientnet-lite1")
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"the ImageNet samples are not here: {DATA}")
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the ImageNet samples are not here: {SHARED}")
 def test_the_shipped_network_knows_photographs_it_was_trained_on(lite0: Pretrained) -> None:
-    paths = sorted((DATA / "imagenet-sample").glob("*/*.JPEG"))
+    paths = sorted((SHARED / "imagenet-sample").glob("*/*.JPEG"))
     chosen = range(0, 1_000, 25)
     images = []
     for index in chosen:

@@ -10,7 +10,7 @@ from classifiers.sampling import (
     UPWEIGHT,
     balanced_environments,
     balanced_groups,
-    every_image,
+    uniform,
     upweighted_errors,
 )
 
@@ -55,18 +55,18 @@ def test_images_of_a_group_are_repeated_alike(factors: Factors) -> None:
         assert of_group.max() - of_group.min() <= 1
 
 
-@pytest.mark.parametrize("sampling", [balanced_environments, balanced_groups, every_image])
+@pytest.mark.parametrize("sampling", [balanced_environments, balanced_groups, uniform])
 def test_at_correlation_1_with_equal_classes_each_image_is_taken_once(sampling: object) -> None:
-    tied = Factors.tied(torch.arange(40) % 4)
+    aligned = Factors.aligned(torch.arange(40) % 4)
     assert callable(sampling)
-    assert sorted(sampling(tied, None).tolist()) == list(range(40))
+    assert sorted(sampling(aligned, None).tolist()) == list(range(40))
 
 
 def test_exactly_the_errors_are_upweighted() -> None:
     shape = torch.arange(30) % 3
     predictions = shape.clone()
     predictions[[4, 17]] = (shape[[4, 17]] + 1) % 3
-    times = upweighted_errors(Factors.tied(shape), predictions).bincount()
+    times = upweighted_errors(Factors.aligned(shape), predictions).bincount()
     expected = torch.ones(30, dtype=torch.int64)
     expected[[4, 17]] = UPWEIGHT
     assert torch.equal(times, expected)
@@ -74,7 +74,7 @@ def test_exactly_the_errors_are_upweighted() -> None:
 
 def test_errors_without_a_first_network_are_refused() -> None:
     with pytest.raises(ValueError, match="name one in the recipe"):
-        upweighted_errors(Factors.tied(torch.zeros(3, dtype=torch.int64)), None)
+        upweighted_errors(Factors.aligned(torch.zeros(3, dtype=torch.int64)), None)
 
 
 def test_only_recipes_with_a_first_network_upweight_its_errors() -> None:

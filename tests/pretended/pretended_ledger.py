@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from support import ROOT
 from torch import Tensor
 
-ROOT = Path(__file__).parents[2]
 PRODUCT = tuple(str(ROOT / name) for name in ("cgn/", "classifiers/", "benchmarks/", "bench.py"))
 OWN = str(Path(__file__).parent / "pretended_")
 

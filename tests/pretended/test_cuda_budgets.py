@@ -18,14 +18,14 @@ from pretended_ledger import Counts, Ledger
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate
-from cgn.counterfactuals.abduction import abduct
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import CGN, CGNConfig, weights_sha256
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGANConfig
-from cgn.models.imagenet.pretrained import initial
-from cgn.segmentation.by_colour import find_objects
+from cgn.models.imagenet.pretrained import from_biggan
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.gan import GAN, sample_gan, train_gan
 from cgn.training.imagenet import ImageNetTraining, train_imagenet
 from cgn.training.imagenet_config import ImageNetTrainConfig
@@ -49,7 +49,7 @@ def images(n: int = 40, size_px: int = 32) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(60, (n, 3, size_px, size_px), generator=generator, dtype=torch.uint8)
     pixels[:, :, 8:24, 8:24] += 150
-    return ImageSet(pixels, Factors.tied(torch.arange(n) % N_CLASSES), torch.arange(n))
+    return ImageSet(pixels, Factors.aligned(torch.arange(n) % N_CLASSES), torch.arange(n))
 
 
 def narrow_features() -> VGGFeatures:
@@ -165,9 +165,9 @@ def test_sampling_of_the_gan_keeps_its_budget(ledger: Ledger) -> None:
 def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> None:
     of = images()
     cgn = CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=32, width=8))
-    masks = find_objects(of.pixels, of.factors.shape)
+    masks = segment_by_colour(of.pixels, of.factors.shape)
     ledger.reset()
-    abduct(cgn, of, masks, 1_000, seed=0, lent=0.5, device="cuda")
+    real_image_counterfactuals(cgn, of, masks, 1_000, seed=0, lent=0.5, device="cuda")
     assert_within(ledger, ledger.counts(), 110, 44, 3)
 
 
@@ -175,12 +175,12 @@ def test_a_pass_of_the_imagenet_cgn_keeps_its_budget(ledger: Ledger) -> None:
     """Launches do not depend on widths, so that narrow networks tell those of the published."""
     real = tiny_biggan(config=BigGANConfig(resolution_px=256, width=4, n_classes=5))
     of = ImageNetTrainConfig(images_per_step=2, batch_size=1)
-    run = ImageNetTraining(initial(real, tiny_u2net()), real, narrow_features(), of, "cuda")
+    run = ImageNetTraining(from_biggan(real, tiny_u2net()), real, narrow_features(), of, "cuda")
     costs = []
     for n in (1, 2):
         draw = run.draw(torch.Generator(), n)
         ledger.reset()
-        run.advance(draw)
+        run.train_step(draw)
         costs.append(ledger.counts())
     a_pass = Counts(*(two - one for one, two in zip(*costs, strict=True)))
     assert_within(ledger, a_pass, 6_000, 0, 0)

@@ -12,13 +12,13 @@ from pretended_ledger import Counts
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate
-from cgn.counterfactuals.abduction import abduct
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.image_set import Factors, ImageSet, to_bytes
 from cgn.models.cgn import CGN, CGNConfig
-from cgn.quality.effectiveness import abduction_quality, accuracy, quality, variety
-from cgn.quality.verification import confirmed
-from cgn.segmentation.by_colour import find_objects
+from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
+from cgn.quality.verification import accept_mask
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.gan import GAN, sample_gan
 from classifiers import MODELS
 from classifiers.fit import fit
@@ -46,7 +46,7 @@ def squares(n: int = 60) -> ImageSet:
     pixels = torch.randint(60, (n, 3, 32, 32), generator=generator, dtype=torch.uint8)
     pixels[:, :, 8:24, 8:24] += 150
     masks = (pixels[:, :1] > 100).to(torch.uint8) * 255
-    return ImageSet(pixels, Factors.tied(torch.arange(n) % N_CLASSES), torch.arange(n), masks)
+    return ImageSet(pixels, Factors.aligned(torch.arange(n) % N_CLASSES), torch.arange(n), masks)
 
 
 def assert_alike(ours: ImageSet, theirs: ImageSet) -> None:
@@ -96,24 +96,26 @@ def test_images_of_a_gan_are_those_of_a_cpu() -> None:
 def test_objects_are_found_on_a_gpu_as_on_a_cpu() -> None:
     images = squares()
     with pretended_cuda() as ledger:
-        found = find_objects(images.pixels, images.factors.shape, device="cuda")
+        found = segment_by_colour(images.pixels, images.factors.shape, device="cuda")
         assert ledger.counts().blocking == 2, str(ledger)
-    assert found.equal(find_objects(images.pixels, images.factors.shape))
+    assert found.equal(segment_by_colour(images.pixels, images.factors.shape))
 
 
 def test_counterfactuals_of_real_images_are_those_of_a_cpu() -> None:
     images = squares()
-    masks = find_objects(images.pixels, images.factors.shape)
-    here = abduct(drawer(), images, masks, 1_000, seed=2, lent=0.5)
+    masks = segment_by_colour(images.pixels, images.factors.shape)
+    here = real_image_counterfactuals(drawer(), images, masks, 1_000, seed=2, lent=0.5)
     with pretended_cuda() as ledger:
-        there = abduct(drawer(), images, masks, 1_000, seed=2, lent=0.5, device="cuda")
+        there = real_image_counterfactuals(
+            drawer(), images, masks, 1_000, seed=2, lent=0.5, device="cuda"
+        )
         assert ledger.counts().launches <= 200, str(ledger)
     assert_alike(here, there)
 
 
 def test_quality_is_measured_on_the_device_that_is_given() -> None:
     images = squares()
-    masks = find_objects(images.pixels, images.factors.shape)
+    masks = segment_by_colour(images.pixels, images.factors.shape)
 
     def measured(device: str) -> tuple[dict[str, float], Tensor]:
         judge = seeded_network(InvariantEnsemble).to(device)
@@ -122,7 +124,7 @@ def test_quality_is_measured_on_the_device_that_is_given() -> None:
         free = sample(drawer(), 60, seed=0, device=device)
         scores = quality(drawer(), heads, heads, n=200, device=device)
         scores |= accuracy(images, heads, device=device)
-        scores |= variety(free, images, judge.backbone, device=device)
+        scores |= coverage_and_diversity(free, images, judge.backbone, device=device)
         exact = {"do_texture": images}
         scores |= {
             f"abducted_{name}": score
@@ -130,7 +132,7 @@ def test_quality_is_measured_on_the_device_that_is_given() -> None:
                 drawer(), heads, images, masks, exact, heads, n=100, device=device
             ).items()
         }
-        return scores, confirmed(free, heads, confidence=0.2, device=device)
+        return scores, accept_mask(free, heads, confidence=0.2, device=device)
 
     here, sure_here = measured("cpu")
     with pretended_cuda():

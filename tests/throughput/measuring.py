@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.throughput import DEADLINE, QUICK, ROWS
-from cgn.device.memory import give_back
+from cgn.device.memory import trim_heap
 
 # Full sizes and what is only worth measuring then; as an ordinary test each case runs once, small.
 MEASURING = "--benchmark-only" in sys.argv
@@ -142,7 +142,7 @@ def forget_peak(device: str) -> None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         return
-    give_back(torch.device(device))
+    trim_heap(torch.device(device))
     with suppress(OSError):  # Linux only
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 

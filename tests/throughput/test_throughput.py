@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.throughput import flags
-from cgn.counterfactuals.abduction import abduct
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.image_set import Factors, ImageSet
 from cgn.device.graphs import WARM_UP, Captured
@@ -42,8 +42,8 @@ from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGAN, BigGANConfig
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
-from cgn.models.imagenet.pretrained import initial
-from cgn.segmentation.by_colour import find_objects
+from cgn.models.imagenet.pretrained import from_biggan
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.segmentation.u2net import U2Net
 from cgn.training.imagenet import ImageNetTraining
 from cgn.training.imagenet_config import ImageNetTrainConfig
@@ -117,7 +117,7 @@ class Case:
 def noise_images(n: int, size_px: int = SIZE_PX) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (n, 3, size_px, size_px), generator=generator, dtype=torch.uint8)
-    return ImageSet(pixels, Factors.tied(torch.arange(n) % N_CLASSES), torch.arange(n))
+    return ImageSet(pixels, Factors.aligned(torch.arange(n) % N_CLASSES), torch.arange(n))
 
 
 @cache
@@ -133,7 +133,7 @@ def imagenet_networks() -> tuple[BigGAN, U2Net]:
 
 
 def imagenet_cgn() -> ImageNetCGN:
-    return initial(*imagenet_networks())
+    return from_biggan(*imagenet_networks())
 
 
 def cgn_step(device: str, batch_size: int, form: str) -> Case:
@@ -146,11 +146,11 @@ def cgn_step(device: str, batch_size: int, form: str) -> Case:
 
     def losses() -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            terms = run.advance_all(WARM_UP + 2, torch.Generator().manual_seed(1))
+            terms = run.train_loop(WARM_UP + 2, torch.Generator().manual_seed(1))
         return torch.cat(list(terms.values()))
 
     def step() -> None:
-        run.advance_all(STEPS, generator)
+        run.train_loop(STEPS, generator)
 
     return Case(step, STEPS * of.batch_size, STEPS, losses)
 
@@ -182,11 +182,13 @@ def fitting(model: str) -> Callable[[str, int, str], Case]:
 
 def abduction(device: str, batch_size: int, form: str) -> Case:
     images = noise_images(1_000 if FULL else 40)
-    masks = find_objects(images.pixels, images.factors.shape)
+    masks = segment_by_colour(images.pixels, images.factors.shape)
     n = 20_000 if FULL else 40
 
     def draw(n: int = n) -> ImageSet:
-        return abduct(small_cgn(), images, masks, n, seed=0, lent=0.5, device=device)
+        return real_image_counterfactuals(
+            small_cgn(), images, masks, n, seed=0, lent=0.5, device=device
+        )
 
     return Case(draw, n, 1, lambda: draw(min(n, 500)).pixels.float())
 
@@ -227,7 +229,7 @@ def imagenet_step(device: str, batch_size: int, form: str) -> Case:
     with seeded(0) as generator:
         run = ImageNetTraining(cgn, real, VGGFeatures(None), of, device)
     return Case(
-        lambda: run.advance(run.draw(generator)),
+        lambda: run.train_step(run.draw(generator)),
         batch_size,
         networks=[*run.cgn.mechanisms().values(), run.cgn.saliency, run.real, run.features],
         seconds=lambda: run.seconds["passes"],
@@ -241,7 +243,7 @@ def imagenet_sampling(device: str, batch_size: int, form: str) -> Case:
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
 
     def draw(noise: Tensor, labels: Tensor) -> Tensor:
-        return cgn.draw(noise, Factors.tied(labels), 0.5).image()
+        return cgn.draw(noise, Factors.aligned(labels), 0.5).image()
 
     noise, drawn = noise.to(device), Captured(draw, record=form == "graph")
 

@@ -88,7 +88,7 @@ def test_evaluation_beside_the_forward_pass_and_timm(
     batch_size = PIXELS_AT_ONCE["cpu"] // 224**2
     found, plain = load("efficientnet-lite0"), efficientnet_lite(0)
     paths = sorted(photographs.iterdir())
-    labels = Factors.tied(torch.zeros(len(paths), dtype=torch.int64))
+    labels = Factors.aligned(torch.zeros(len(paths), dtype=torch.int64))
     files = ImageFiles(paths, labels, torch.arange(len(paths)), size_px=224)
     files = files.prepared(found.preprocessing)
     batches = [

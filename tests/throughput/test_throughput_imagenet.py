@@ -28,7 +28,7 @@ from cgn.models.cgn import compose
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.models.imagenet.cgn import truncated_noise
-from cgn.models.imagenet.pretrained import initial
+from cgn.models.imagenet.pretrained import from_biggan
 from cgn.segmentation.u2net import U2Net
 from cgn.training.imagenet import ImageNetTraining
 from cgn.training.imagenet_config import IMAGENET_PRESETS, ImageNetTrainConfig
@@ -50,7 +50,7 @@ def saliency_network() -> U2Net:
 def ours(device: str, batch_size: int = 1) -> ImageNetTraining:
     config = ImageNetTrainConfig(images_per_step=batch_size, batch_size=batch_size)
     real = BigGAN(SIZES)
-    cgn = initial(real, saliency_network())
+    cgn = from_biggan(real, saliency_network())
     return ImageNetTraining(cgn, real, VGGFeatures(None), config, device)
 
 
@@ -136,7 +136,7 @@ def test_a_training_step_in_the_original_form(benchmark: BenchmarkFixture, devic
 @every_device
 def test_a_training_step(benchmark: BenchmarkFixture, device: str) -> None:
     run, generator = ours(device), torch.Generator().manual_seed(0)
-    measure(benchmark, lambda: run.advance(run.draw(generator)), 1, device)
+    measure(benchmark, lambda: run.train_step(run.draw(generator)), 1, device)
     benchmark.extra_info["seconds"] = run.seconds
     assert run.step > 0
 
@@ -148,7 +148,7 @@ def test_a_compiled_training_step(benchmark: BenchmarkFixture, batch_size: int) 
     run, generator = ours("cuda", batch_size), torch.Generator().manual_seed(0)
     for network in (*run.cgn.mechanisms().values(), run.cgn.saliency, run.real, run.features):
         network.compile()
-    measure(benchmark, lambda: run.advance(run.draw(generator)), batch_size, "cuda")
+    measure(benchmark, lambda: run.train_step(run.draw(generator)), batch_size, "cuda")
 
 
 @allows_tf32_warning
@@ -157,13 +157,13 @@ def test_a_compiled_training_step(benchmark: BenchmarkFixture, batch_size: int) 
 @pytest.mark.parametrize("form", ["eager", pytest.param("compiled", marks=needs_cuda)])
 @torch.inference_mode()
 def test_sampling(benchmark: BenchmarkFixture, device: str, batch_size: int, form: str) -> None:
-    cgn = initial(BigGAN(SIZES), saliency_network()).for_sampling().to(device)
+    cgn = from_biggan(BigGAN(SIZES), saliency_network()).for_sampling().to(device)
     if form == "compiled":
         for network in cgn.children():
             network.compile()
     noise = truncated_noise(batch_size, SIZES.noise_size, torch.Generator().manual_seed(0))
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    factors, noise = Factors.tied(labels), noise.to(device)
+    factors, noise = Factors.aligned(labels), noise.to(device)
     measure(benchmark, lambda: cgn.draw(noise, factors, 0.5).image(), batch_size, device)
 
 

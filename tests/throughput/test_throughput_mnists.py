@@ -22,16 +22,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu, mse_loss
 
-from benchmarks.core.suite import EMBEDDED, World
-from benchmarks.data.training import LENT, TURNS
+from benchmarks.core.suite import EMBEDDED, TrainingDomain
+from benchmarks.data.training import COUNTERFACTUALS_PER_IMAGE, SWAP_FRACTION
 from benchmarks.suites import SUITES
 from benchmarks.worlds.digits import N_OFFICIAL_TRAIN
 from cgn import losses
-from cgn.counterfactuals.abduction import abduct
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.data.image_set import to_images
 from cgn.models.cgn import CGNConfig, compose
 from cgn.models.critic import VGGFeatures
-from cgn.segmentation.by_colour import find_objects
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.loop import seeded
 from cgn.training.small import PRESETS, Training, prepare
 from classifiers import MODELS
@@ -190,7 +190,7 @@ def original_step(schedule: Schedule, images: Tensor, labels: Tensor) -> Callabl
     return step
 
 
-def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
+def pieces(world: TrainingDomain) -> dict[str, tuple[Callable[[], object], float]]:
     """Make a piece of each part of the work, and say how many of them the part has."""
     images = world.train(EMBEDDED)
     images = images.select(torch.arange(N_IMAGES) * len(images) // N_IMAGES)
@@ -199,29 +199,42 @@ def pieces(world: World) -> dict[str, tuple[Callable[[], object], float]]:
     with seeded(0) as generator:
         canvas_px = CGNConfig(n_classes=N_CLASSES, image_size_px=SIZE_PX).canvas_px
         find = partial(prepare, images, canvas_px, soft_edges=config.soft_edges)
-        run, masks = Training(find(), N_CLASSES, config, "cpu"), find_objects(images.pixels, labels)
-        abducted = abduct(run.cgn, images, masks, N_IMAGES, seed=0, lent=LENT)
+        run, masks = (
+            Training(find(), N_CLASSES, config, "cpu"),
+            segment_by_colour(images.pixels, labels),
+        )
+        abducted = real_image_counterfactuals(
+            run.cgn, images, masks, N_IMAGES, seed=0, lent=SWAP_FRACTION
+        )
         first = slice(None, None, N_IMAGES // BATCH_SIZE)
         real = 2 * to_images(images.pixels[first][:BATCH_SIZE]) - 1
         original = original_step(schedule, real, labels[first][:BATCH_SIZE])
 
     def step() -> None:
-        run.advance_all(1, generator)
+        run.train_loop(1, generator)
 
     def repeat(step: Callable[[], object]) -> None:
         for _ in range(STEPS):
             step()
 
     share = N_OFFICIAL_TRAIN / N_IMAGES
-    fit_steps = RECIPE.steps_for({"abducted": TURNS * N_OFFICIAL_TRAIN})
+    fit_steps = RECIPE.steps_for({"abducted": COUNTERFACTUALS_PER_IMAGE * N_OFFICIAL_TRAIN})
     short = replace(RECIPE, steps=4 * STEPS, epochs=0)
     return {
         "original": (partial(repeat, original), schedule.steps / STEPS),
         "CGN": (partial(repeat, step), config.steps / STEPS),
         "finding objects": (find, share),
         "counterfactuals": (
-            partial(abduct, run.cgn, images, masks, N_IMAGES, seed=0, lent=LENT),
-            TURNS * share,
+            partial(
+                real_image_counterfactuals,
+                run.cgn,
+                images,
+                masks,
+                N_IMAGES,
+                seed=0,
+                lent=SWAP_FRACTION,
+            ),
+            COUNTERFACTUALS_PER_IMAGE * share,
         ),
         "classifier": (
             partial(fit, short, {"abducted": abducted}, n_classes=N_CLASSES, seed=0),

@@ -209,7 +209,7 @@ class Block(nn.Module):
         """
         inner = maps
         for i, modulation in enumerate(modulations):
-            inner = sparing(self._convolved, i, inner, *modulation, spare=spare)
+            inner = checkpointed(self._convolved, i, inner, *modulation, spare=spare)
         around = maps if maps.shape[1] == self.after else maps[:, : self.after]
         return added_doubled(inner, around) if self.grows else inner + around
 
@@ -220,7 +220,7 @@ class Block(nn.Module):
         return cast(Tensor, self.get_submodule(f"conv_{i}")(maps))
 
 
-def sparing(
+def checkpointed(
     normalise_and_convolve: Callable[..., Tensor], *args: int | Tensor, spare: bool
 ) -> Tensor:
     """Call it; if asked to, so that normalised maps are computed again when gradients need them.
@@ -282,7 +282,7 @@ class Generator(nn.Module):
         known = self._known([self.bn], truncation)
         last = Modulation.of(self.bn.weight, self.bn.bias, *known, at_end)
         (last,) = last.split([len(at_end)], maps.dtype)
-        colours = sparing(self._coloured, maps, *last, spare=self.spare)
+        colours = checkpointed(self._coloured, maps, *last, spare=self.spare)
         bias = cast(Tensor, self.conv_to_rgb.bias)[:N_COLOURS]
         return torch.tanh(colours.float() + bias[:, None, None])
 

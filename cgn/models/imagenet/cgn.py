@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cgn.data.image_set import Factors, load_tensors, save_tensors
 from cgn.io.schema import checked
-from cgn.models.cgn import Parts
+from cgn.models.cgn import MechanismOutputs
 from cgn.models.imagenet.biggan import BigGAN, BigGANConfig
 from cgn.segmentation.u2net import WIDTH, U2Net
 
@@ -113,7 +113,7 @@ class ImageNetCGN(nn.Module):
         generator: torch.Generator | None = None,
         *,
         truncation: float | None = None,
-    ) -> Parts:
+    ) -> MechanismOutputs:
         """Draw one image for each triple of labels.
 
         Args:
@@ -131,10 +131,10 @@ class ImageNetCGN(nn.Module):
         noise = truncated_noise(n, self.config.noise_size, generator, truncation).to(device)
         return self.draw(noise, factors, truncation)
 
-    def draw(self, noise: Tensor, factors: Factors, truncation: float = 1.0) -> Parts:
+    def draw(self, noise: Tensor, factors: Factors, truncation: float = 1.0) -> MechanismOutputs:
         """Draw one image for each row of noise, (B, Z), and triple of labels."""
         mask = self.mask(noise, factors.shape, truncation)
-        return Parts(
+        return MechanismOutputs(
             mask,
             self.texture(noise, factors.texture, truncation),
             self.background(noise, factors.background, truncation),

@@ -209,7 +209,7 @@ def _u2net(state: Mapping[str, Tensor], what: str) -> U2Net:
     return network.requires_grad_(False).eval()
 
 
-def initial(biggan: BigGAN, saliency: U2Net) -> ImageNetCGN:
+def from_biggan(biggan: BigGAN, saliency: U2Net) -> ImageNetCGN:
     """Make the CGN that training starts from: each mechanism is the published BigGAN."""
     of = biggan.config
     config = ImageNetConfig(
@@ -249,7 +249,7 @@ def load_authors(path: Path, *, swapped_statistics: bool = True) -> tuple[ImageN
             raise ValueError(f"{name!r} of {path} is no tensor of the original ImageNet CGN")
         nets[network][rest] = tensor
     real = _biggan(nets[REAL], f"{REAL} of {path}", swapped=swapped_statistics)
-    cgn = initial(real, _u2net(nets["u2net"], f"u2net of {path}"))
+    cgn = from_biggan(real, _u2net(nets["u2net"], f"u2net of {path}"))
     for theirs, ours in AUTHORS.items():
         fill(cgn.get_submodule(ours), nets[theirs], f"{theirs} of {path}")
     return prepared(cgn), real.requires_grad_(False)

@@ -213,11 +213,11 @@ class HeldNorms:
         weight.grad = total = torch.zeros_like(weight)
         own = torch.empty_like(weight, dtype=dtype).requires_grad_()
 
-        def add_up(held: Tensor) -> None:
+        def all_reduce_sum_(held: Tensor) -> None:
             total.add_(held.grad)  # type: ignore[arg-type]
             held.grad = None
 
-        own.register_post_accumulate_grad_hook(add_up)
+        own.register_post_accumulate_grad_hook(all_reduce_sum_)
         self._own[layer] = own
 
     @torch.no_grad()

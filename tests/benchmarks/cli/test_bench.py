@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_images, tiny_suite
+from support import tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
@@ -25,8 +25,8 @@ from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data import training as training_sets
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
-from benchmarks.runner import Exam, Fit, examine
-from benchmarks.suites.protocols import check_protocols, pin
+from benchmarks.runner import FittedModel, TestSet, evaluate_and_record
+from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import CGN, CGNConfig
@@ -44,7 +44,7 @@ class Recipe:
     name: str
     about: str = "A stand-in."
     trains_on: tuple[str, ...] = ("biased",)
-    sees: str = "images"
+    input_kind: str = "images"
     given: str = ""
     source: str = "Nobody 2021"
 
@@ -94,7 +94,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("oracle", trains_on=("unbiased",), given="true factors"),
         Recipe("gan", trains_on=("biased", "generated")),
         Recipe("cgn-abduct", trains_on=("abducted",)),
-        Recipe("oracle-mask", sees="masks"),
+        Recipe("oracle-mask", input_kind="masks"),
     ]
     monkeypatch.setattr(bench, "SUITES", suites)
     monkeypatch.setattr(choices, "SUITES", suites)
@@ -106,7 +106,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     )
     monkeypatch.setattr(
         training_sets,
-        "abduct_cached",
+        "real_image_counterfactuals_cached",
         lambda weights, images, n, *, seed, **_: tiny_images(seed, n=6),
     )
     monkeypatch.setattr(
@@ -114,7 +114,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     )
     pinned = tmp_path / "protocols.csv"
     monkeypatch.setattr(bench, "check_protocols", partial(check_protocols, pinned=pinned))
-    monkeypatch.setattr(bench, "pin", partial(pin, pinned=pinned))
+    monkeypatch.setattr(bench, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return done
@@ -239,7 +239,7 @@ def test_each_seed_gets_three_counterfactuals_of_each_biased_image_half_of_them_
 ) -> None:
     made: list[tuple[str, int, float, int]] = []
 
-    def abduct_cached(
+    def real_image_counterfactuals_cached(
         weights: Path, images: ImageSet, n: int, *, seed: int, lent: float, **_: object
     ) -> ImageSet:
         made.append((images.sha256(), n, lent, seed))
@@ -248,7 +248,9 @@ def test_each_seed_gets_three_counterfactuals_of_each_biased_image_half_of_them_
     n_images = len(tiny_images(3))
     monkeypatch.setattr(training_sets, "N_COUNTERFACTUALS", n_images)
 
-    monkeypatch.setattr(training_sets, "abduct_cached", abduct_cached)
+    monkeypatch.setattr(
+        training_sets, "real_image_counterfactuals_cached", real_image_counterfactuals_cached
+    )
     assert command(results, "--suite tiny --model cgn-abduct --seeds 2") == 0
     assert made == [(tiny_images(3).sha256(), 3 * n_images, 0.5, seed) for seed in (0, 1)]
     assert fits == [("cgn-abduct", seed, ["abducted"]) for seed in (0, 1)]
@@ -294,7 +296,7 @@ def correlated(suites: dict[str, Suite]) -> Suite:
     def train(source: DataSource) -> ImageSet:
         return tiny_images(3 if source.correlation == 1 else 5)
 
-    world = replace(suites["tiny"].world, train=train, correlates=True)
+    world = replace(suites["tiny"].world, train=train, supports_correlation=True)
     suites["tiny"] = replace(suites["tiny"], world=world)
     return suites["tiny"]
 
@@ -454,7 +456,7 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
         large = images.pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
         return replace(images, pixels=large, masks=255 * (large[:, :1] > 127).to(torch.uint8))
 
-    def exact(source: DataSource) -> dict[str, ImageSet]:
+    def true_counterfactuals(source: DataSource) -> dict[str, ImageSet]:
         images = train(source)
         other = (images.factors.shape + 1) % 3
         return {"do_texture": replace(images, factors=images.factors._replace(texture=other))}
@@ -463,7 +465,12 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
     monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
     suites["tiny"] = replace(
         suites["tiny"],
-        world=replace(suites["tiny"].world, train=train, unbiased=train, exact=exact),
+        world=replace(
+            suites["tiny"].world,
+            train=train,
+            unbiased=train,
+            true_counterfactuals=true_counterfactuals,
+        ),
     )
     weights = tmp_path / "my.safetensors"
     CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
@@ -484,7 +491,7 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
 ) -> None:
     labels = torch.arange(3).repeat_interleave(20)  # sorted by class, as the embedded digits are
     pixels = torch.zeros(60, 3, 32, 32, dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(labels), torch.arange(60), pixels[:, :1])
+    images = ImageSet(pixels, Factors.aligned(labels), torch.arange(60), pixels[:, :1])
     seen: dict[str, ImageSet] = {}
 
     def fitted(recipe: Recipe, sets: dict[str, ImageSet], **_: object) -> tuple[nn.Module, str]:
@@ -514,7 +521,7 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
         suites["tiny"].world,
         train=lambda _: images,
         unbiased=lambda _: images,
-        exact=lambda _: {},
+        true_counterfactuals=lambda _: {},
     )
     suites["tiny"] = replace(suites["tiny"], world=world)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
@@ -744,10 +751,10 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 
 def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "SUITES", benchmarks.suites.SUITES)
-    names = [suite.name for suite in choices.chosen_suites("t10k")]
+    names = [suite.name for suite in choices.resolve_suites("t10k")]
     assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
     assert not set(names) & set(benchmarks.suites.SUITES)
-    assert not set(names) & {suite.name for suite in choices.chosen_suites("all,mnists")}
+    assert not set(names) & {suite.name for suite in choices.resolve_suites("all,mnists")}
 
 
 def test_rescore_adds_what_a_new_score_lacks_and_a_second_time_nothing(
@@ -844,12 +851,12 @@ def test_an_interrupted_reproduction_goes_on_where_it_was(
 ) -> None:
     with monkeypatch.context() as patch:
 
-        def until_oracle(exam: Exam, fit: Fit, *rest: Any) -> None:
+        def until_oracle(exam: TestSet, fit: FittedModel, *rest: Any) -> None:
             if fit.name == "oracle":
                 raise KeyboardInterrupt
-            examine(exam, fit, *rest)
+            evaluate_and_record(exam, fit, *rest)
 
-        patch.setattr(bench, "examine", until_oracle)
+        patch.setattr(bench, "evaluate_and_record", until_oracle)
         assert reproduce(results, f"--quick {official}") == 130
     fits.clear()
     assert reproduce(results, f"--quick {official}") == 0

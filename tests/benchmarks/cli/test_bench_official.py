@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import benchmarks.cli.main as bench
 from benchmarks.core.suite import DataSource
 from benchmarks.records.leaderboard import read_runs
-from benchmarks.runner import Exam
+from benchmarks.runner import TestSet
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import classes_of
 from cgn.data.image_files import IMAGENET, Preprocessing
@@ -153,7 +153,7 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
 ) -> None:
     source = DataSource(folder=stimuli)
     suite = OFFICIAL_SUITES["cue-conflict"]
-    asks = network("a", Preprocessing(300, 288))
+    question = network("a", Preprocessing(300, 288))
     for own, protocol, size_px in (
         (False, "geirhos-avg", 224),
         (True, "geirhos-avg", 288),
@@ -161,10 +161,10 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
     ):
         variants = suite.variants(source)
         name = f"cue-conflict@{protocol}-v1"
-        exam = Exam(replace(suite, own_preprocessing=own), source, variants, "", name)
-        prepared, shown = bench.shown_to(asks, exam)
+        exam = TestSet(replace(suite, own_preprocessing=own), source, variants, "", name)
+        prepared, shown = bench.shown_to(question, exam)
         assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
-        assert shown is asks
+        assert shown is question
 
 
 def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli:
 
     source = DataSource(folder=stimuli)
     suite = OFFICIAL_SUITES["in9"]
-    exam = Exam(suite, source, {}, "", "in9@cgn-paper-v1")
+    exam = TestSet(suite, source, {}, "", "in9@cgn-paper-v1")
     seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
     _, shown = bench.shown_to(replace(network("a"), module=seen), exam)
     mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_model, tiny_images, tiny_suite
-from test_gate import edit
-from test_predictions import FirstRow
+from support import FirstRow, edit, run_model, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.leaderboard import write_leaderboards
-from benchmarks.suites.protocols import check_protocols, pin
+from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from classifiers.shipped import Shipped, load_shipped
 
 SPEC = "shipped:cgn-ensemble"
@@ -43,7 +41,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run_model(folder, PREDICTIONS, model=model, seed=seed)
     pinned = tmp_path / "protocols.csv"
     monkeypatch.setattr(bench, "check_protocols", partial(check_protocols, pinned=pinned))
-    monkeypatch.setattr(bench, "pin", partial(pin, pinned=pinned))
+    monkeypatch.setattr(bench, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(bench, "outputs", lambda module, images: {"": module(images)})
     become(SUITE)(folder, monkeypatch)
@@ -74,7 +72,7 @@ def become(suite: Suite) -> Change:
     """Replace the suite."""
 
     def change(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("bench", "benchmarks.cli.resolve"):
+        for module in ("benchmarks.cli.main", "benchmarks.cli.resolve"):
             monkeypatch.setattr(f"{module}.SUITES", {suite.name: suite})
 
     return change
@@ -146,7 +144,7 @@ def test_what_was_run_holds_with_any_number_of_threads(
         ),
         (without_weights, f"no classifier {SPEC} of tiny-world is shipped"),
         (
-            become(replace(SUITE, decide=lambda logits: logits.flip(1).softmax(1))),
+            become(replace(SUITE, decision_rule=lambda logits: logits.flip(1).softmax(1))),
             "tiny, protocol 1: it gives other numbers now; give it a new version",
         ),
         (

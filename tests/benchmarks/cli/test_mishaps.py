@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
+from support import ROOT
 
 import benchmarks.cli.main as bench
 from benchmarks.cli.errors import explained, keep_traceback, ran_out_of_memory
 
-ROOT = Path(__file__).parents[3]
 TOO_MUCH = 1 << 55  # bytes, more than any address space has
 ASKS: dict[str, Callable[[], object]] = {
     "Python": lambda: bytearray(TOO_MUCH),

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_model, tiny_suite
 from rich.table import Table
-from test_predictions import FirstRow
+from support import FirstRow, run_model, tiny_suite
 
 import benchmarks.cli.main as bench
 from benchmarks.cli.progress import bar, progress_bars
@@ -120,7 +119,7 @@ def test_hostile_names_in_committed_rows_are_shown_by_every_command_that_reads_t
 ) -> None:
     suite = tiny_suite()
     monkeypatch.setattr(bench, "known_suites", lambda: {suite.name: suite})
-    monkeypatch.setattr(bench, "chosen_suites", lambda _: [suite])
+    monkeypatch.setattr(bench, "resolve_suites", lambda _: [suite])
     torch.manual_seed(0)
     predictions = evaluate(FirstRow(), suite.variants(EMBEDDED))[0]
     name = "".join(HOSTILE.values()).replace("\udcff", "")  # which no table holds

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 import benchmarks.core.scores
 import benchmarks.records.compare
-from benchmarks.core.scores import Estimate, Score, bootstrap, mean, proportion, worst
+from benchmarks.core.scores import (
+    Estimate,
+    Score,
+    bootstrap,
+    mean,
+    proportion,
+    worst_group_interval,
+)
 from benchmarks.records.compare import compare
 
 N_EXPERIMENTS = 2_000
@@ -148,4 +155,4 @@ def worst_groups(true: NDArray[np.float64], n_images: int, n_experiments: int) -
     generator = np.random.default_rng(0)
     images = np.full(len(true), n_images)
     hits = generator.binomial(n_images, true, size=(n_experiments, len(true)))
-    return [worst(np.stack([row, images], axis=1)) for row in hits]
+    return [worst_group_interval(np.stack([row, images], axis=1)) for row in hits]

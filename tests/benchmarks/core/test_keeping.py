@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_images, tiny_suite
+from support import tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
@@ -19,7 +19,7 @@ from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
-from benchmarks.runner import Exam, Fit, Place, examine, read_exam
+from benchmarks.runner import FittedModel, RunContext, TestSet, evaluate_and_record, load_test_set
 from cgn.models.cgn import weights_sha256
 
 VARIANTS = {"easy": tiny_images(1), "hard": tiny_images(2)}
@@ -129,13 +129,13 @@ def test_two_evaluations_of_the_same_at_once_say_the_same(tmp_path: Path) -> Non
         )
 
 
-def exam(folder: Path) -> tuple[Exam, Place]:
-    place = Place(torch.device("cpu"), folder / "results", progress_bars())
-    return read_exam(tiny_suite(), EMBEDDED, place.bars), place
+def exam(folder: Path) -> tuple[TestSet, RunContext]:
+    place = RunContext(torch.device("cpu"), folder / "results", progress_bars())
+    return load_test_set(tiny_suite(), EMBEDDED, place.bars), place
 
 
-def fit_of(module: nn.Module, name: str = "counting") -> Fit:
-    return Fit(name, module, weights_sha256(module), 0, "")
+def fit_of(module: nn.Module, name: str = "counting") -> FittedModel:
+    return FittedModel(name, module, weights_sha256(module), 0, "")
 
 
 @pytest.mark.usefixtures("at_once")
@@ -146,10 +146,10 @@ def test_a_run_that_was_killed_keeps_its_answers_until_its_rows_are_written(
     taken, place = exam(tmp_path)
     monkeypatch.setattr("benchmarks.core.evaluate._at_once", lambda *_: BATCH)
     with pytest.raises(KeyboardInterrupt):
-        examine(taken, fit_of(Counting(killed_before=7)), both, place)
+        evaluate_and_record(taken, fit_of(Counting(killed_before=7)), both, place)
     assert len([*(tmp_path / "cache" / "under way").iterdir()]) == 1
     rest = Counting()
-    examine(taken, fit_of(rest), both, place)
+    evaluate_and_record(taken, fit_of(rest), both, place)
     assert rest.seen == 3
     assert len(read_runs(place.results)) == 2 * len(taken.suite.scores)
     assert [*(tmp_path / "cache" / "under way").iterdir()] == []
@@ -164,7 +164,7 @@ def test_answers_of_anything_else_are_not_taken_up(
     monkeypatch.setattr("benchmarks.core.evaluate._at_once", lambda *_: BATCH)
     taken, place = exam(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        examine(taken, fit_of(Counting(killed_before=7)), both, place)
+        evaluate_and_record(taken, fit_of(Counting(killed_before=7)), both, place)
     rest = Counting()
     fit = fit_of(rest)
     if what == "name":
@@ -177,7 +177,7 @@ def test_answers_of_anything_else_are_not_taken_up(
         taken = replace(taken, data_sha256="other")
     else:
         place = replace(place, precision="bfloat16")
-    examine(taken, fit, both, place)
+    evaluate_and_record(taken, fit, both, place)
     assert rest.seen == 10
 
 
@@ -187,7 +187,7 @@ def test_a_model_with_a_long_name_has_its_rows_and_predictions(
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     taken, place = exam(tmp_path)
     name = "file:" + "x" * 300
-    examine(taken, fit_of(Counting(), name), both, place)
+    evaluate_and_record(taken, fit_of(Counting(), name), both, place)
     found = sorted(place.results.glob("predictions/*/*/*/*.parquet"))
     assert {load(each)[1].model for each in found} == {name, f"{name}/head"}
     assert max(len(part) for each in found for part in each.parts) <= 143
@@ -202,7 +202,7 @@ def test_results_that_cannot_be_written_are_found_before_the_work(
     (place.results / "predictions" / "tiny").write_text("a file where a folder should be")
     module = Counting()
     with pytest.raises(ValueError, match="tiny is no folder; name another --results"):
-        examine(taken, fit_of(module), both, place)
+        evaluate_and_record(taken, fit_of(module), both, place)
     assert module.seen == 0
 
 
@@ -214,6 +214,6 @@ def test_damaged_rows_are_found_before_the_work(
     def never(*_: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(bench, "read_exam", never)
+    monkeypatch.setattr(bench, "load_test_set", never)
     assert bench.main(["--suite", "in9", "--model", "erm", "--results", str(tmp_path)]) == 2
     assert "runs.csv has other columns" in capsys.readouterr().err

@@ -15,12 +15,12 @@ from PIL import Image
 from torch import nn
 
 import benchmarks.cli.main as bench
-from benchmarks.core.distributed import joined, own_batches, together
+from benchmarks.core.distributed import all_gather, init_distributed, local_batches
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
 from benchmarks.suites.official import classes_of
 from cgn.data.image_files import IMAGENET
-from cgn.device.distributed import here
+from cgn.device.distributed import dist_info
 from classifiers.pretrained import Pretrained
 
 SECONDS = 120.0  # after which processes that wait for each other are given up
@@ -121,14 +121,14 @@ def test_one_two_and_three_processes_leave_the_same_files(
 
 def test_every_batch_is_one_processs_own() -> None:
     def work() -> int:
-        with joined():
-            assert here().size == 3
-            mine = list(range(7))[own_batches()]
+        with init_distributed():
+            assert dist_info().size == 3
+            mine = list(range(7))[local_batches()]
             assert len(mine) in (2, 3)
-            assert together(mine) == list(range(7))
-            with here().leader_first():
+            assert all_gather(mine) == list(range(7))
+            with dist_info().main_process_first():
                 pass
-            return 0 if here().leads == (os.environ["RANK"] == "0") else 1
+            return 0 if dist_info().is_main_process == (os.environ["RANK"] == "0") else 1
 
     assert on_processes(3, work) == [0, 0, 0]
 

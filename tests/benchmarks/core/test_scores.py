@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import golden
+from support import golden
 
 from benchmarks.core.scores import (
     accuracy,
@@ -14,8 +14,8 @@ from benchmarks.core.scores import (
     paired_difference,
     proportion,
     shape_bias,
-    worst,
     worst_group,
+    worst_group_interval,
 )
 
 Seen = Callable[..., pd.DataFrame]
@@ -221,12 +221,16 @@ def test_images_of_one_object_cannot_be_counted_as_independent(seen: Seen) -> No
 
 
 def test_the_worst_of_one_group_has_the_exact_interval_of_its_share() -> None:
-    assert worst(np.array([[3, 10]]))[1:3] == pytest.approx((0.0667, 0.6525), abs=1e-4)
-    assert worst(np.array([[0, 10]]))[:3] == pytest.approx((0, 0, 0.3085), abs=1e-4)
-    assert worst(np.array([[10, 10]]))[:3] == pytest.approx((1, 0.6915, 1), abs=1e-4)
+    assert worst_group_interval(np.array([[3, 10]]))[1:3] == pytest.approx(
+        (0.0667, 0.6525), abs=1e-4
+    )
+    assert worst_group_interval(np.array([[0, 10]]))[:3] == pytest.approx((0, 0, 0.3085), abs=1e-4)
+    assert worst_group_interval(np.array([[10, 10]]))[:3] == pytest.approx((1, 0.6915, 1), abs=1e-4)
 
 
 def test_more_groups_lengthen_the_worst_ones_interval_upwards_only() -> None:
-    alone, among_others = (worst(np.array([[30, 100], *[[100, 100]] * n])) for n in (0, 99))
+    alone, among_others = (
+        worst_group_interval(np.array([[30, 100], *[[100, 100]] * n])) for n in (0, 99)
+    )
     assert alone[:2] == among_others[:2]
     assert alone.high < among_others.high

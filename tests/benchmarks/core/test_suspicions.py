@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_suite
+from support import SHARED, tiny_suite
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import probabilities, score
@@ -19,8 +19,7 @@ from cgn.data.image_files import IMAGENET, image_folder
 from cgn.data.image_set import Factors, ImageSet
 from classifiers.pretrained import load
 
-DATA = Path(__file__).parents[4] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"there is no real data in {DATA}")
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
 
 
 class Hues(nn.Module):
@@ -57,7 +56,7 @@ def hues() -> dict[str, ImageSet]:
     labels = torch.randint(3, (96,), generator=generator)
     pixels = torch.randint(40, 90, (96, 3, 8, 8), generator=generator, dtype=torch.uint8)
     pixels[torch.arange(96), labels] += 90
-    return {"test": ImageSet(pixels, Factors.tied(labels), torch.arange(96))}
+    return {"test": ImageSet(pixels, Factors.aligned(labels), torch.arange(96))}
 
 
 def test_a_module_that_is_right_raises_no_suspicion(hues: dict[str, ImageSet]) -> None:
@@ -86,7 +85,7 @@ def test_images_that_are_prepared_wrongly_are_noticed(
 def test_a_real_network_is_told_from_one_that_takes_images_for_bytes(tmp_path: Path) -> None:
     table = outputs()
     for wnid in table.loc[table["imagenet_a"], "wnid"]:
-        (tmp_path / wnid).symlink_to(DATA / "imagenet-sample" / wnid)
+        (tmp_path / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)
     images, _ = image_folder(tmp_path, IMAGENET)
     few = images.select(torch.arange(0, 200, 3))
     network = load("efficientnet-lite0").module

@@ -111,7 +111,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
     paths, labels = files_of(source.folder / "zoo", CLASSES)
-    factors = Factors.tied(labels)
+    factors = Factors.aligned(labels)
     images = ImageFiles(paths, factors, torch.arange(len(paths)), size_px=8, preprocessing=AS_IT_IS)
     return {"all": images}
 

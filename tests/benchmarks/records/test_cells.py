@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import run_model, tiny_suite
-from test_predictions import FirstRow
+from support import RESULTS, FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
@@ -17,7 +16,6 @@ from benchmarks.records.check import check
 from benchmarks.records.csv_cells import csv_text, guarded, unguarded
 from benchmarks.records.leaderboard import Row, append, leaderboard, read_runs
 
-RESULTS = Path(__file__).parents[3] / "results"
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0", '=A1,"b"', "-"]
 ODD = [
     "'",

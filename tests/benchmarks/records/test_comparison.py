@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import golden
 from scipy.stats import binom
+from support import golden
 
 from benchmarks.core.scores import RESAMPLES, accuracy, paired_difference, shape_bias, worst_group
 from benchmarks.records.compare import compare, holm, verdict

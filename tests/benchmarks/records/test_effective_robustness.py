@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.core.scores import Estimate
-from benchmarks.records.effective_robustness import Fit, effective_robustness, fits
+from benchmarks.records.effective_robustness import LinearFit, effective_robustness, fits
 from benchmarks.records.leaderboard import COLUMNS
 from benchmarks.suites.official import OFFICIAL_SUITES
 
@@ -35,7 +35,7 @@ def table(*rows: dict) -> pd.DataFrame:  # type: ignore[type-arg]
     ],
 )
 def test_networks_lie_as_far_from_the_fit_as_was_published(
-    fit: Fit, clean: float, shifted: float, points: float
+    fit: LinearFit, clean: float, shifted: float, points: float
 ) -> None:
     assert 100 * (shifted - fit.expected(clean)) == pytest.approx(points, abs=0.06)
 

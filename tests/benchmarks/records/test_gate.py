@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY_SHA256, run_model, tiny_suite
-from test_predictions import FirstRow
+from support import TINY_SHA256, FirstRow, edit, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
@@ -20,7 +18,7 @@ from benchmarks.records.check import (
     check_history,
     check_regression,
     check_weights,
-    earlier,
+    results_at_revision,
     summary,
 )
 from benchmarks.records.leaderboard import write_leaderboards
@@ -49,11 +47,6 @@ def results(tmp_path: Path) -> Path:
 def before(results: Path, tmp_path: Path) -> Path:
     shutil.copytree(results, tmp_path / "before")
     return tmp_path / "before"
-
-
-def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
-    """Change the lines of a file."""
-    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
 
 
 def found(results: Path) -> str:
@@ -241,7 +234,7 @@ def repository(results: Path) -> Path:
 
 def test_an_earlier_state_comes_out_of_git(repository: Path) -> None:
     run_model(repository, PREDICTIONS, seed=2)
-    with earlier(repository, "HEAD") as there:
+    with results_at_revision(repository, "HEAD") as there:
         assert len(list(there.rglob("*.parquet"))) == 2
         assert check_history(there, repository) == []
     assert not there.exists()
@@ -267,7 +260,10 @@ def test_what_is_no_revision_is_refused_and_reaches_git_as_nothing_else(
     repository: Path, revision: str
 ) -> None:
     before = sorted(repository.rglob("*"))
-    with pytest.raises(ValueError, match=r"git has no .* at "), earlier(repository, revision):
+    with (
+        pytest.raises(ValueError, match=r"git has no .* at "),
+        results_at_revision(repository, revision),
+    ):
         pass
     assert sorted(repository.rglob("*")) == before
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_suite
+from support import tiny_suite
 
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import Suite

@@ -7,54 +7,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_images
+from support import RUN, FirstRow, Flip, Gives, predictions, tiny_images
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
 from benchmarks.core.suite import Suite
-from benchmarks.records.predictions import SCHEMA, Run, load, load_runs, predictions_path, save
+from benchmarks.records.predictions import SCHEMA, load, load_runs, predictions_path, save
 from cgn.data.image_set import Factors
-
-RUN = Run(
-    suite="tiny",
-    protocol="1",
-    source="embedded",
-    data_sha256="12",
-    model="cgn-ensemble/shape",
-    weights_sha256="34",
-    seed=1,
-)
-
-
-class FirstRow(nn.Module):
-    """Sees the class that `tiny_images` writes into the first row."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        label = (images[:, 0, 0, 0] * 255 / 100).round()
-        return -((label[:, None] - torch.arange(3, device=images.device)) ** 2)
-
-
-class Gives(nn.Module):
-    """Gives the same whatever it sees."""
-
-    def __init__(self, answer: object) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, images: Tensor) -> object:
-        return self.answer
-
-
-class Flip(nn.Module):
-    """Swaps the first class with the last."""
-
-    def forward(self, logits: Tensor) -> Tensor:
-        return logits.flip(1)
-
-
-def predictions(batch_size: int = 500) -> pd.DataFrame:
-    variants = {"easy": tiny_images(1), "hard": tiny_images(2)}
-    return evaluate(FirstRow(), variants, batch_size=batch_size)[0]
 
 
 def test_every_image_is_predicted_once_in_order() -> None:

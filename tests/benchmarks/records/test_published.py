@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY_SHA256, run_model, tiny_suite
-from test_predictions import FirstRow
+from support import TINY_SHA256, FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.leaderboard import read_runs
-from benchmarks.records.published import FACTS, beside, lacking, published, to_measure
+from benchmarks.records.published import (
+    FACTS,
+    compare_to_published,
+    missing_runs,
+    models_to_run,
+    published,
+)
 from benchmarks.suites import OFFICIAL_SUITES, SUITES
 
 KNOWN = SUITES | {suite.name: suite for suite in OFFICIAL_SUITES.values()}
@@ -36,7 +41,7 @@ def board(value: float, source: str = "official", model: str = "cgn") -> pd.Data
 
 
 def verdicts(board: pd.DataFrame) -> dict[str, str]:
-    rows = beside(SUITES["wildlife-mnist"], board)
+    rows = compare_to_published(SUITES["wildlife-mnist"], board)
     return dict(zip(rows["model"], rows["verdict"], strict=True))
 
 
@@ -108,7 +113,9 @@ def test_rows_with_the_published_textures_go_before_rows_without() -> None:
 
 
 def test_models_nobody_published_are_listed_with_what_was_measured() -> None:
-    rows = beside(SUITES["wildlife-mnist"], board(0.5, model="oracle"), ["oracle", "cgn-abduct"])
+    rows = compare_to_published(
+        SUITES["wildlife-mnist"], board(0.5, model="oracle"), ["oracle", "cgn-abduct"]
+    )
     ours = rows.set_index("measured").loc[["oracle", "cgn-abduct"]]
     assert ours["verdict"].tolist() == [
         "nothing published",
@@ -121,7 +128,7 @@ def test_models_nobody_published_are_listed_with_what_was_measured() -> None:
 
 def test_what_is_to_be_measured_are_published_models_that_are_known_and_three_more() -> None:
     known = ["mine", "oracle", "cgn-ensemble", "cgn+original", "cgn", "erm"]
-    names = to_measure(SUITES["colored-mnist"], known)
+    names = models_to_run(SUITES["colored-mnist"], known)
     assert names == ["erm", "cgn+original", "cgn", "cgn-ensemble", "oracle"]
 
 
@@ -133,9 +140,9 @@ def test_runs_that_are_there_are_not_lacking_and_runs_on_other_images_are(tmp_pa
     runs = read_runs(tmp_path)
 
     def left(source: str = "embedded", data: str = TINY_SHA256) -> dict[int, list[str]]:
-        return lacking(runs, suite, source, data, ["erm", "cgn"], 3)
+        return missing_runs(runs, suite, source, data, ["erm", "cgn"], 3)
 
     assert left() == {1: ["erm", "cgn"], 2: ["cgn"]}
     everything = {seed: ["erm", "cgn"] for seed in range(3)}
     assert left(source="official") == left(data="other") == everything
-    assert lacking(runs, suite, "embedded", TINY_SHA256, ["erm"], 1) == {}
+    assert missing_runs(runs, suite, "embedded", TINY_SHA256, ["erm"], 1) == {}

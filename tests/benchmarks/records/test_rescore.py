@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY_SHA256, run_model, tiny_suite
-from test_predictions import FirstRow
+from support import TINY_SHA256, FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.scores import worst_group
@@ -16,7 +15,7 @@ from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import check, check_history
 from benchmarks.records.leaderboard import append, read_runs, write_leaderboards
 from benchmarks.records.predictions import load, save
-from benchmarks.records.rescore import rows_lacking
+from benchmarks.records.rescore import missing_rows
 
 OLD = tiny_suite()
 NEW = replace(OLD, scores=(*OLD.scores, worst_group("hard", chance=1 / 3)))
@@ -33,7 +32,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def rescore(results: Path) -> int:
-    added = append(rows_lacking(results, {"tiny": NEW}), results)
+    added = append(missing_rows(results, {"tiny": NEW}), results)
     write_leaderboards(results, [NEW])
     return added
 
@@ -75,14 +74,14 @@ def test_a_new_row_is_of_the_old_run_and_of_todays_commit(results: Path) -> None
 
 
 def test_the_value_is_that_of_the_stored_predictions(results: Path) -> None:
-    (row, *_) = rows_lacking(results, {"tiny": NEW})
+    (row, *_) = missing_rows(results, {"tiny": NEW})
     expected = worst_group("hard", chance=1 / 3).compute(PREDICTIONS)
     assert (row.value, row.low, row.high, row.n) == expected
 
 
 def test_other_suites_and_older_protocols_are_left_alone(results: Path) -> None:
-    assert rows_lacking(results, {}) == []
-    assert rows_lacking(results, {"tiny": replace(NEW, protocol="2")}) == []
+    assert missing_rows(results, {}) == []
+    assert missing_rows(results, {"tiny": replace(NEW, protocol="2")}) == []
 
 
 def test_predictions_of_another_run_are_refused(results: Path) -> None:
@@ -90,18 +89,18 @@ def test_predictions_of_another_run_are_refused(results: Path) -> None:
     table, run = load(path)
     save(table, path, replace(run, weights_sha256="others"))
     with pytest.raises(ValueError, match=r"is not of the run in runs.csv; run erm.* on tiny again"):
-        rows_lacking(results, {"tiny": NEW})
+        missing_rows(results, {"tiny": NEW})
     path.unlink()
     with pytest.raises(ValueError, match="there is no file"):
-        rows_lacking(results, {"tiny": NEW})
+        missing_rows(results, {"tiny": NEW})
 
 
 def test_progress_counts_runs(results: Path) -> None:
     seen: list[tuple[int, int]] = []
-    rows_lacking(results, {"tiny": NEW}, lambda done, total: seen.append((done, total)))
+    missing_rows(results, {"tiny": NEW}, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_an_empty_folder_lacks_nothing(tmp_path: Path) -> None:
-    assert rows_lacking(tmp_path, {"tiny": NEW}) == []
+    assert missing_rows(tmp_path, {"tiny": NEW}) == []
     assert isinstance(read_runs(tmp_path), pd.DataFrame)

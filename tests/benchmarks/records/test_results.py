@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from support import RESULTS
 
 from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, read_runs, with_few_seeds
 from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 
-RESULTS = Path(__file__).parents[3] / "results"
 TRAINED_HERE = SUITES | T10K | ATTRIBUTIONS | NATURAL
 OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY_SHA256, run_model, tiny_images, tiny_suite
-from test_predictions import FirstRow
+from support import TINY_SHA256, FirstRow, run_model, tiny_images, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
-from benchmarks.core.suite import EMBEDDED, Suite, marked
+from benchmarks.core.suite import EMBEDDED, Suite, format_model_id
 from benchmarks.records.leaderboard import Row, append, environment, markdown, read_runs
-from benchmarks.report.figures import correlation_sweep, swept
+from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
 from benchmarks.report.page import write_report
 
 SUITE = tiny_suite()
@@ -42,7 +41,7 @@ def row(model: str, value: float, *, source: str = "embedded", seed: int = 0) ->
 
 
 def made_up(results: Path, *more: Row) -> pd.DataFrame:
-    rows = [row(marked("erm", rho), 0.4 + 2 * (1 - rho)) for rho in SWEEP]
+    rows = [row(format_model_id("erm", rho), 0.4 + 2 * (1 - rho)) for rho in SWEEP]
     rows += [row("erm@0.99/shape", 0.1), row("oracle", 0.9), *more]
     append(rows, results)
     return read_runs(results)
@@ -53,19 +52,19 @@ def titles(svg: str) -> list[str]:
 
 
 def test_models_are_found_with_all_their_correlations_in_order(tmp_path: Path) -> None:
-    rows = swept(made_up(tmp_path), SUITE)
+    rows = correlation_sweep_rows(made_up(tmp_path), SUITE)
     assert rows["plain"].tolist() == ["erm"] * 3
     assert rows["correlation"].tolist() == list(SWEEP)
     assert rows["hard_accuracy"].tolist() == pytest.approx([0.4, 0.42, 0.6])
 
 
 def test_two_points_are_a_sweep_only_where_no_model_has_three(tmp_path: Path) -> None:
-    two = [row(marked("cgn", rho), 0.9) for rho in SWEEP[:2]]
+    two = [row(format_model_id("cgn", rho), 0.9) for rho in SWEEP[:2]]
     append(two, tmp_path)
-    assert set(swept(read_runs(tmp_path), SUITE)["plain"]) == {"cgn"}
-    assert set(swept(made_up(tmp_path), SUITE)["plain"]) == {"erm"}
+    assert set(correlation_sweep_rows(read_runs(tmp_path), SUITE)["plain"]) == {"cgn"}
+    assert set(correlation_sweep_rows(made_up(tmp_path), SUITE)["plain"]) == {"erm"}
     append([row("cgn", 0.9, source="official"), row("cgn@0.9", 0.9, source="official")], tmp_path)
-    rows = swept(read_runs(tmp_path), SUITE)
+    rows = correlation_sweep_rows(read_runs(tmp_path), SUITE)
     assert set(zip(rows["source"], rows["plain"], strict=True)) == {
         ("embedded", "erm"),
         ("official", "cgn"),
@@ -74,14 +73,14 @@ def test_two_points_are_a_sweep_only_where_no_model_has_three(tmp_path: Path) ->
 
 def test_nothing_is_swept_without_a_row_below_one(tmp_path: Path) -> None:
     append([row("erm", 0.4), row("cgn", 0.9)], tmp_path)
-    assert swept(read_runs(tmp_path), SUITE).empty
-    assert swept(read_runs(tmp_path / "none"), SUITE).empty
+    assert correlation_sweep_rows(read_runs(tmp_path), SUITE).empty
+    assert correlation_sweep_rows(read_runs(tmp_path / "none"), SUITE).empty
     with pytest.raises(ValueError, match="no model was trained at a correlation below 1"):
         correlation_sweep(read_runs(tmp_path), [SUITE], ["erm"])
 
 
 def test_a_sweep_has_a_panel_a_suite_and_source_and_a_tick_a_correlation(tmp_path: Path) -> None:
-    official = [row(marked("erm", rho), 0.5, source="official") for rho in SWEEP]
+    official = [row(format_model_id("erm", rho), 0.5, source="official") for rho in SWEEP]
     runs = made_up(tmp_path, *official)
     drawn = correlation_sweep(runs, [SUITE, tiny_suite("other")], ["erm", "cgn"]).light
     assert titles(drawn) == ["tiny, embedded", "tiny, official"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support import ROOT
 
-from benchmarks.records.check import earlier
+from benchmarks.records.check import results_at_revision
 from benchmarks.report.readme import readme_blocks, rewritten
 from benchmarks.suites import ATTRIBUTIONS, SUITES
 from cgn.counterfactuals.sampling import SHIPPED
@@ -16,7 +17,6 @@ from cgn.data.image_set import load_tensors
 from cgn.training.small import PRESETS, LossWeights, TrainConfig
 from classifiers import MODELS
 
-ROOT = Path(__file__).parents[3]
 SHOWN = (list(SUITES.values()), list(MODELS))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -26,7 +26,7 @@ def states() -> Iterator[list[Path]]:
     """The folder of results as it is and as it was committed: whoever runs a model adds rows."""
     now = ROOT / "results"
     try:
-        with earlier(now, "HEAD") as committed:
+        with results_at_revision(now, "HEAD") as committed:
             yield [now, committed]
     except ValueError:  # no git here
         yield [now]

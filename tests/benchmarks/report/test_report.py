@@ -12,9 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import run_model, tiny_suite
 from playwright.sync_api import Error, Page, sync_playwright
-from test_predictions import FirstRow
+from support import FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED

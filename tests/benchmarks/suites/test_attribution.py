@@ -35,7 +35,9 @@ def varied(suite: Suite) -> list[str]:
 
 def answers(suite: Suite, module: nn.Module, sets: dict[str, ImageSet]) -> pd.DataFrame:
     """Evaluate as the command does."""
-    found, _ = evaluate(module, sets, unchanged=suite.unchanged, columns=suite.columns)
+    found, _ = evaluate(
+        module, sets, reference_variant=suite.reference_variant, columns=suite.columns
+    )
     return found
 
 
@@ -289,7 +291,7 @@ def test_variants_in_another_order_than_the_unchanged_one_are_refused(
     sets = dict(drawn["attribution-colored-mnist"])
     sets["do_shape"] = sets["do_shape"].select(torch.arange(999, -1, -1))
     with pytest.raises(ValueError, match="do_shape and base do not show the same objects"):
-        evaluate(ReadsColour(JITTERED, on_black=True), sets, unchanged="base")
+        evaluate(ReadsColour(JITTERED, on_black=True), sets, reference_variant="base")
 
 
 def test_order_of_the_rows_does_not_count() -> None:

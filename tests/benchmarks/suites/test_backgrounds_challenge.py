@@ -53,7 +53,7 @@ def noise(n: int, seed: int, masks: bool = False) -> ImageSet:
     inside = torch.zeros(n, 1, 8, 8, dtype=torch.uint8)
     inside[..., 1:7, 1:7] = 255
     labels = torch.randint(N_CLASSES, (n,), generator=generator)
-    return ImageSet(pixels, Factors.tied(labels), torch.arange(n), inside if masks else None)
+    return ImageSet(pixels, Factors.aligned(labels), torch.arange(n), inside if masks else None)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def foregrounds(network: Counting) -> ImageSet:
     with torch.inference_mode():
         found = network(images.images() * (images.masks > 0)).argmax(dim=1)
     network.seen.clear()
-    return ImageSet(images.pixels, Factors.tied(found), images.ids, images.masks)
+    return ImageSet(images.pixels, Factors.aligned(found), images.ids, images.masks)
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def run(
     backgrounds: ImageSet,
     earlier: Sequence[Outcome] = (),
 ) -> list[Outcome]:
-    outcomes = attack(network, foregrounds, backgrounds, decide=probabilities, earlier=earlier)
+    outcomes = attack(
+        network, foregrounds, backgrounds, decision_rule=probabilities, earlier=earlier
+    )
     return [*earlier, *outcomes]
 
 
@@ -145,12 +147,12 @@ def test_a_background_that_breaks_many_is_found_five_times_as_fast() -> None:
 
     bright = torch.full((400, 3, 8, 8), 9, dtype=torch.uint8)
     bright[-1] = 0  # last, so that scanning in order looks at all
-    behind = ImageSet(bright, Factors.tied(torch.zeros(400).long()), torch.arange(400))
+    behind = ImageSet(bright, Factors.aligned(torch.zeros(400).long()), torch.arange(400))
     objects = noise(50, 0, masks=True)
     objects = ImageSet(
-        objects.pixels, Factors.tied(torch.zeros(50).long()), objects.ids, objects.masks
+        objects.pixels, Factors.aligned(torch.zeros(50).long()), objects.ids, objects.masks
     )
-    outcomes = list(attack(Dark(), objects, behind, decide=probabilities))
+    outcomes = list(attack(Dark(), objects, behind, decision_rule=probabilities))
     assert {outcome.broken_by for outcome in outcomes} == {399}
     assert sum(outcome.tried for outcome in outcomes) * 5 < 50 * 400
 
@@ -181,13 +183,13 @@ def test_an_interrupted_search_goes_on_where_it_was(
 
 def test_objects_without_masks_are_refused(network: Counting, backgrounds: ImageSet) -> None:
     with pytest.raises(ValueError, match="needs masks"):
-        list(attack(network, noise(3, 0), backgrounds, decide=probabilities))
+        list(attack(network, noise(3, 0), backgrounds, decision_rule=probabilities))
 
 
 def test_the_score_is_the_share_of_objects_that_nothing_breaks() -> None:
     outcomes = [Outcome(-1, 1, 0.5, 20, 0), Outcome(4, 0, 0.5, 16, 8), Outcome(9, 0, 0.5, 18, 0)]
     images = noise(3, 0)
-    images = ImageSet(images.pixels, Factors.tied(torch.tensor([1, 1, 2])), images.ids)
+    images = ImageSet(images.pixels, Factors.aligned(torch.tensor([1, 1, 2])), images.ids)
     seen = predictions_of(outcomes, images, 20)
     found = {score.metric: estimate for score, estimate in score_suite(CHALLENGE, seen).items()}
     assert found["accuracy"].value == pytest.approx(1 / 3)

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import chi2_contingency
+from support import SHARED
 
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, marked, unmarked
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite, format_model_id, parse_model_id
 from benchmarks.suites import mnists
 from benchmarks.suites.mnists import (
     COLORED,
@@ -38,7 +39,6 @@ PAINTERS: dict[str, Callable[..., ImageSet]] = {
     "wildlife-mnist": wildlife,
 }
 every_suite = pytest.mark.parametrize("name", SUITES)
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 @cache
@@ -127,10 +127,10 @@ def test_images_that_follow_their_digit_are_the_same_at_every_correlation(name: 
     same = {
         rho: (images[rho].pixels == images[1].pixels).flatten(1).all(dim=1) for rho in (0.95, 0.9)
     }
-    for rho, unchanged in same.items():
+    for rho, reference_variant in same.items():
         shape, texture, background = images[rho].factors
         follows = (texture == shape) & ((background == shape) | (background == -1))
-        assert torch.equal(unchanged, follows)
+        assert torch.equal(reference_variant, follows)
     assert (same[0.95] | ~same[0.9]).all()  # what has left at 0.95 has left at 0.9
     assert 0 < (~same[0.95]).sum() < (~same[0.9]).sum()
 
@@ -153,9 +153,9 @@ def test_a_correlation_out_of_range_is_refused(correlation: float) -> None:
 @pytest.mark.parametrize("correlation", [1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 1 / 3])
 @pytest.mark.parametrize("model", ["erm", "cgn+original", "cgn-ensemble"])
 def test_a_name_in_results_tells_model_and_correlation(model: str, correlation: float) -> None:
-    name = marked(model, correlation)
-    assert unmarked(name) == (model, correlation)
-    assert unmarked(f"{name}/shape") == (f"{model}/shape", correlation)
+    name = format_model_id(model, correlation)
+    assert parse_model_id(name) == (model, correlation)
+    assert parse_model_id(f"{name}/shape") == (f"{model}/shape", correlation)
 
 
 def test_colored_images_have_no_background_label() -> None:
@@ -400,13 +400,16 @@ def test_sources_are_told_apart_by_name(name: str) -> None:
 @every_suite
 def test_a_true_counterfactual_differs_only_in_the_factor_that_was_acted_on(name: str) -> None:
     world = SUITES[name].world
-    images, exact = world.train(EMBEDDED), world.exact(EMBEDDED)
+    images, true_counterfactuals = world.train(EMBEDDED), world.true_counterfactuals(EMBEDDED)
     assert images.masks is not None
     is_object = images.masks > 0
     if name == COLORED.name:  # its digits have gray edges, which the masks leave out
         is_object = torch.from_numpy(enlarge(digits(EMBEDDED, "train").pixels))[:, None] > 0
-    assert list(exact) == ["do_texture", "do_background"][: 1 if name == COLORED.name else 2]
-    for action, truth in exact.items():
+    assert (
+        list(true_counterfactuals)
+        == ["do_texture", "do_background"][: 1 if name == COLORED.name else 2]
+    )
+    for action, truth in true_counterfactuals.items():
         factor = action.removeprefix("do_")
         assert getattr(truth.factors, factor).equal((images.factors.shape + 1) % 10)
         assert truth.ids.equal(images.ids)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import golden
 from PIL import Image
+from support import SHARED, golden
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate, score, score_suite
@@ -25,7 +25,6 @@ from benchmarks.suites.official import (
     outputs,
 )
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 CLASSES = ["bird", "cat", "dog"]
 IN9_CLASSES = [
     "00_dog", "01_bird", "02_wheeled vehicle", "03_reptile", "04_carnivore", "05_insect",
@@ -200,8 +199,8 @@ def test_the_scores_of_known_answers_are_known(in9: Path) -> None:
 
     suite = OFFICIAL_SUITES["in9"]
     variants = suite.variants(DataSource(folder=in9))
-    assert suite.decide is not None
-    seen, _ = evaluate(Birds(), variants, n_classes=1_000, decide=suite.decide)
+    assert suite.decision_rule is not None
+    seen, _ = evaluate(Birds(), variants, n_classes=1_000, decision_rule=suite.decision_rule)
     estimates = {score.key: value for score, value in score_suite(suite, seen).items()}
     assert estimates["mixed_rand_accuracy"].value == pytest.approx(1 / 9)
     assert estimates["mixed_same-mixed_rand_bg_gap"].value == 0
@@ -274,7 +273,7 @@ def test_an_official_edition_asks_what_the_embedded_one_asks_under_another_proto
         *suite.n_images
     }
     if name in SUITES:
-        assert suite.asks == SUITES[name].asks
+        assert suite.question == SUITES[name].question
         assert suite.primary == SUITES[name].primary
         assert suite.protocol != SUITES[name].protocol
     with pytest.raises(ValueError, match="need a folder"):

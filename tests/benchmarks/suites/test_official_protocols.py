@@ -15,7 +15,7 @@ from benchmarks.core.suite import Suite
 from benchmarks.records.check import check
 from benchmarks.records.leaderboard import Row, append, environment, read_runs, write_leaderboards
 from benchmarks.records.predictions import Run, load, save
-from benchmarks.records.rescore import rows_lacking
+from benchmarks.records.rescore import missing_rows
 from benchmarks.records.sensitivity import FILE, sensitivity, write_sensitivity
 from benchmarks.report.tables import sensitivity_table
 from benchmarks.suites.official import OFFICIAL_SUITES, classes_of, outputs
@@ -66,9 +66,13 @@ def images_of(labels: Factors) -> ImageSet:
 def predicted(
     suite: Suite, variants: dict[str, ImageSet], thoughts: list[dict[int, float]]
 ) -> pd.DataFrame:
-    assert suite.decide is not None
+    assert suite.decision_rule is not None
     return evaluate(
-        Thinks(thoughts), variants, decide=suite.decide, columns=suite.columns, n_classes=1_000
+        Thinks(thoughts),
+        variants,
+        decision_rule=suite.decision_rule,
+        columns=suite.columns,
+        n_classes=1_000,
     )[0]
 
 
@@ -113,14 +117,14 @@ def keep(results: Path, suite: Suite, predictions: pd.DataFrame) -> None:
 def results(tmp_path: Path) -> Path:
     """Predictions of one network on images as they are, and resized."""
     keep(tmp_path, CUE_CONFLICT, ovens_of_dogs(THOUGHTS))
-    resized = CUE_CONFLICT.under("cue-conflict@cgn-paper-v1")
+    resized = CUE_CONFLICT.with_protocol("cue-conflict@cgn-paper-v1")
     keep(tmp_path, resized, ovens_of_dogs([SPREAD_OUT, *THOUGHTS[:-1]]))
     return tmp_path
 
 
 def rescore(results: Path) -> int:
     suites = {CUE_CONFLICT.name: CUE_CONFLICT}
-    added = append(rows_lacking(results, suites), results)
+    added = append(missing_rows(results, suites), results)
     write_leaderboards(results, suites.values())
     write_sensitivity(results, suites.values())
     return added
@@ -174,16 +178,16 @@ def test_predictions_without_other_decisions_allow_no_other_protocol(tmp_path: P
 
 def test_an_unknown_protocol_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"no protocol 'in9@v9', only in9@madry-v1, in9@argmax370"):
-        IN9.under("in9@v9")
-    assert IN9.under("in9@madry-v1") is IN9
+        IN9.with_protocol("in9@v9")
+    assert IN9.with_protocol("in9@madry-v1") is IN9
 
 
 def test_the_protocol_of_the_cgn_paper_divides_by_full_batches() -> None:
     fish, tench = 8, 0
-    labels = Factors.tied(torch.full((50,), fish))
+    labels = Factors.aligned(torch.full((50,), fish))
     variants = dict.fromkeys(IN9.n_images, images_of(labels))
     seen = predicted(IN9, variants, [{tench: 1.0}] * 50 * len(variants))
-    found = score_suite(IN9.under("in9@cgn-paper-v1"), seen)
+    found = score_suite(IN9.with_protocol("in9@cgn-paper-v1"), seen)
     values = {score.key: estimate for score, estimate in found.items()}
     assert values["original_accuracy"].value == 50 / 64  # two batches of 32
     assert values["mixed_same-mixed_rand_bg_gap"].value == 0
@@ -192,11 +196,11 @@ def test_the_protocol_of_the_cgn_paper_divides_by_full_batches() -> None:
 
 def test_only_outputs_that_count_for_a_class_decide_under_argmax370() -> None:
     italian_greyhound, tench = 171, 0  # the former counts for no class
-    images = images_of(Factors.tied(torch.tensor([8])))
+    images = images_of(Factors.aligned(torch.tensor([8])))
     variants = dict.fromkeys(IN9.n_images, images)
     seen = predicted(IN9, variants, [{italian_greyhound: 0.9, tench: 0.1}] * len(variants))
     for name, expected in (("in9@madry-v1", 0), ("in9@argmax370-v1", 1)):
-        values = {s.key: e.value for s, e in score_suite(IN9.under(name), seen).items()}
+        values = {s.key: e.value for s, e in score_suite(IN9.with_protocol(name), seen).items()}
         assert values["original_accuracy"] == expected
 
 
@@ -205,7 +209,7 @@ def test_imagenet_a_is_harder_where_all_outputs_decide() -> None:
     tench, stingray = 0, 6  # of which there are no images, and the first that there are
     images = images_of(Factors(torch.tensor([0]), *[torch.tensor([-1])] * 2))
     seen = predicted(suite, {"hard": images}, [{tench: 0.9, stingray: 0.1}])
-    found = [score_suite(suite.under(name), seen).values() for name in suite.protocol_names]
+    found = [score_suite(suite.with_protocol(name), seen).values() for name in suite.protocol_names]
     assert [estimate.value for of_one in found for estimate in of_one] == [1, 0]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY_SHA256, tiny_suite
+from support import TINY_SHA256, tiny_suite
 from torch import Tensor
 
 from benchmarks.core.scores import accuracy
@@ -14,7 +14,7 @@ from benchmarks.core.suite import Suite
 from benchmarks.suites import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
 from benchmarks.suites.official import decide_in9
-from benchmarks.suites.protocols import PINNED, check_protocols, pin, scores_sha256
+from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint, scores_sha256
 
 HASHES = {"tiny": TINY_SHA256}
 OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
@@ -25,7 +25,7 @@ VERSIONS = [(suite, name) for suite in EVERY.values() for name in suite.protocol
 @pytest.fixture
 def pinned(tmp_path: Path) -> Path:
     path = tmp_path / "protocols.csv"
-    assert pin([tiny_suite()], HASHES, path) == ["1"]
+    assert record_fingerprint([tiny_suite()], HASHES, path) == ["1"]
     return path
 
 
@@ -39,14 +39,14 @@ def sharpened(logits: Tensor) -> Tensor:
 def test_every_suites_scores_are_what_its_version_of_the_protocol_says(
     suite: Suite, name: str
 ) -> None:
-    problems = check_protocols([suite.under(name)], {})
+    problems = check_protocols([suite.with_protocol(name)], {})
     assert [each for each in problems if "other test images" not in each] == []  # `check` sees them
 
 
 def test_nothing_changed_is_no_problem_and_is_written_down_once(pinned: Path) -> None:
     assert check_protocols([tiny_suite()], HASHES, pinned) == []
     before = pinned.read_bytes()
-    assert pin([tiny_suite()], {"tiny": "other images"}, pinned) == []
+    assert record_fingerprint([tiny_suite()], {"tiny": "other images"}, pinned) == []
     assert pinned.read_bytes() == before
 
 
@@ -66,7 +66,7 @@ def test_a_changed_suite_asks_for_a_new_version(changed: Suite, what: str, pinne
     newer = replace(changed, protocol="2")
     (problem,) = check_protocols([newer], HASHES, pinned)
     assert problem.startswith("tiny, protocol 2: what it decides is not written down")
-    assert pin([newer], HASHES, pinned) == ["2"]
+    assert record_fingerprint([newer], HASHES, pinned) == ["2"]
     assert check_protocols([newer], HASHES, pinned) == []
     assert check_protocols([tiny_suite()], HASHES, pinned) == []
 
@@ -80,7 +80,7 @@ def test_changed_test_images_ask_for_a_new_version(pinned: Path) -> None:
 def test_another_rule_of_decision_and_another_score_move_the_hash() -> None:
     official = OFFICIAL_SUITES["in9"]
     assert scores_sha256(official) == scores_sha256(official)
-    assert scores_sha256(official) != scores_sha256(replace(official, decide=sharpened))
+    assert scores_sha256(official) != scores_sha256(replace(official, decision_rule=sharpened))
     texture = replace(accuracy("hard", chance=1 / 3, factor="texture"), higher_is_better=True)
     others = tuple(texture if s.variant == "hard" else s for s in tiny_suite().scores)
     assert scores_sha256(tiny_suite()) != scores_sha256(replace(tiny_suite(), scores=others))
@@ -89,7 +89,7 @@ def test_another_rule_of_decision_and_another_score_move_the_hash() -> None:
 def test_a_column_another_rule_and_another_view_move_the_hash() -> None:
     official = OFFICIAL_SUITES["in9"]
     of_last = {"prediction_mapped": lambda logits, labels: labels.shape}
-    hashes = [scores_sha256(official.under(name)) for name in official.protocol_names]
+    hashes = [scores_sha256(official.with_protocol(name)) for name in official.protocol_names]
     assert len({*hashes, scores_sha256(replace(official, columns=of_last))}) == len(hashes) + 1
 
 

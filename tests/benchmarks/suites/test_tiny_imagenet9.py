@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from support import SHARED
 from torch import Tensor
 
 import benchmarks.cli.main as bench
@@ -36,7 +37,6 @@ from cgn.data.image_set import ImageSet
 from classifiers import MODELS
 
 pytest.importorskip("cv2", reason="the extra `images` is not installed")
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 N_TRAIN, N_VAL = 4, 3
 BOX = (18, 22, 45, 49)
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import SHARED
 
-from benchmarks.cli.resolve import chosen_source
+from benchmarks.cli.resolve import resolve_source
 from benchmarks.core.suite import DataSource
 from benchmarks.suites.mnists import COLORED, T10K
 from benchmarks.worlds import digits as reading
 from benchmarks.worlds.digits import digits, is_mnist, read_idx
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 def write_idx(
@@ -178,7 +177,7 @@ def test_other_data_under_mnists_names_is_custom_and_said_to_be_so(
     write_mnist(tmp_path)
     options = argparse.Namespace(data=str(tmp_path), textures=None, correlation=1.0)
     with caplog.at_level(logging.WARNING):
-        source = chosen_source(COLORED, options)
+        source = resolve_source(COLORED, options)
     assert source.name == "custom"
     assert "holds other data under the file names of colored-mnist" in caplog.text
     assert DataSource(folder=tmp_path, textures=tmp_path, custom=True).name == "custom+textures"
@@ -191,7 +190,7 @@ def test_mnist_is_official_and_its_images_under_other_labels_are_not(tmp_path: P
         pytest.skip("MNIST's files are not in ../shared")
     options = argparse.Namespace(data=str(folder), textures=None, correlation=1.0)
     for suite in (COLORED, *T10K.values()):
-        assert chosen_source(suite, options).name == "official"
+        assert resolve_source(suite, options).name == "official"
     raw = folder / "MNIST" / "raw"
     for path in raw.iterdir():
         (tmp_path / path.name).symlink_to(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import ROOT
 
 from benchmarks.core.evaluate import data_sha256
 from benchmarks.core.suite import EMBEDDED, DataSource
@@ -33,7 +34,6 @@ from cgn.data.image_set import ImageSet
 
 SUITES = {suite.name: suite for suite in (IN9, CUE_CONFLICT, IMAGENET_A, IMAGENET_SKETCH)}
 every_suite = pytest.mark.parametrize("name", SUITES)
-ROOT = Path(__file__).parents[3]
 UNSEEN = torch.tensor([design.unseen for design in ALL_DESIGNS])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_suite
+from support import tiny_suite
 
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite
 from benchmarks.worlds import rendered
@@ -131,7 +131,7 @@ def test_changed_code_draws_anew(
 
 def test_all_code_that_draws_is_in_the_key() -> None:
     names = {path.name for path in rendered.CODE}
-    assert {"openmoji.py", "textures.py", "mnists.py", "imagenet9.py", "images.py"} <= names
+    assert {"openmoji.py", "textures.py", "mnists.py", "imagenet9.py", "image_set.py"} <= names
     assert any(path.match("cgn/models/cgn.py") for path in rendered.CODE)
 
 

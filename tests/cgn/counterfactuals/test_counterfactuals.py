@@ -14,7 +14,7 @@ from torch import Tensor
 from cgn.counterfactuals import sampling as counterfactuals
 from cgn.counterfactuals.sampling import find_weights, sample, sample_cached, sheet, write_png
 from cgn.data.image_set import Factors, ImageSet
-from cgn.models.cgn import CGN, CGNConfig, Noise, Parts
+from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, Noise
 
 CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px=16)
 
@@ -22,7 +22,9 @@ CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px
 class Flat(CGN):
     """Draws its labels: foreground and background in plain gray, the mask on the left side."""
 
-    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
+    def draw(
+        self, noise: Noise, factors: Factors, probability: Tensor | None = None
+    ) -> MechanismOutputs:
         n, size = len(factors.shape), self.config.image_size_px
         mask = torch.zeros(n, 1, size, size)
         mask[..., : size // 2] = 1
@@ -30,7 +32,7 @@ class Flat(CGN):
             (labels / 255).view(n, 1, 1, 1).expand(n, 3, size, size)
             for labels in (10 * factors.shape + factors.texture, 100 + factors.background)
         )
-        return Parts(mask, foreground, background, mask)
+        return MechanismOutputs(mask, foreground, background, mask)
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_one_in_n_counterfactuals_keeps_its_own_texture(flat: CGN) -> None:
 
 
 def test_tied_samples_have_one_label(flat: CGN) -> None:
-    shape, texture, background = sample(flat, 50, seed=0, tied=True).factors
+    shape, texture, background = sample(flat, 50, seed=0, aligned=True).factors
     assert torch.equal(shape, texture)
     assert torch.equal(shape, background)
 
@@ -232,8 +234,8 @@ def test_a_sheets_images_have_the_shape_of_their_row(flat: CGN, tmp_path: Path) 
         pixels = np.asarray(picture)
     width = 2 * 17 + 1
     for row in range(CONFIG.n_classes):
-        foreground, tied, free = (pixels[row * 17 + 1, i * width + 1, 0] for i in (1, 3, 4))
-        assert foreground == tied == 11 * row
+        foreground, aligned, free = (pixels[row * 17 + 1, i * width + 1, 0] for i in (1, 3, 4))
+        assert foreground == aligned == 11 * row
         assert free // 10 == row
 
 

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from cgn.counterfactuals import abduction as interventions
-from cgn.counterfactuals.abduction import Lenders, abduct, abduct_cached, act, find_objects_cached
+from cgn.counterfactuals.abduction import (
+    Donors,
+    intervene,
+    real_image_counterfactuals,
+    real_image_counterfactuals_cached,
+    segment_by_colour_cached,
+)
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import CGN, CGNConfig
-from cgn.segmentation.by_colour import find_objects
+from cgn.segmentation.by_colour import segment_by_colour
 
 CONFIG = CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, n_exemplars=2)
 OBJECT = (slice(None), slice(None), slice(10, 20), slice(8, 24))
@@ -31,7 +37,7 @@ def images() -> ImageSet:
     labels = torch.arange(12) % 3
     pixels = torch.randint(30, (12, 3, 32, 32), generator=generator, dtype=torch.uint8)
     pixels[torch.arange(12), labels, 10:20, 8:24] += 200
-    return ImageSet(pixels, Factors.tied(labels), torch.arange(100, 112))
+    return ImageSet(pixels, Factors.aligned(labels), torch.arange(100, 112))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def masks(images: ImageSet) -> Tensor:
 
 def do(cgn: CGN, images: ImageSet, masks: Tensor, factors: Factors, seed: int = 0) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
-    return act(cgn, images, masks, factors, generator=generator)
+    return intervene(cgn, images, masks, factors, generator=generator)
 
 
 def test_an_image_on_which_nobody_acts_comes_back_byte_for_byte(
@@ -87,7 +93,7 @@ def test_counterfactuals_keep_shape_mask_and_id_of_their_image(
 ) -> None:
     masks = masks.clone()
     masks[:, :, 0, 0] = torch.arange(12)[:, None] % 2 == 1
-    made = abduct(cgn, images, masks, 12, seed=0)
+    made = real_image_counterfactuals(cgn, images, masks, 12, seed=0)
     index = made.ids - 100
     assert sorted(index.tolist()) == list(range(12))
     assert made.factors.shape.equal(images.factors.shape[index])
@@ -98,14 +104,14 @@ def test_counterfactuals_keep_shape_mask_and_id_of_their_image(
 def test_more_counterfactuals_than_images_use_each_image_as_often(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    made = abduct(cgn, images, masks, 36, seed=0)
+    made = real_image_counterfactuals(cgn, images, masks, 36, seed=0)
     assert (made.ids.bincount()[100:] == 3).all()
 
 
 def test_texture_and_background_labels_are_free_of_the_shape_and_of_each_other(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    factors = abduct(cgn, images, masks, 900, seed=0).factors
+    factors = real_image_counterfactuals(cgn, images, masks, 900, seed=0).factors
     for first, second in (
         (factors.shape, factors.texture),
         (factors.shape, factors.background),
@@ -119,21 +125,25 @@ def test_texture_and_background_labels_of_real_images_are_never_read(
 ) -> None:
     unknown = torch.full((len(images),), -1)
     blind = replace(images, factors=images.factors._replace(texture=unknown, background=unknown))
-    told, not_told = (abduct(cgn, each, masks, 24, seed=0) for each in (images, blind))
+    told, not_told = (
+        real_image_counterfactuals(cgn, each, masks, 24, seed=0) for each in (images, blind)
+    )
     assert told.sha256() == not_told.sha256()
 
 
 def test_one_seed_gives_the_same_counterfactuals_and_another_seed_others(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    hashes = [abduct(cgn, images, masks, 12, seed=seed).sha256() for seed in (0, 0, 1)]
+    hashes = [
+        real_image_counterfactuals(cgn, images, masks, 12, seed=seed).sha256() for seed in (0, 0, 1)
+    ]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_lent_surfaces_and_backgrounds_are_pixels_of_other_images_of_the_class_they_are_to_have(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    made = abduct(cgn, images, masks, 60, seed=0, lent=1.0)
+    made = real_image_counterfactuals(cgn, images, masks, 60, seed=0, lent=1.0)
     # All objects are alike in shape here, so that lenders show all there is.
     for pixels, texture, background in zip(made.pixels, *made.factors[1:], strict=True):
         surfaces = images.pixels[images.factors.shape == texture]
@@ -153,13 +163,13 @@ def test_where_a_lender_shows_nothing_the_mechanisms_draw(
     new = images.factors._replace(texture=(labels + 1) % 3, background=(labels + 2) % 3)
     index = torch.arange(len(images))
     made = [
-        act(
+        intervene(
             cgn,
             images,
             masks,
             new,
             generator=torch.Generator().manual_seed(0),
-            lenders=None if shown is None else Lenders(images, shown, index, index),
+            lenders=None if shown is None else Donors(images, shown, index, index),
         ).pixels
         for shown in (None, nothing, everything)
     ]
@@ -173,7 +183,7 @@ def test_where_a_lender_shows_nothing_the_mechanisms_draw(
 def test_a_share_of_counterfactuals_borrows_and_the_others_are_drawn(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    made = abduct(cgn, images, masks, 300, seed=0, lent=0.5)
+    made = real_image_counterfactuals(cgn, images, masks, 300, seed=0, lent=0.5)
     new = made.factors.texture != made.factors.shape
     pure = images.pixels[..., 14, 14]
     borrowed = (made.pixels[new][:, None, :, 14, 14] == pure).all(dim=2).any(dim=1)
@@ -183,7 +193,7 @@ def test_a_share_of_counterfactuals_borrows_and_the_others_are_drawn(
 def test_a_class_without_an_image_cannot_be_lent(cgn: CGN, images: ImageSet, masks: Tensor) -> None:
     two = images.factors.shape < 2
     with pytest.raises(ValueError, match="no image is of class 2; every class needs one"):
-        abduct(cgn, images.select(two), masks[two], 60, seed=0, lent=1.0)
+        real_image_counterfactuals(cgn, images.select(two), masks[two], 60, seed=0, lent=1.0)
 
 
 def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_another(
@@ -193,14 +203,16 @@ def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_anot
 
     def counted(pixels: Tensor, labels: Tensor, **others: Any) -> Tensor:
         searches.append(len(pixels))
-        return find_objects(pixels, labels, **others)
+        return segment_by_colour(pixels, labels, **others)
 
-    monkeypatch.setattr(interventions, "find_objects", counted)
+    monkeypatch.setattr(interventions, "segment_by_colour", counted)
     weights = tmp_path / "cgn.safetensors"
     cgn.save(weights, {})
 
     def made(images: ImageSet, seed: int) -> str:
-        return abduct_cached(weights, images, 24, seed=seed, cache=tmp_path / "cache").sha256()
+        return real_image_counterfactuals_cached(
+            weights, images, 24, seed=seed, cache=tmp_path / "cache"
+        ).sha256()
 
     first = made(images, 0)
     assert made(images, 0) == first != made(images, 1)
@@ -208,6 +220,6 @@ def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_anot
     fewer = images.select(slice(9))
     assert made(fewer, 0) != first
     assert searches == [12, 9]
-    assert find_objects_cached(images, tmp_path / "cache").equal(
-        find_objects(images.pixels, images.factors.shape)
+    assert segment_by_colour_cached(images, tmp_path / "cache").equal(
+        segment_by_colour(images.pixels, images.factors.shape)
     )

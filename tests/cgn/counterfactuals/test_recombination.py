@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cgn.counterfactuals import recombination
 from cgn.counterfactuals.recombination import (
-    Cutouts,
-    cut_out,
+    SegmentedImages,
+    decompose,
     inpaint,
     largest_squares,
     recombine,
@@ -33,15 +33,15 @@ def plain() -> tuple[ImageSet, Tensor]:
     figures[0, 8:14, 3:20] = figures[1, 3:20, 8:14] = figures[2, 6:18, 6:18] = True
     masks = figures[labels][:, None]
     pixels = torch.where(masks, SURFACES[labels][..., None, None], SCENES[labels][..., None, None])
-    return ImageSet(pixels, Factors.tied(labels), torch.arange(len(labels)) + 50), masks
+    return ImageSet(pixels, Factors.aligned(labels), torch.arange(len(labels)) + 50), masks
 
 
 @pytest.fixture(scope="module")
-def cutouts() -> Cutouts:
-    return cut_out(*plain())
+def cutouts() -> SegmentedImages:
+    return decompose(*plain())
 
 
-def test_each_part_is_of_the_class_that_its_label_names(cutouts: Cutouts) -> None:
+def test_each_part_is_of_the_class_that_its_label_names(cutouts: SegmentedImages) -> None:
     made = recombine(cutouts, 200, n_classes=N_CLASSES, seed=0)
     assert made.masks is not None
     mask = made.masks > 0
@@ -55,36 +55,40 @@ def test_each_part_is_of_the_class_that_its_label_names(cutouts: Cutouts) -> Non
     assert torch.equal((made.ids - 50) % N_CLASSES, made.factors.shape)
 
 
-def test_the_three_labels_are_uniform_and_independent(cutouts: Cutouts) -> None:
+def test_the_three_labels_are_uniform_and_independent(cutouts: SegmentedImages) -> None:
     factors = recombine(cutouts, 5_400, n_classes=N_CLASSES, seed=1).factors
     triples = (factors.shape * N_CLASSES + factors.texture) * N_CLASSES + factors.background
     counts = triples.bincount(minlength=27)
     assert ((counts - 200) ** 2 / 200).sum() < 54.1  # chi-square, 26 degrees, 99.9 %
 
 
-def test_who_keeps_their_own_surface_keeps_their_own_pixels_and_label(cutouts: Cutouts) -> None:
+def test_who_keeps_their_own_surface_keeps_their_own_pixels_and_label(
+    cutouts: SegmentedImages,
+) -> None:
     images = cutouts.images
-    marked = images.pixels + torch.arange(len(images), dtype=torch.uint8)[:, None, None, None]
-    own = replace(cutouts, images=replace(images, pixels=marked))
+    format_model_id = (
+        images.pixels + torch.arange(len(images), dtype=torch.uint8)[:, None, None, None]
+    )
+    own = replace(cutouts, images=replace(images, pixels=format_model_id))
     made = recombine(own, 60, n_classes=N_CLASSES, seed=2, own_texture=1.0)
     assert torch.equal(made.factors.texture, made.factors.shape)
     assert made.masks is not None
     inside = (made.masks > 0).expand(made.pixels.shape)
-    assert torch.equal(made.pixels[inside], marked[made.ids - 50][inside])
+    assert torch.equal(made.pixels[inside], format_model_id[made.ids - 50][inside])
 
 
-def test_about_as_many_as_asked_keep_their_own_surface(cutouts: Cutouts) -> None:
+def test_about_as_many_as_asked_keep_their_own_surface(cutouts: SegmentedImages) -> None:
     factors = recombine(cutouts, 3_000, n_classes=N_CLASSES, seed=3, own_texture=0.4).factors
     agree = (factors.texture == factors.shape).float().mean()
     assert abs(agree - (0.4 + 0.6 / N_CLASSES)) < 0.04
 
 
-def test_the_seed_decides_the_images(cutouts: Cutouts) -> None:
+def test_the_seed_decides_the_images(cutouts: SegmentedImages) -> None:
     hashes = [recombine(cutouts, 20, n_classes=3, seed=seed).sha256() for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_a_class_whose_objects_cannot_be_used_is_named(cutouts: Cutouts) -> None:
+def test_a_class_whose_objects_cannot_be_used_is_named(cutouts: SegmentedImages) -> None:
     masks = cutouts.masks.clone()
     masks[cutouts.images.factors.shape == 1] = True
     with pytest.raises(ValueError, match="no image of class 1 can lend its shape"):

@@ -27,7 +27,7 @@ def write(folder: Path, n: int, size: tuple[int, int] = (16, 16)) -> list[Path]:
 
 
 def labels(n: int) -> Factors:
-    return Factors.tied(torch.arange(n) % 3)
+    return Factors.aligned(torch.arange(n) % 3)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_hash_follows_content_names_and_labels_and_not_the_folder(
     moved.mkdir(parents=True)
     assert sha256(write(moved, 7), labels(7)) == before
     assert files.prepared(Preprocessing(None, 8)).sha256() == before
-    assert sha256(list(files.paths), Factors.tied(torch.zeros(7, dtype=torch.int64))) != before
+    assert sha256(list(files.paths), Factors.aligned(torch.zeros(7, dtype=torch.int64))) != before
     Image.new("RGB", (16, 16)).save(files.paths[3])
     assert files.sha256() != before
 

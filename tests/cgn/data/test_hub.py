@@ -151,7 +151,10 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     assert load(f"ensemble:{out}").weights_sha256 != first.weights_sha256
 
     for odd, message in (
-        (replace(made, factors=Factors.tied(torch.arange(9) % 3)), "labels from 0 to 2; expected"),
+        (
+            replace(made, factors=Factors.aligned(torch.arange(9) % 3)),
+            "labels from 0 to 2; expected",
+        ),
         (replace(made, pixels=made.pixels[..., :16, :16]), "images of 16 x 16 pixels"),
     ):
         odd.save(tmp_path / "odd.safetensors")

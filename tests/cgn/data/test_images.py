@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_images
+from support import tiny_images
 
 from cgn.data.image_set import (
     Factors,

@@ -30,7 +30,7 @@ from cgn.data.shards import (
     load_shards,
     shard_seed,
 )
-from cgn.device.distributed import Team
+from cgn.device.distributed import ProcessGroup
 from cgn.models.cgn import compose
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
@@ -114,11 +114,11 @@ def test_what_is_missing_is_drawn_again_and_nothing_else(
 def test_several_processes_write_each_shard_once(
     cgn: ImageNetCGN, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Team, "wait", lambda self: None)
+    monkeypatch.setattr(ProcessGroup, "wait", lambda self: None)
     written: list[set[str]] = []
     for rank in range(2):
         before = {path.name for path in tmp_path.glob("*.parquet")}
-        team = Team(rank, 2)
+        team = ProcessGroup(rank, 2)
         generate(cgn, CONFIG, tmp_path, dtype=torch.float32, batch_size=2, team=team)
         written.append({path.name for path in tmp_path.glob("*.parquet")} - before)
     assert [len(names) for names in written] == [2, 1]
@@ -237,7 +237,7 @@ def test_an_interpolation_leads_from_one_class_to_another_in_one_factor(cgn: Ima
 @pytest.mark.parametrize(("factor", "end"), [("hair", 1), ("shape", 5)])
 def test_an_unknown_factor_or_class_is_refused(cgn: ImageNetCGN, factor: str, end: int) -> None:
     with pytest.raises(ValueError, match="or all, and a class is below 5"):
-        interpolation(cgn, Factors.tied(torch.tensor([0])), factor, end)
+        interpolation(cgn, Factors.aligned(torch.tensor([0])), factor, end)
 
 
 def test_a_picture_needs_fewer_backgrounds_and_of_given_classes_one_each() -> None:

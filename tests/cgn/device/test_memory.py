@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import ROOT
 from torch import nn
 
-from cgn.device.memory import on_disk, peak_bytes
+from cgn.device.memory import offload_to_disk, peak_bytes
 
 # Blocks too small for maps of their own; each second one stays in use, so that the heap cannot
 # shrink from its end.
@@ -43,7 +44,7 @@ def share_given_back(device: str) -> float:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[3],
+        cwd=ROOT,
     )
     return float(told.stdout)
 
@@ -61,7 +62,7 @@ def test_memory_of_the_cpu_is_left_alone_where_the_work_is_elsewhere() -> None:
 def test_weights_on_disk_are_a_copy_that_training_leaves_alone() -> None:
     layer = nn.Linear(2, 1)
     before = layer.weight.clone()
-    copy = on_disk(layer)
+    copy = offload_to_disk(layer)
     nn.init.zeros_(layer.weight)
     assert torch.equal(copy.weight, before)
 

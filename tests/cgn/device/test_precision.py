@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_images
 from pretended_cuda import pretended_cuda
+from support import tiny_images
 from torch import Tensor, nn
 
 from benchmarks.cli.progress import progress_bars
 from benchmarks.core.evaluate import evaluate, probabilities
 from benchmarks.records.leaderboard import environment
-from benchmarks.runner import Place
+from benchmarks.runner import RunContext
 from benchmarks.suites.backgrounds_challenge import attack
-from cgn.counterfactuals.abduction import abduct_cached, find_objects_cached
+from cgn.counterfactuals.abduction import (
+    real_image_counterfactuals_cached,
+    segment_by_colour_cached,
+)
 from cgn.counterfactuals.sampling import sample_cached
 from cgn.data.image_set import Factors, ImageSet
 from cgn.device.precision import PRECISIONS, evaluating, of_cache, training
@@ -105,7 +108,7 @@ def test_a_cpus_settings_are_left_alone() -> None:
 
 def test_no_two_precisions_share_a_name_and_float32_has_none(tmp_path: Path) -> None:
     with progress_bars() as bars:
-        places = [Place(torch.device("cpu"), tmp_path, bars, name) for name in PRECISIONS]
+        places = [RunContext(torch.device("cpu"), tmp_path, bars, name) for name in PRECISIONS]
     names = [place.named("erm") for place in places]
     assert names == ["erm", "erm+bfloat16"]
 
@@ -125,7 +128,7 @@ def test_the_backgrounds_challenge_obeys_the_precision(name: str) -> None:
     objects = ImageSet(images.pixels, images.factors, images.ids, masks)
     module = Watching().eval()
     of = PRECISIONS[name]
-    outcomes = [*attack(module, objects, images, decide=probabilities, precision=of)]
+    outcomes = [*attack(module, objects, images, decision_rule=probabilities, precision=of)]
     assert len(outcomes) == 4
     assert module.product == {of}
 
@@ -140,13 +143,15 @@ def test_what_two_kinds_of_device_compute_is_kept_apart(tmp_path: Path) -> None:
     weights, cache = tmp_path / "cgn.safetensors", tmp_path / "cache"
     cgn.save(weights, {})
     pixels = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 3), torch.arange(6))
+    images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 3), torch.arange(6))
     counts = []
     with pretended_cuda():
         for device in ("cpu", "cuda", "cuda"):
             sample_cached(weights, 4, seed=0, cache=cache, device=device)
-            abduct_cached(weights, images, 4, seed=0, cache=cache, device=device)
-            find_objects_cached(images, cache, device=device)
+            real_image_counterfactuals_cached(
+                weights, images, 4, seed=0, cache=cache, device=device
+            )
+            segment_by_colour_cached(images, cache, device=device)
             counts.append(len([*cache.iterdir()]))
     assert counts == [3, 6, 6]
 
@@ -164,7 +169,7 @@ def test_a_fit_computes_its_convolutions_in_tf32_and_its_products_in_float32(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", noted)
     pixels = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 3), torch.arange(6))
+    images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 3), torch.arange(6))
     with pretended_cuda():
         fit(small, {"biased": images}, n_classes=3, seed=0, device="cuda")
     assert seen == {(True, False, False)}

@@ -20,7 +20,7 @@ def numbers(n: int = 10) -> Tensor:
 
 def some_images(n: int = 10) -> ImageSet:
     pixels = torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 4, 4).contiguous()
-    return ImageSet(pixels, Factors.tied(numbers(n)), numbers(n), pixels[:, :1])
+    return ImageSet(pixels, Factors.aligned(numbers(n)), numbers(n), pixels[:, :1])
 
 
 def test_nobody_waits_for_what_is_sent_to_a_gpu() -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.cli.progress import progress_bars
 from benchmarks.core.suite import DataSource
-from benchmarks.runner import Exam, Place, challenged
+from benchmarks.runner import RunContext, TestSet, run_challenge
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
-from cgn.counterfactuals.abduction import abduct_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals_cached
 from cgn.counterfactuals.sampling import sample_cached
 from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
 from cgn.data.image_set import Factors, ImageSet
@@ -65,26 +65,26 @@ def noise(n: int, seed: int, masks: bool) -> ImageSet:
     inside = torch.zeros(n, 1, 224, 224, dtype=torch.uint8)
     inside[..., 60:160, 60:160] = 255
     labels = torch.arange(n) % 9
-    return ImageSet(pixels, Factors.tied(labels), torch.arange(n), inside if masks else None)
+    return ImageSet(pixels, Factors.aligned(labels), torch.arange(n), inside if masks else None)
 
 
 @pytest.fixture
-def exam() -> Exam:
+def exam() -> TestSet:
     sets = {"foregrounds": noise(6, 0, True), "backgrounds": noise(20, 1, False)}
-    return Exam(CHALLENGE, DataSource(), sets, "d", CHALLENGE.protocol)
+    return TestSet(CHALLENGE, DataSource(), sets, "d", CHALLENGE.protocol)
 
 
 @pytest.fixture
 def take(
-    exam: Exam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exam: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[nn.Module], list[Any]]:
     """Lets a network take the challenge; the rows of its predictions."""
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
 
     def run(module: nn.Module) -> list[Any]:
         with progress_bars() as bars:
-            place = Place(torch.device("cpu"), tmp_path / "results", bars)
-            tables, _ = challenged(exam, module.eval(), "net", place)
+            place = RunContext(torch.device("cpu"), tmp_path / "results", bars)
+            tables, _ = run_challenge(exam, module.eval(), "net", place)
         columns = ["background", "prediction", "confidence", "misled"]
         found: list[Any] = tables[""][columns].to_numpy().tolist()
         return found
@@ -107,7 +107,7 @@ def test_another_network_of_the_same_tensors_does_not_get_the_first_ones_answers
 
 
 def test_what_was_kept_under_the_key_of_before_is_searched_anew_with_a_word(
-    exam: Exam,
+    exam: TestSet,
     take: Callable[[nn.Module], list[Any]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -227,17 +227,20 @@ def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path)
 @pytest.mark.parametrize(
     ("module", "files"),
     [
-        ("cgn.counterfactuals.sampling", {"images.py", "poses.py", "mechanisms.py", "model.py"}),
+        ("cgn.counterfactuals.sampling", {"image_set.py", "poses.py", "mechanisms.py", "cgn.py"}),
         (
             "cgn.counterfactuals.abduction",
-            {"abduction.py", "images.py", "poses.py", "mechanisms.py"},
+            {"abduction.py", "image_set.py", "poses.py", "mechanisms.py"},
         ),
-        ("cgn.training.gan", {"images.py", "losses.py", "train.py", "critic.py"}),
-        ("cgn.data.image_files", {"decoding.py", "images.py"}),
-        ("classifiers.fit", {"files.py", "images.py", "loop.py", "precision.py", "networks.py"}),
+        ("cgn.training.gan", {"image_set.py", "losses.py", "small.py", "critic.py"}),
+        ("cgn.data.image_files", {"decoding.py", "image_set.py"}),
+        (
+            "classifiers.fit",
+            {"image_files.py", "image_set.py", "loop.py", "precision.py", "small.py"},
+        ),
         (
             "benchmarks.suites.backgrounds_challenge",
-            {"official.py", "files.py", "mask_files.py", "model.py"},
+            {"official.py", "image_files.py", "image_set.py", "cgn.py"},
         ),
     ],
 )
@@ -251,11 +254,13 @@ def test_counterfactuals_of_a_cgn_of_another_config_are_made_anew(tmp_path: Path
     tensors = CGN(config).state_dict()
     pixels = torch.full((6, 3, 32, 32), 30, dtype=torch.uint8)
     pixels[:, :, 8:24, 8:20] = 220
-    images = ImageSet(pixels, Factors.tied(torch.arange(6) % 2), torch.arange(6))
+    images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 2), torch.arange(6))
     for canvas_px in (32, 16):
         cgn = CGN(replace(config, canvas_px=canvas_px))
         cgn.load_state_dict(CGN(cgn.config).state_dict() | tensors, strict=False)
         cgn.save(tmp_path / "cgn.safetensors", {})
-        abduct_cached(tmp_path / "cgn.safetensors", images, 2, seed=0, cache=tmp_path / "cache")
+        real_image_counterfactuals_cached(
+            tmp_path / "cgn.safetensors", images, 2, seed=0, cache=tmp_path / "cache"
+        )
     made = [p for p in (tmp_path / "cache").glob("*.safetensors") if "masks" not in p.name]
     assert len(made) == 2

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from support import ROOT
 
 from cgn.data.image_set import save_tensors
 from cgn.io import locks
@@ -236,7 +237,7 @@ def test_processes_count_one_after_the_other(tmp_path: Path) -> None:
         "    with locked(path): write_text(path, str(int(path.read_text()) + 1))\n"
     )
     command = [sys.executable, "-c", count, str(path)]
-    root = Path(__file__).parents[3]
+    root = ROOT
     for process in [subprocess.Popen(command, cwd=root) for _ in range(8)]:
         assert process.wait() == 0
     assert path.read_text() == "200"
@@ -386,7 +387,7 @@ def test_what_no_disk_has_room_for_is_refused_before_it_is_made(tmp_path: Path) 
 
 
 def test_no_file_is_written_in_a_way_of_its_own() -> None:
-    root = Path(__file__).parents[3]
+    root = ROOT
     packages = [root / name for name in ("benchmarks", "cgn", "classifiers")]
     code = [root / "bench.py", *(path for each in packages for path in each.rglob("*.py"))]
     own = re.compile(r"mkstemp|NamedTemporary|os\.replace\(|\.part\"|\.write_(text|bytes)\(")

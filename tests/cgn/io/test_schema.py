@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support import RESULTS
 
 from benchmarks.data.download import DATA_SETS, PINS, fetch
 from benchmarks.records.predictions import load as load_predictions
@@ -162,7 +163,7 @@ def test_an_odd_line_of_the_challenge_is_found_anew(line: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"suite": 3}'])
 def test_predictions_with_an_odd_header_are_refused(text: str, tmp_path: Path) -> None:
-    results = Path(__file__).parents[3] / "results" / "predictions"
+    results = RESULTS / "predictions"
     table = pq.read_table(next(results.rglob("*.parquet")), partitioning=None)
     pq.write_table(table.replace_schema_metadata({b"cgn-bench": text}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"the header of .*a\.parquet"):

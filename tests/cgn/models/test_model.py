@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import SHARED
 from torch import Tensor
 
 from cgn.data.image_set import Factors, save_tensors
-from cgn.models.cgn import CGN, CGNConfig, Parts, binarise, compose, load_released, weights_sha256
+from cgn.models.cgn import (
+    CGN,
+    CGNConfig,
+    MechanismOutputs,
+    binarise,
+    compose,
+    load_released,
+    weights_sha256,
+)
 from cgn.models.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, UpBlock, roll
 
-RELEASED = Path(__file__).parents[4] / "shared/data/released-weights/cgn_colored_mnist.pth"
+RELEASED = SHARED / "released-weights/cgn_colored_mnist.pth"
 needs_released = pytest.mark.skipif(
     not RELEASED.is_file(), reason="the original authors' weights are not in ../shared"
 )
@@ -45,8 +54,10 @@ def seed(number: int) -> torch.Generator:
 
 
 @torch.no_grad()
-def draw(cgn: CGN, number: int, n: int = 12) -> Parts:
-    drawn: Parts = cgn(Factors.independent(n, cgn.config.n_classes, seed(7)), seed(number))
+def draw(cgn: CGN, number: int, n: int = 12) -> MechanismOutputs:
+    drawn: MechanismOutputs = cgn(
+        Factors.independent(n, cgn.config.n_classes, seed(7)), seed(number)
+    )
     return drawn
 
 
@@ -123,7 +134,7 @@ def test_all_parts_lie_between_0_and_1(cgn: CGN) -> None:
 @pytest.mark.parametrize("name", Factors._fields)
 def test_a_label_moves_its_own_mechanism_and_no_other(cgn: CGN, name: str) -> None:
     labels = torch.zeros(6, dtype=torch.int64)
-    factors = Factors.tied(labels)
+    factors = Factors.aligned(labels)
     other = factors._replace(**{name: labels + 1})
     with torch.no_grad():
         before, after = cgn(factors, seed(0)), cgn(other, seed(0))
@@ -136,7 +147,7 @@ def test_a_label_moves_its_own_mechanism_and_no_other(cgn: CGN, name: str) -> No
 def test_the_mechanisms_draw_from_noise_of_their_own(cgn: CGN) -> None:
     cgn.background.load_state_dict(cgn.texture.state_dict())
     with torch.no_grad():
-        drawn = cgn(Factors.tied(torch.zeros(4, dtype=torch.int64)), seed(0))
+        drawn = cgn(Factors.aligned(torch.zeros(4, dtype=torch.int64)), seed(0))
     foreground, background = (part.flatten(2).sort().values for part in drawn[1:3])
     assert not torch.allclose(foreground, background, atol=1e-3)  # whatever the origin
 
@@ -192,12 +203,12 @@ def test_shapes_without_deviation_come_from_the_exemplars_and_not_from_the_noise
 def test_a_cgn_draws_from_many_exemplars_of_a_class(cgn: CGN) -> None:
     with_exemplars(cgn)
     with torch.no_grad():
-        drawn = cgn(Factors.tied(torch.zeros(40, dtype=torch.int64)), seed(0))
+        drawn = cgn(Factors.aligned(torch.zeros(40, dtype=torch.int64)), seed(0))
     assert len(drawn.mask.flatten(1).unique(dim=0)) > 35
 
 
 def test_a_mask_that_was_drawn_before_is_taken_as_it_is(cgn: CGN) -> None:
-    factors = Factors.tied(torch.zeros(2, dtype=torch.int64))
+    factors = Factors.aligned(torch.zeros(2, dtype=torch.int64))
     probability = torch.rand(2, 1, 32, 32, generator=seed(0))
     with torch.no_grad():
         assert torch.equal(cgn(factors, seed(0), probability).probability, probability)
@@ -370,22 +381,22 @@ def test_truncated_released_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def released_parts() -> Parts:
+def released_parts() -> MechanismOutputs:
     """50 samples a class, class by class."""
     cgn, generator = load_released(RELEASED), seed(0)
     with torch.inference_mode():
-        drawn = [cgn(Factors.tied(torch.full((50,), digit)), generator) for digit in range(10)]
-    return Parts(*(torch.cat(part) for part in zip(*drawn, strict=True)))
+        drawn = [cgn(Factors.aligned(torch.full((50,), digit)), generator) for digit in range(10)]
+    return MechanismOutputs(*(torch.cat(part) for part in zip(*drawn, strict=True)))
 
 
 @needs_released
-def test_the_released_cgn_draws_on_black(released_parts: Parts) -> None:
+def test_the_released_cgn_draws_on_black(released_parts: MechanismOutputs) -> None:
     assert released_parts.background.mean() <= 1 / 255
 
 
 @needs_released
 def test_the_released_cgn_draws_objects_in_the_colours_measured_with_the_original_code(
-    released_parts: Parts,
+    released_parts: MechanismOutputs,
 ) -> None:
     mask, foreground = released_parts.mask, released_parts.foreground
     colours = (mask * foreground).sum(dim=(2, 3)) / mask.sum(dim=(2, 3))
@@ -394,7 +405,7 @@ def test_the_released_cgn_draws_objects_in_the_colours_measured_with_the_origina
 
 
 @needs_released
-def test_the_released_cgn_draws_masks_as_large_as_digits(released_parts: Parts) -> None:
+def test_the_released_cgn_draws_masks_as_large_as_digits(released_parts: MechanismOutputs) -> None:
     area = released_parts.mask.mean(dim=(1, 2, 3)).view(10, 50)
     assert area.min() > 0.02
     assert area.max() < 0.35

@@ -102,7 +102,7 @@ def test_two_masks_agree_as_much_as_they_share() -> None:
 def drawn_set(masks: bool = True) -> ImageSet:
     pixels = (255 * noise(6, 0)).to(torch.uint8)
     found = (255 * half_masks(6)).to(torch.uint8) if masks else None
-    return ImageSet(pixels, Factors.tied(torch.arange(6)), torch.arange(6), found)
+    return ImageSet(pixels, Factors.aligned(torch.arange(6)), torch.arange(6), found)
 
 
 def certain(images: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cgn.data.image_set import Factors, ImageSet
-from cgn.models.cgn import CGN, CGNConfig, Noise, Parts
-from cgn.quality.effectiveness import abduction_quality, accuracy, quality, variety
+from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, Noise
+from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
 
 CONFIG = CGNConfig(n_classes=5, image_size_px=16, width=8, noise_size=4, tile_px=16)
 N_CLASSES = CONFIG.n_classes
@@ -19,9 +19,13 @@ Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 class Plain(CGN):
     """Draws labels as plain gray levels; its objects are four pixels high, wider by class."""
 
-    def draw(self, noise: Noise, factors: Factors, probability: Tensor | None = None) -> Parts:
+    def draw(
+        self, noise: Noise, factors: Factors, probability: Tensor | None = None
+    ) -> MechanismOutputs:
         mask = rectangles(factors.shape).float() if probability is None else probability
-        return Parts(mask, surface(self.painted_as(factors)), ground(factors.background), mask)
+        return MechanismOutputs(
+            mask, surface(self.painted_as(factors)), ground(factors.background), mask
+        )
 
     def painted_as(self, factors: Factors) -> Tensor:
         """Whose surface the objects get, (B,) int64."""
@@ -72,7 +76,7 @@ def sure(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.fixture
 def images() -> ImageSet:
-    return painted(Factors.tied(torch.arange(40) % N_CLASSES))
+    return painted(Factors.aligned(torch.arange(40) % N_CLASSES))
 
 
 @pytest.fixture
@@ -167,7 +171,7 @@ def points(n: int, seed: int, scale: float = 1.0) -> ImageSet:
     generator = torch.Generator().manual_seed(seed)
     pixels = 128 + 20 * scale * torch.randn(n, 3, 1, 8, generator=generator)
     labels = torch.arange(n) % N_CLASSES
-    return ImageSet(pixels.clamp(0, 255).to(torch.uint8), Factors.tied(labels), torch.arange(n))
+    return ImageSet(pixels.clamp(0, 255).to(torch.uint8), Factors.aligned(labels), torch.arange(n))
 
 
 def flat(images: Tensor) -> Tensor:
@@ -175,7 +179,7 @@ def flat(images: Tensor) -> Tensor:
 
 
 def test_images_drawn_from_the_truth_cover_what_chance_allows_and_are_as_diverse() -> None:
-    scores = variety(points(2_000, 2), points(2_000, 3), flat)
+    scores = coverage_and_diversity(points(2_000, 2), points(2_000, 3), flat)
     assert scores["coverage"] == pytest.approx(1 - 0.5**5, abs=0.01)
     assert scores["diversity"] == pytest.approx(1, abs=0.02)
 
@@ -183,25 +187,25 @@ def test_images_drawn_from_the_truth_cover_what_chance_allows_and_are_as_diverse
 def test_images_that_are_all_alike_cover_little_and_are_not_diverse() -> None:
     one = points(400, 0).select(torch.zeros(400, dtype=torch.int64))
     alike = replace(one, factors=points(400, 0).factors)
-    scores = variety(alike, points(400, 1), flat)
+    scores = coverage_and_diversity(alike, points(400, 1), flat)
     assert scores["coverage"] < 0.1
     assert scores["diversity"] == 0
 
 
 def test_images_twice_as_far_apart_are_twice_as_diverse() -> None:
-    scores = variety(points(400, 0, scale=1.0), points(400, 1, scale=0.5), flat)
+    scores = coverage_and_diversity(points(400, 0, scale=1.0), points(400, 1, scale=0.5), flat)
     assert scores["diversity"] == pytest.approx(2, rel=0.03)
 
 
 def test_coverage_of_a_handful_of_true_images_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 5 true images, got 4"):
-        variety(points(400, 0), points(4, 1), flat)
+        coverage_and_diversity(points(400, 0), points(4, 1), flat)
 
 
 def test_diversity_does_not_count_distances_between_classes() -> None:
     drawn = points(400, 0)
     apart = (drawn.pixels + 60 * (drawn.factors.shape[:, None, None, None] == 0)).to(torch.uint8)
-    scores = variety(replace(drawn, pixels=apart), drawn, flat)
+    scores = coverage_and_diversity(replace(drawn, pixels=apart), drawn, flat)
     assert scores["diversity"] == pytest.approx(1, rel=0.02)
 
 

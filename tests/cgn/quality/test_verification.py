@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import CGN, CGNConfig
-from cgn.quality.verification import confirmed, lessons
+from cgn.quality.verification import accept_mask, verifier_training_set
 
 N_CLASSES = 3
 
@@ -33,7 +33,7 @@ def factors() -> Factors:
 
 
 def test_images_that_show_all_their_labels_are_confirmed(factors: Factors) -> None:
-    assert confirmed(coded(factors), read).all()
+    assert accept_mask(coded(factors), read).all()
 
 
 @pytest.mark.parametrize("factor", Factors._fields)
@@ -42,13 +42,13 @@ def test_one_wrong_label_is_enough_to_be_refused(factors: Factors, factor: str) 
     labels = getattr(factors, factor)
     shown = factors._replace(**{factor: torch.where(wrong, (labels + 1) % N_CLASSES, labels)})
     images = ImageSet(coded(shown).pixels, factors, torch.arange(250))
-    assert confirmed(images, read).equal(~wrong)
+    assert accept_mask(images, read).equal(~wrong)
     others = tuple(name for name in Factors._fields if name != factor)
-    assert confirmed(images, read, others).all()
+    assert accept_mask(images, read, others).all()
 
 
 def test_who_is_less_sure_than_asked_confirms_nothing(factors: Factors) -> None:
-    assert not confirmed(coded(factors), read, confidence=0.999).any()
+    assert not accept_mask(coded(factors), read, confidence=0.999).any()
 
 
 def test_a_check_learns_from_labels_of_those_factors_alone_that_real_images_have() -> None:
@@ -61,7 +61,9 @@ def test_a_check_learns_from_labels_of_those_factors_alone_that_real_images_have
     real = ImageSet(pixels, Factors(labels, labels, torch.full((30,), -1)), torch.arange(30))
     assert real.factors.known == ("shape", "texture")
     told: list[tuple[int, int]] = []
-    made = lessons(cgn, real, masks, 90, seed=0, progress=lambda *each: told.append(each))
+    made = verifier_training_set(
+        cgn, real, masks, 90, seed=0, progress=lambda *each: told.append(each)
+    )
     assert len(made) == 90
     assert told == [(60, 90), (90, 90)]
     assert (made.factors.background == -1).all()
@@ -76,6 +78,6 @@ def test_a_check_learns_from_labels_of_those_factors_alone_that_real_images_have
 def test_lessons_need_an_image_of_every_class() -> None:
     cgn = CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=16, width=8, tile_px=16))
     pixels = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
-    real = ImageSet(pixels, Factors.tied(torch.tensor([0, 0, 1, 1])), torch.arange(4))
+    real = ImageSet(pixels, Factors.aligned(torch.tensor([0, 0, 1, 1])), torch.arange(4))
     with pytest.raises(ValueError, match="no image is of class 2"):
-        lessons(cgn, real, pixels[:, :1] > 0, 90, seed=0)
+        verifier_training_set(cgn, real, pixels[:, :1] > 0, 90, seed=0)

@@ -10,7 +10,7 @@ from benchmarks.core.suite import EMBEDDED
 from benchmarks.suites import SUITES
 from cgn.data.image_set import ImageSet
 from cgn.models.poses import FILL, measure, normalise, place
-from cgn.segmentation.by_colour import ShapeEncoder, find_objects
+from cgn.segmentation.by_colour import ShapeEncoder, segment_by_colour
 
 MNISTS = [name for name in SUITES if name.endswith("mnist")]
 
@@ -44,13 +44,13 @@ def painted(masks: Tensor, colours: list[tuple[int, int]]) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("colours", [[(255, 0)], [(0, 255), (200, 90), (90, 200)]])
 def test_an_object_of_another_colour_is_found_exactly(colours: list[tuple[int, int]]) -> None:
     masks = blocks(30)
-    assert torch.equal(find_objects(*painted(masks, colours)), masks)
+    assert torch.equal(segment_by_colour(*painted(masks, colours)), masks)
 
 
 def test_a_colour_that_is_object_in_one_class_may_be_background_in_another() -> None:
     masks = blocks(40)
     pixels, labels = painted(masks, [(30, 220), (220, 30)])
-    assert torch.equal(find_objects(pixels, labels), masks)
+    assert torch.equal(segment_by_colour(pixels, labels), masks)
 
 
 def test_small_holes_and_islands_are_noise() -> None:
@@ -60,32 +60,32 @@ def test_small_holes_and_islands_are_noise() -> None:
     row, column = masks[0, 0].nonzero().float().mean(dim=0).long().tolist()
     specked[0, 0, row, column] = False
     pixels, labels = painted(specked, [(200, 20)])
-    assert torch.equal(find_objects(pixels, labels), masks)
+    assert torch.equal(segment_by_colour(pixels, labels), masks)
 
 
 def test_an_image_of_one_colour_holds_no_object() -> None:
     pixels = torch.full((4, 3, 16, 16), 77, dtype=torch.uint8)
-    assert not find_objects(pixels, torch.zeros(4, dtype=torch.int64)).any()
+    assert not segment_by_colour(pixels, torch.zeros(4, dtype=torch.int64)).any()
 
 
 @pytest.mark.parametrize("name", MNISTS)
 def test_digits_are_found_in_biased_images(name: str) -> None:
     train: ImageSet = SUITES[name].world.train(EMBEDDED)
     assert train.masks is not None
-    found = find_objects(train.pixels, train.factors.shape)
+    found = segment_by_colour(train.pixels, train.factors.shape)
     assert overlap(found, train.masks > 127) > 0.9
 
 
 def test_objects_of_embedded_digits_are_those_that_rows_were_made_with() -> None:
     images = SUITES["colored-mnist"].world.train(EMBEDDED).select(slice(None, None, 8))
-    found = find_objects(images.pixels, images.factors.shape)
+    found = segment_by_colour(images.pixels, images.factors.shape)
     digest = hashlib.sha256(found.numpy().data).hexdigest()
     assert digest == "a411acd29f57a7ad98c3616f44fadcb8899bb796001785fc2849cd443639d2b1"
 
 
 def test_finding_objects_is_deterministic() -> None:
     pixels, labels = painted(blocks(12), [(200, 20), (40, 120)])
-    assert torch.equal(find_objects(pixels, labels), find_objects(pixels, labels))
+    assert torch.equal(segment_by_colour(pixels, labels), segment_by_colour(pixels, labels))
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (3, -4), (-5, 6)])

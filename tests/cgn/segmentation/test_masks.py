@@ -35,7 +35,7 @@ def discs(radius: int = 12, n: int = 4) -> tuple[ImageSet, Tensor, Tensor]:
     )
     noise = torch.randint(-30, 31, (n, 3, SIZE_PX, SIZE_PX), generator=generator)
     images = ImageSet(
-        (colour + noise).to(torch.uint8), Factors.tied(torch.zeros(n).long()), torch.arange(n)
+        (colour + noise).to(torch.uint8), Factors.aligned(torch.zeros(n).long()), torch.arange(n)
     )
     corners = [centre.flip(1) - radius - 1, centre.flip(1) + radius + 1]
     around = torch.cat(corners, dim=1).clamp(0, SIZE_PX - 1)
@@ -60,7 +60,7 @@ def test_a_box_that_is_the_whole_image_still_leaves_a_background() -> None:
 
 def test_a_mask_lies_within_its_box_and_holds_its_middle_even_where_nothing_is_to_be_seen() -> None:
     plain = torch.full((1, 3, SIZE_PX, SIZE_PX), 90, dtype=torch.uint8)
-    images = ImageSet(plain, Factors.tied(torch.tensor([0])), torch.tensor([0]))
+    images = ImageSet(plain, Factors.aligned(torch.tensor([0])), torch.tensor([0]))
     (mask,) = masks_from_boxes(images, torch.tensor([[10, 20, 31, 41]]))
     assert mask[0, 31, 21]
     assert not mask[0, :20].any()

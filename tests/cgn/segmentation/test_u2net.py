@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from imagenet_networks import tiny_u2net
+from support import SHARED
 from torch import nn
 
 from cgn.segmentation.u2net import U2Net, halved, resized, saliency
 
-SPEC = Path(__file__).parents[4] / "shared" / "spec" / "cgn_imagenet_keys.txt"
+SPEC = SHARED.parent / "spec" / "cgn_imagenet_keys.txt"
 
 
 def test_its_tensors_are_those_of_the_published_file() -> None:

@@ -21,7 +21,7 @@ def coloured(n: int = 30) -> ImageSet:
     labels = torch.arange(n) % N_CLASSES
     pixels = torch.full((n, 3, 16, 16), 30, dtype=torch.uint8)
     pixels[torch.arange(n), labels] = 220
-    return ImageSet(pixels, Factors.tied(labels), torch.arange(n))
+    return ImageSet(pixels, Factors.aligned(labels), torch.arange(n))
 
 
 def trained(images: ImageSet, config: TrainConfig = CONFIG) -> str:

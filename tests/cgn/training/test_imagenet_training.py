@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from cgn.data.shards import SetConfig, generate
-from cgn.device.distributed import Team, own_device, team
+from cgn.device.distributed import ProcessGroup, own_device, team
 from cgn.models.cgn import weights_sha256
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGAN
 from cgn.models.imagenet.cgn import ImageNetCGN
-from cgn.training.imagenet import Draw, ImageNetTraining, train_imagenet
+from cgn.training.imagenet import BatchNoise, ImageNetTraining, train_imagenet
 from cgn.training.imagenet_config import (
     IMAGENET_PRESETS,
     PARTS,
@@ -117,7 +117,7 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
 def test_a_run_that_is_interrupted_within_a_step_goes_on_from_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(run: ImageNetTraining, batch: Draw) -> Any:
+    def interrupted(run: ImageNetTraining, batch: BatchNoise) -> Any:
         if run.step == 1:
             raise KeyboardInterrupt
         return drawn(run, batch)
@@ -161,7 +161,7 @@ def gradient(config: ImageNetTrainConfig) -> Tensor:
         found.append(torch.cat([p.grad.flatten() for p in run.learning if p.grad is not None]))
 
     run.adam.register_step_pre_hook(note)
-    run.advance(run.draw(generator()))
+    run.train_step(run.draw(generator()))
     return found[0]
 
 
@@ -232,7 +232,7 @@ def test_nothing_but_the_mechanisms_learns() -> None:
     run = training()
     frozen = run.real, run.cgn.saliency, run.features
     before = [weights_sha256(each) for each in frozen]
-    run.advance(run.draw(generator()))
+    run.train_step(run.draw(generator()))
     assert [weights_sha256(each) for each in frozen] == before
     assert not any(w.requires_grad for each in frozen for w in each.parameters())
     for name, mechanism in run.cgn.mechanisms().items():
@@ -269,7 +269,7 @@ def test_what_an_ablation_does_not_need_is_not_computed(
     config = replace(CONFIG, images_per_step=1)
     run = training(config if part is None else without(config, part))
     counts = count_calls(run)
-    terms = run.advance(run.draw(generator()))
+    terms = run.train_step(run.draw(generator()))
     assert counts == expected
     off = set(PARTS[part]) if part else set()
     assert terms.keys() == {name for of in PARTS.values() for name in of} - off
@@ -290,8 +290,8 @@ def test_the_presets_hold_what_paper_and_code_say() -> None:
 
 def test_averaged_weights_are_shown_for_as_long_as_they_are_looked_at() -> None:
     run = training(replace(CONFIG, ema_decay=0.5))
-    run.advance(run.draw(generator()))
-    run.advance(run.draw(generator()))
+    run.train_step(run.draw(generator()))
+    run.train_step(run.draw(generator()))
     current, mean = learned(run.cgn).clone(), torch.cat([a.flatten() for a in run.averaged])
     with run.with_averages() as shown:
         assert torch.equal(learned(shown), mean)
@@ -343,7 +343,7 @@ def test_settings_without_sense_are_refused(bad: dict[str, Any], message: str) -
 
 def test_more_processes_than_images_are_refused() -> None:
     with pytest.raises(ValueError, match="4 processes cannot share 3 images a step"):
-        training(team=Team(0, 4))
+        training(team=ProcessGroup(0, 4))
 
 
 def test_a_log_holds_each_step_once_though_the_run_was_resumed(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def share(rank: int, port: int, folder: Path) -> None:
     os.environ |= {"MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     with team(torch.device("cpu")) as of:
-        assert of == Team(rank, 2)
+        assert of == ProcessGroup(rank, 2)
         cgn = trained(team=of, checkpoint=folder / "run.checkpoint")
         torch.save(learned(cgn), folder / f"{rank}.pt")
         drawer = tiny_cgn()[0]
@@ -439,7 +439,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 def test_one_process_is_a_team_of_one_and_the_cpu_is_shared(monkeypatch: Any) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with team(torch.device("cpu")) as of:
-        assert of.leads
+        assert of.is_main_process
         assert of.size == 1
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert own_device(torch.device("cpu")) == torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cgn.training.loop import adam_of_gans, advance_all, descend, load_adam, set_rate
+from cgn.training.loop import adam_of_gans, load_adam, optimizer_step, set_rate, train_loop
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Counting:
     def restore(self, state: dict[str, Any], generator: torch.Generator, sha256: str, /) -> None:
         raise AssertionError
 
-    def advance(self, n: int) -> dict[str, Tensor]:
+    def train_step(self, n: int) -> dict[str, Tensor]:
         first, self.step = self.step + 1, self.step + n
         self.taken.append(n)
         return {"loss": torch.arange(first, self.step + 1.0)}
@@ -37,9 +37,9 @@ class Counting:
 )
 def test_steps_taken_at_once_never_cross_a_checkpoint(at_once: int, taken: list[int]) -> None:
     run, kept, told = Counting(10, 4), [], []
-    advance_all(
+    train_loop(
         run,
-        run.advance,
+        run.train_step,
         lambda: kept.append(run.step),
         lambda step, steps, terms: told.append((step, steps, terms["loss"])),
         at_once=at_once,
@@ -53,7 +53,7 @@ def test_nothing_but_an_optimisers_own_weights_gets_a_gradient() -> None:
     ours, others = nn.Linear(2, 2), nn.Linear(2, 2)
     adam = adam_of_gans([ours], 0.1)
     before = ours.weight.detach().clone()
-    descend(adam, others(ours(torch.ones(1, 2))).sum())
+    optimizer_step(adam, others(ours(torch.ones(1, 2))).sum())
     assert not torch.equal(ours.weight, before)
     assert all(each.grad is None for each in others.parameters())
 
@@ -71,12 +71,12 @@ def test_an_optimisers_means_are_taken_up_and_how_it_computes_is_not() -> None:
     adam, other = (
         torch.optim.Adam(layer.parameters(), 0.1, fused=fused) for fused in (True, False)
     )
-    descend(adam, layer(torch.ones(1, 2)).sum())
+    optimizer_step(adam, layer(torch.ones(1, 2)).sum())
     state = adam.state_dict()
     state["param_groups"][0]["capturable"] = True  # as on CUDA
     load_adam(other, state)
     assert not other.param_groups[0]["fused"]
     assert not other.param_groups[0]["capturable"]
     assert other.state[layer.weight]["exp_avg"].equal(adam.state[layer.weight]["exp_avg"])
-    descend(other, layer(torch.ones(1, 2)).sum())
+    optimizer_step(other, layer(torch.ones(1, 2)).sum())
     assert other.state[layer.weight]["step"] == 2

@@ -13,7 +13,7 @@ from benchmarks.suites import SUITES
 from cgn.data.image_set import ByClass, Factors, ImageSet
 from cgn.models.cgn import CGN, weights_sha256
 from cgn.models.mechanisms import ShapeMechanism
-from cgn.training.loop import descend, seeded
+from cgn.training.loop import optimizer_step, seeded
 from cgn.training.small import (
     LOSSES,
     PRESETS,
@@ -34,7 +34,7 @@ N_CLASSES = 3
 def images() -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (30, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    return ImageSet(pixels, Factors.tied(torch.arange(30) % N_CLASSES), torch.arange(30))
+    return ImageSet(pixels, Factors.aligned(torch.arange(30) % N_CLASSES), torch.arange(30))
 
 
 def trained(images: ImageSet, config: TrainConfig = CONFIG, **others: Any) -> str:
@@ -171,7 +171,7 @@ def first(run: Training) -> Chance:
 @pytest.mark.parametrize("name", ["cgn", "averaged", "encoder", "critic"])
 def test_a_step_moves_every_network(run: Training, name: str) -> None:
     before = weights_sha256(getattr(run, name))
-    run.advance(first(run))
+    run.train_step(first(run))
     assert weights_sha256(getattr(run, name)) != before
     assert run.step == 1
 
@@ -191,7 +191,7 @@ def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training
 def test_a_step_of_the_critic_sends_no_gradient_into_the_generator(run: Training) -> None:
     terms = run._losses(run.images.take(first(run).shown), first(run))
     before = weights_sha256(run.critic)
-    descend(run.critic_adam, terms["critic"])
+    optimizer_step(run.critic_adam, terms["critic"])
     assert weights_sha256(run.critic) != before
     learners = *run.cgn.parameters(), *run.encoder.parameters()
     assert all(weight.grad is None for weight in learners)
@@ -202,7 +202,7 @@ def test_steps_taken_together_are_those_taken_one_by_one(images: ImageSet) -> No
     for sizes in ([1, 1, 1, 1], [4], [3, 1]):
         with seeded(0) as generator:
             run = Training(found, N_CLASSES, CONFIG, "cpu")
-            told = [run.advance_all(n, generator) for n in sizes]
+            told = [run.train_loop(n, generator) for n in sizes]
         hashes.add(weights_sha256(run.averaged))
         curves.append(torch.cat([torch.stack([*each.values()]) for each in told], dim=1))
     assert len(hashes) == 1
@@ -244,7 +244,7 @@ def as_if_written_on_cuda(path: Path) -> None:
 
 def test_the_average_lies_between_the_old_and_the_new_weights(run: Training) -> None:
     old = next(run.averaged.shape.parameters()).clone()
-    run.advance(first(run))
+    run.train_step(first(run))
     new, mean = (next(cgn.shape.parameters()) for cgn in (run.cgn, run.averaged))
     low, high = torch.minimum(old, new) - 1e-6, torch.maximum(old, new) + 1e-6
     assert ((low <= mean) & (mean <= high)).all()
@@ -257,7 +257,7 @@ def squares(sizes_px: list[int]) -> ImageSet:
     for image, size in zip(pixels, sizes_px, strict=True):
         image[:, 16 - size // 2 : 16 + size // 2, 16 - size // 2 : 16 + size // 2] = 255
     labels = torch.arange(len(sizes_px))
-    return ImageSet(pixels, Factors.tied(labels), labels)
+    return ImageSet(pixels, Factors.aligned(labels), labels)
 
 
 @pytest.mark.parametrize("soft_edges", [False, True])
@@ -295,7 +295,7 @@ def test_every_image_of_a_class_is_remembered_about_as_often(images: ImageSet) -
     found = prepare(images, 32)._replace(poses=torch.arange(30.0)[:, None].expand(30, 3))
     with seeded(0):
         run = Training(found, N_CLASSES, CONFIG, "cpu")
-    run.remember(torch.Generator().manual_seed(0))
+    run.store_exemplars(torch.Generator().manual_seed(0))
     assert isinstance(run.averaged.shape, ShapeMechanism)
     for label, poses in enumerate(run.averaged.shape.poses):
         of_class, times = poses[:, 0].unique(return_counts=True)
@@ -359,7 +359,7 @@ def test_every_preset_belongs_to_a_world_and_fits_its_images(world: str) -> None
     size_px = worlds[world].image_size_px
     config, n_classes = replace(PRESETS[world], width=8), len(worlds[world].classes)
     pixels = torch.zeros(n_classes, 3, size_px, size_px, dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(torch.arange(n_classes)), torch.arange(n_classes))
+    images = ImageSet(pixels, Factors.aligned(torch.arange(n_classes)), torch.arange(n_classes))
     Training(prepare(images, 32), n_classes, config, "meta")
 
 

@@ -235,9 +235,9 @@ def bytes_kept_for_gradients(network: BigGAN) -> int:
 
 
 def test_normalised_maps_are_not_kept_for_the_gradient(monkeypatch: Any) -> None:
-    sparing = bytes_kept_for_gradients(tiny_biggan())
+    checkpointed = bytes_kept_for_gradients(tiny_biggan())
     monkeypatch.setattr(biggan, "checkpoint", lambda function, *args, **_: function(*args))
-    assert sparing < 0.7 * bytes_kept_for_gradients(tiny_biggan())
+    assert checkpointed < 0.7 * bytes_kept_for_gradients(tiny_biggan())
 
 
 def test_no_convolution_is_computed_again_for_a_gradient(monkeypatch: Any) -> None:

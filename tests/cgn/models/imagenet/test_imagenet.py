@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from imagenet_networks import TINY, tiny_biggan, tiny_cgn, tiny_u2net
+from support import SHARED
 from torch import Tensor, nn
 
 from cgn.counterfactuals.sampling import sample
@@ -22,7 +23,7 @@ from cgn.models.imagenet.pretrained import (
     load_u2net,
 )
 
-SPEC = Path(__file__).parents[5] / "shared" / "spec" / "cgn_imagenet_keys.txt"
+SPEC = SHARED.parent / "spec" / "cgn_imagenet_keys.txt"
 
 
 def labels(*values: int) -> Tensor:
@@ -42,7 +43,7 @@ def cgn() -> ImageNetCGN:
 def test_before_training_the_textures_are_those_of_the_real_images() -> None:
     cgn, real = tiny_cgn()
     noise = truncated_noise(2, TINY.noise_size, seeded_generator())
-    parts = cgn.draw(noise, Factors.tied(labels(1, 4)))
+    parts = cgn.draw(noise, Factors.aligned(labels(1, 4)))
     assert torch.equal(parts.foreground, real(noise, labels(1, 4)))
     assert torch.equal(parts.background, parts.foreground)
 
@@ -50,7 +51,7 @@ def test_before_training_the_textures_are_those_of_the_real_images() -> None:
 @pytest.mark.parametrize("factor", Factors._fields)
 @torch.no_grad()
 def test_a_label_moves_the_part_it_is_for_and_no_other(cgn: ImageNetCGN, factor: str) -> None:
-    before = Factors.tied(labels(1, 4))
+    before = Factors.aligned(labels(1, 4))
     after = before._replace(**{factor: labels(2, 0)})
     one, other = (cgn(factors, seeded_generator()) for factors in (before, after))
     part = {"shape": "mask", "texture": "foreground"}.get(factor, factor)
@@ -60,7 +61,7 @@ def test_a_label_moves_the_part_it_is_for_and_no_other(cgn: ImageNetCGN, factor:
 
 @torch.no_grad()
 def test_masks_are_nowhere_wholly_object_or_background(cgn: ImageNetCGN) -> None:
-    mask = cgn(Factors.tied(labels(0, 1, 2)), seeded_generator()).mask
+    mask = cgn(Factors.aligned(labels(0, 1, 2)), seeded_generator()).mask
     assert mask.min() >= MASK_MARGIN
     assert mask.max() <= 1 - MASK_MARGIN
     certain = copy.deepcopy(cgn)
@@ -71,11 +72,11 @@ def test_masks_are_nowhere_wholly_object_or_background(cgn: ImageNetCGN) -> None
 
 @torch.no_grad()
 def test_what_is_made_for_sampling_draws_the_same(cgn: ImageNetCGN) -> None:
-    expected = cgn(Factors.tied(labels(0, 3)), seeded_generator(), truncation=0.5)
+    expected = cgn(Factors.aligned(labels(0, 3)), seeded_generator(), truncation=0.5)
     fast = cgn.for_sampling(torch.float32, truncation=0.5)
-    found = fast(Factors.tied(labels(0, 3)), seeded_generator())
+    found = fast(Factors.aligned(labels(0, 3)), seeded_generator())
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
-    rough = cgn.for_sampling(truncation=0.5)(Factors.tied(labels(0, 3)), seeded_generator())
+    rough = cgn.for_sampling(truncation=0.5)(Factors.aligned(labels(0, 3)), seeded_generator())
     assert (rough.image() - expected.image()).abs().mean() < 0.02
     assert cgn.truncation == 1
 
@@ -110,7 +111,7 @@ def test_a_saved_cgn_draws_the_same_when_it_is_loaded(tmp_path: Path) -> None:
     assert about["seed"] == 3
     assert loaded.config == cgn.config
     with torch.no_grad():
-        pair = [each(Factors.tied(labels(0, 1)), seeded_generator()) for each in (cgn, loaded)]
+        pair = [each(Factors.aligned(labels(0, 1)), seeded_generator()) for each in (cgn, loaded)]
     assert (pair[0].image() - pair[1].image()).abs().max() < 1 / 255
     assert not loaded.saliency.outconv.weight.requires_grad
     assert loaded.shape.embeddings.weight.requires_grad

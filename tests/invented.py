@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from conftest import tiny_suite
+from support import tiny_suite
 
 import benchmarks.cli.main as bench
 from benchmarks.cli import arguments

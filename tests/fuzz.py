@@ -1,7 +1,7 @@
 """Damages files of all kinds and makes up command lines, and looks for what must not happen.
 
 No traceback, no hang, no more memory than is allowed, nothing written outside of its folder: each
-case ends well or in one sentence that names the file. `python tests/hostile/fuzz.py --n 100000
+case ends well or in one sentence that names the file. `PYTHONPATH=. python tests/fuzz.py --n 100000
 --seconds 1800` runs for half an hour; a case that fails is run again by `--only NUMBER`.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LIMIT_SECONDS = 10.0  # of one case, on a processor of its own
 PATIENCE_SECONDS = 90.0  # after which the process is ended that does not even listen, or sleeps
 LIMIT_BYTES = 6 << 30  # of all that one process asks for

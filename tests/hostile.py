@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import run_model, tiny_images, tiny_suite
 from imagenet_networks import tiny_cgn
 from PIL import Image
 from safetensors.torch import save_file
-from test_predictions import FirstRow
+from support import FirstRow, run_model, tiny_images, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, DataSource

@@ -10,24 +10,25 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from conftest import TINY_SHA256, run_model, tiny_suite
-from test_predictions import FirstRow
+from support import ROOT, TINY_SHA256, FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import check
 from benchmarks.records.leaderboard import read_runs
 
-ROOT = Path(__file__).parents[2]
 PREDICTIONS = evaluate(FirstRow(), tiny_suite().variants(EMBEDDED))[0]
 
 
 @pytest.mark.parametrize("options", [["--n", "9"], ["--together", "2"]])
 def test_nothing_is_lost_doubled_or_left_behind(options: list[str]) -> None:
-    """Many more kills: `python tests/hostile/kills.py --n 200`."""
+    """Many more kills: `PYTHONPATH=. python tests/kills.py --n 200`."""
     if sys.platform == "win32":
         pytest.skip("processes are forked")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "kills.py"), *options],
         env=environment,

@@ -16,7 +16,7 @@ import pytest
 import benchmarks.cli.main as bench
 from benchmarks.cli.arguments import command_line
 
-N = 240  # cases; `tests/hostile/fuzz.py` runs more of them
+N = 240  # cases; `tests/fuzz.py` runs more of them
 SECONDS = 45.0
 
 

@@ -1,6 +1,6 @@
 """Kill work at random moments, run it again, and see what is lost, doubled or left behind.
 
-    python tests/hostile/kills.py --n 200
+    PYTHONPATH=. python tests/kills.py --n 200
 
 Each kind of work is done in a process of its own, which is killed without warning, as a power
 failure or an impatient user would; then the same work is done again in another one. What is there
@@ -31,8 +31,8 @@ from pathlib import Path
 import datasets  # noqa: F401  # seconds to import, and not by each process
 import pandas as pd
 import torch
-from conftest import run_model, tiny_images, tiny_suite
 from imagenet_networks import tiny_cgn
+from support import run_model, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 from benchmarks.cli.progress import progress_bars
@@ -41,7 +41,7 @@ from benchmarks.core import partial_results as keeping
 from benchmarks.core.suite import EMBEDDED, DataSource
 from benchmarks.data.download import DataSet, Download, fetch
 from benchmarks.report.page import write_report
-from benchmarks.runner import Fit, Place, examine, read_exam
+from benchmarks.runner import FittedModel, RunContext, evaluate_and_record, load_test_set
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
 from cgn.data.image_set import Factors, ImageSet
 from cgn.data.shards import SetConfig, generate
@@ -77,16 +77,16 @@ def rows(folder: Path, told: Told, name: str = "first-row") -> None:
     keeping.KEEP_SECONDS = 0.0
     evaluation._at_once = lambda *_: 4
     os.environ["CGN_BENCH_CACHE"] = str(folder / "cache")
-    place = Place(torch.device("cpu"), folder / "results", progress_bars())
-    exam = read_exam(tiny_suite(), EMBEDDED, place.bars)
+    place = RunContext(torch.device("cpu"), folder / "results", progress_bars())
+    exam = load_test_set(tiny_suite(), EMBEDDED, place.bars)
     module = FirstRow()
 
     def answer(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
         told()
         return {"": network(images)}
 
-    fit = Fit(name, module, weights_sha256(module), 0, "")
-    examine(exam, fit, answer, place)
+    fit = FittedModel(name, module, weights_sha256(module), 0, "")
+    evaluate_and_record(exam, fit, answer, place)
 
 
 def cache(folder: Path, told: Told) -> None:
@@ -102,7 +102,7 @@ def cgn(folder: Path, told: Told) -> None:
     """Train a CGN."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (30, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.tied(torch.arange(30) % 3), torch.arange(30))
+    images = ImageSet(pixels, Factors.aligned(torch.arange(30) % 3), torch.arange(30))
     config = TrainConfig(steps=6, batch_size=8, width=8, tile_px=16, checkpoint_steps=2)
     checkpoint = folder / "cgn.checkpoint"
     trained = train(images, 3, config, checkpoint=checkpoint)
@@ -146,7 +146,7 @@ def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
     n = len([*source.folder.rglob("*.png")])
     pixels, labels = torch.zeros(n, 3, 1, 1, dtype=torch.uint8), torch.zeros(n, dtype=torch.int64)
-    return {"all": ImageSet(pixels, Factors.tied(labels), torch.arange(n))}
+    return {"all": ImageSet(pixels, Factors.aligned(labels), torch.arange(n))}
 
 
 @functools.cache  # the time stands in it
