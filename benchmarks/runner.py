@@ -41,12 +41,11 @@ from benchmarks.suites.backgrounds_challenge import (
     predictions_of,
 )
 from benchmarks.worlds.rendered import variants_cached
-from cgn.data.image_files import DECODED_BY
 from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import DECODED_BY
 from cgn.device.distributed import dist_info
 from cgn.device.precision import PRECISIONS
-from cgn.io.cache import cache_key
-from cgn.io.identity import LIBRARIES, architecture, sources, versions
+from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions
 from cgn.models.cgn import weights_sha256
 
 
@@ -181,7 +180,7 @@ def _kept_in(exam: TestSet, fit: FittedModel, name: str, place: RunContext) -> P
         "weights": [fit.weights_sha256, weights_sha256(fit.module)],
         "data": exam.data_sha256,
         "protocol": exam.protocol,
-        "prepared": [str(getattr(each, "preprocessing", "")) for each in exam.variants.values()],
+        "prepared": [str(each.reader.preprocessing) for each in exam.variants.values()],
         "decoded_by": DECODED_BY,
         "device": environment(place.device)["device"],
         "precision": str(place.dtype),

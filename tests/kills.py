@@ -43,7 +43,8 @@ from benchmarks.data.download import DataSet, Download, fetch
 from benchmarks.report.page import write_report
 from benchmarks.runner import FittedModel, RunContext, evaluate_and_record, load_test_set
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.data.shards import SetConfig, generate
 from cgn.io.cache import open_or_make
 from cgn.models.cgn import weights_sha256

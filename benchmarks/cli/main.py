@@ -143,8 +143,9 @@ from cgn.counterfactuals.sampling import (
     sample,
     sheet,
 )
-from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
+from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import dist_info, own_device, team
 from cgn.io.locks import locked
@@ -374,14 +375,11 @@ def shown_to(network: Pretrained, exam: TestSet) -> tuple[TestSet, Pretrained]:
     if view and view.normalisation:
         network = network.normalised_by(*view.normalisation)
     if preprocessing is not None:
-        prepared = {
-            name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
-            for name, images in exam.variants.items()
-        }
+        prepared = {name: images.prepared(preprocessing) for name, images in exam.variants.items()}
         exam = replace(exam, variants=prepared)
     first = next(iter(exam.variants.values()), None)
-    if isinstance(first, ImageFiles):
-        network = network.for_images_of(first.size_px)
+    if first is not None:
+        network = network.for_images_of(first.size_px[0])
     return exam, network
 
 

@@ -16,8 +16,9 @@ import pandas as pd
 from torch import Tensor
 
 from benchmarks.core.scores import Score
-from cgn.data.image_files import Preprocessing
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 
 DecisionRule = Callable[[Tensor], Tensor]
 Column = Callable[[Tensor, Factors], Tensor]

@@ -16,7 +16,7 @@ from benchmarks.records.leaderboard import read_runs
 from benchmarks.runner import TestSet
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import classes_of
-from cgn.data.image_files import IMAGENET, Preprocessing
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 from classifiers.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
     Normalised,
