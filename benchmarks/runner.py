@@ -45,8 +45,7 @@ from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import DECODED_BY
 from cgn.device.distributed import dist_info
 from cgn.device.precision import PRECISIONS
-from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions, weights_sha256
 
 
 @dataclass(frozen=True)

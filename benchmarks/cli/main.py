@@ -65,6 +65,7 @@ from benchmarks.data.training import (
     add_generated_sets,
     base_sets,
     counterfactuals_of,
+    object_masks,
     own_masks,
     real_images,
     require_cgn,
@@ -135,7 +136,7 @@ from benchmarks.throughput import (
     speeds_table,
 )
 from benchmarks.worlds.rendered import training_cached
-from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.pictures import draw_picture, sheets
 from cgn.counterfactuals.sampling import (
     SHIPPED,
@@ -1014,7 +1015,7 @@ def measured(
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bar(bars, f"{world.name}: objects"):
-        masks = segment_by_colour_cached(images, cache_dir() / "counterfactuals", device=device)
+        masks = object_masks(images, device)
     others = images.select(~real), masks[~real]
     with bar(bars, f"{world.name}: images for the check") as update:
         learned = verifier_training_set(

@@ -18,18 +18,18 @@ from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.data.paths import cache_dir, image_cache_dir, user_weights_dir
 from benchmarks.runner import RunContext, TestSet
 from benchmarks.worlds.rendered import training_cached
-from cgn.counterfactuals.abduction import (
-    real_image_counterfactuals_cached,
-    segment_by_colour_cached,
-)
-from cgn.counterfactuals.recombination import recombine_cached
-from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals
+from cgn.counterfactuals.recombination import decompose, recombine, segmented_store
+from cgn.counterfactuals.sampling import Weights, find_weights, sample
 from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
-from cgn.data.image_set import ImageSet
+from cgn.data.image_set import IMAGES, ImageSet
 from cgn.data.preprocessing import Preprocessing
+from cgn.io.cache import TENSOR, memo
+from cgn.models.cgn import CGN
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.segmentation.files import masks_from_files, paths_of_masks
-from cgn.training.gan import generated_cached
+from cgn.training.gan import gan_store, sample_gan, train_gan
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
 COUNTERFACTUALS_PER_IMAGE = (
@@ -152,13 +152,17 @@ def counterfactuals(world: TrainingDomain, weights: Path, seed: int, place: RunC
         place: Where the CGN runs.
     """
     with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
-        return sample_cached(
-            weights,
+        cgn, _ = CGN.load(weights)
+        return memo(
+            sample,
+            cgn,
             N_COUNTERFACTUALS,
             seed=seed,
             device=place.device,
-            cache=cache_dir() / "counterfactuals",
             progress=update,
+            folder=cache_dir() / "counterfactuals",
+            store=IMAGES,
+            n_bytes=N_COUNTERFACTUALS * 4 * cgn.config.image_size_px**2,  # with masks
         )
 
 
@@ -175,16 +179,38 @@ def abducted(
         place: Where the CGN runs.
     """
     with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
-        return real_image_counterfactuals_cached(
-            weights,
+        cgn, _ = CGN.load(weights)
+        n = COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(biased))
+        return memo(
+            real_image_counterfactuals,
+            cgn,
             biased,
-            COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(biased)),
+            object_masks(biased, place.device),
+            n,
             seed=seed,
-            lent=SWAP_FRACTION,
+            swap_fraction=SWAP_FRACTION,
             device=place.device,
-            cache=cache_dir() / "counterfactuals",
             progress=update,
+            folder=cache_dir() / "counterfactuals",
+            store=IMAGES,
+            n_bytes=n * 4 * cgn.config.image_size_px**2,  # with masks
         )
+
+
+def object_masks(images: ImageSet, device: torch.device | str = "cpu") -> Tensor:
+    """Find the objects of a training set by colour, or take the masks from the cache.
+
+    Returns:
+        (N, 1, H, W) bool.
+    """
+    return memo(
+        segment_by_colour,
+        images.pixels,
+        images.factors.shape,
+        device=device,
+        folder=cache_dir() / "counterfactuals",
+        store=TENSOR,
+    )
 
 
 def recombined(world: TrainingDomain, biased: ImageSet, seed: int, place: RunContext) -> ImageSet:
@@ -196,20 +222,49 @@ def recombined(world: TrainingDomain, biased: ImageSet, seed: int, place: RunCon
         seed: Of what is joined with what.
         place: Where it is done.
     """
-    folder = cache_dir() / "counterfactuals"
-    found = biased.masks if world.masks_are_predicted else None
+    predicted = biased.masks if world.masks_are_predicted else None
+    masks = object_masks(biased) if predicted is None else predicted > 0
     with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
-        return recombine_cached(
-            biased,
-            segment_by_colour_cached(biased, folder) if found is None else found > 0,
-            N_RECOMBINED,
-            n_classes=len(world.classes),
-            seed=seed,
-            own_texture=OWN_TEXTURE,
-            device=place.device,
-            cache=folder,
-            progress=update,
-        )
+        n_classes = len(world.classes)
+        return recombined_images(biased, masks, N_RECOMBINED, n_classes, seed, place.device, update)
+
+
+def recombined_images(
+    images: ImageSet,
+    masks: Tensor,
+    n: int,
+    n_classes: int,
+    seed: int,
+    device: torch.device | str,
+    update: Update,
+) -> ImageSet:
+    """Join parts of images anew, or take the results from the cache.
+
+    Args:
+        images: Real images.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        n: Number of counterfactuals.
+        n_classes: Classes there are.
+        seed: Of what is joined with what.
+        device: Where it is done.
+        update: Called with images done and images in all.
+    """
+    folder = cache_dir() / "counterfactuals"
+    store = segmented_store(images, masks)
+    segmented = memo(decompose, images, masks, progress=update, folder=folder, store=store)
+    return memo(
+        recombine,
+        segmented,
+        n,
+        n_classes=n_classes,
+        seed=seed,
+        own_texture=OWN_TEXTURE,
+        device=device,
+        progress=update,
+        folder=folder,
+        store=IMAGES,
+        n_bytes=n * 3 * images.size_px[0] * images.size_px[1],
+    )
 
 
 def generated(world: TrainingDomain, biased: ImageSet, seed: int, place: RunContext) -> ImageSet:
@@ -222,15 +277,26 @@ def generated(world: TrainingDomain, biased: ImageSet, seed: int, place: RunCont
         place: Where the GAN is trained and run.
     """
     with bar(place.bars, f"{world.name}: GAN, seed {seed}") as update:
-        return generated_cached(
+        folder, config, size_px = cache_dir() / "generated", training_preset(world), biased.size_px
+        gan = memo(
+            train_gan,
             biased,
             len(world.classes),
-            training_preset(world),
+            config,
+            device=place.device,
+            progress=update,
+            folder=folder,
+            store=gan_store(len(world.classes), size_px[1], config.width),
+        )
+        return memo(
+            sample_gan,
+            gan,
             N_COUNTERFACTUALS,
             seed=seed,
             device=place.device,
-            cache=cache_dir() / "generated",
-            progress=update,
+            folder=folder,
+            store=IMAGES,
+            n_bytes=N_COUNTERFACTUALS * 3 * size_px[0] * size_px[1],
         )
 
 
@@ -312,13 +378,5 @@ def counterfactuals_of(
                 f"from 0 to {n_classes - 1}, for the images have {n_classes} classes"
             )
         return made
-    return recombine_cached(
-        images,
-        masks,
-        options.n_counterfactuals,
-        n_classes=n_classes,
-        seed=seed,
-        own_texture=OWN_TEXTURE,
-        cache=cache_dir() / "counterfactuals",
-        progress=update,
-    )
+    n = options.n_counterfactuals
+    return recombined_images(images, masks, n, n_classes, seed, "cpu", update)

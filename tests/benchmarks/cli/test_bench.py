@@ -21,7 +21,7 @@ import benchmarks.records.published
 import benchmarks.suites
 from benchmarks.cli import resolve as choices
 from benchmarks.core.scores import worst_group
-from benchmarks.core.suite import DataSource, Suite
+from benchmarks.core.suite import DataSource, Suite, TrainingDomain
 from benchmarks.data import training as training_sets
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
@@ -103,12 +103,10 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     monkeypatch.setattr(bench, "fit_cached", fit_cached)
     monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
     monkeypatch.setattr(
-        training_sets, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
+        training_sets, "counterfactuals", lambda world, path, seed, place: tiny_images(seed, n=6)
     )
     monkeypatch.setattr(
-        training_sets,
-        "real_image_counterfactuals_cached",
-        lambda weights, images, n, *, seed, **_: tiny_images(seed, n=6),
+        training_sets, "abducted", lambda world, path, images, seed, place: tiny_images(seed, n=6)
     )
     monkeypatch.setattr(
         bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
@@ -212,13 +210,11 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
 ) -> None:
     drawn: list[tuple[str, int, int]] = []
 
-    def generated_cached(
-        images: ImageSet, n_classes: int, config: TrainConfig, n: int, *, seed: int, **_: object
-    ) -> ImageSet:
-        drawn.append((images.sha256(), n_classes, seed))
+    def generated(world: TrainingDomain, images: ImageSet, seed: int, place: object) -> ImageSet:
+        drawn.append((images.sha256(), len(world.classes), seed))
         return tiny_images(seed, n=6)
 
-    monkeypatch.setattr(training_sets, "generated_cached", generated_cached)
+    monkeypatch.setattr(training_sets, "generated", generated)
     assert command(results, "--suite tiny --model gan --seeds 2") == 0
     assert drawn == [(tiny_images(3).sha256(), 3, seed) for seed in (0, 1)]
     assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
@@ -227,7 +223,7 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
 def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_sets, "generated_cached", lambda *_, **__: tiny_images(0, n=6))
+    monkeypatch.setattr(training_sets, "generated", lambda *_: tiny_images(0, n=6))
     assert command(results, "--suite tiny --model erm,cgn-ensemble,gan,cgn-abduct") == 0
     runs = read_runs(results)
     found = {str(m): set(rows["generator_seed"]) for m, rows in runs.groupby("model")}
@@ -235,25 +231,18 @@ def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
     assert found == {f"{m}{head}": {seed} for m, seed in wanted.items() for head in ("", "/shape")}
 
 
-def test_each_seed_gets_three_counterfactuals_of_each_biased_image_half_of_them_borrowing(
+def test_each_seed_gets_counterfactuals_of_its_own_of_the_biased_images(
     results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[str, int, float, int]] = []
+    drawn: list[tuple[str, int]] = []
 
-    def real_image_counterfactuals_cached(
-        weights: Path, images: ImageSet, n: int, *, seed: int, lent: float, **_: object
-    ) -> ImageSet:
-        made.append((images.sha256(), n, lent, seed))
+    def abducted(world: object, path: Path, images: ImageSet, seed: int, place: object) -> ImageSet:
+        drawn.append((images.sha256(), seed))
         return tiny_images(seed, n=6)
 
-    n_images = len(tiny_images(3))
-    monkeypatch.setattr(training_sets, "N_COUNTERFACTUALS", n_images)
-
-    monkeypatch.setattr(
-        training_sets, "real_image_counterfactuals_cached", real_image_counterfactuals_cached
-    )
+    monkeypatch.setattr(training_sets, "abducted", abducted)
     assert command(results, "--suite tiny --model cgn-abduct --seeds 2") == 0
-    assert made == [(tiny_images(3).sha256(), 3 * n_images, 0.5, seed) for seed in (0, 1)]
+    assert drawn == [(tiny_images(3).sha256(), seed) for seed in (0, 1)]
     assert fits == [("cgn-abduct", seed, ["abducted"]) for seed in (0, 1)]
 
 
