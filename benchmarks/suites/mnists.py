@@ -341,6 +341,9 @@ def _world(name: str, paint: Painter) -> TrainingDomain:
             if action == "do_texture" or paint is not colored
         },
         supports_correlation=True,
+        data_folder="mnist",
+        official_files="MNIST's idx files",
+        takes_textures=paint is wildlife,
         is_official=is_mnist,
     )
 

@@ -555,6 +555,7 @@ IMAGENET_A_PROTOCOLS = (
 OFFICIAL_SUITES = {
     "in9": Suite(
         name="in9-official",
+        data_folder="in9",
         question=IN9.question,
         protocol="in9@madry-v1",
         world=WORLD,
@@ -571,6 +572,7 @@ OFFICIAL_SUITES = {
     ),
     "cue-conflict": Suite(
         name="cue-conflict-official",
+        data_folder="cue-conflict",
         question=CUE_CONFLICT.question,
         protocol="cue-conflict@geirhos-avg-v1",
         world=WORLD,
@@ -595,6 +597,7 @@ OFFICIAL_SUITES = {
     ),
     "imagenet-a": Suite(
         name="imagenet-a-official",
+        data_folder="imagenet-a",
         question=IMAGENET_A.question,
         protocol="imagenet-a@mask200-v1",
         world=WORLD,
@@ -610,6 +613,7 @@ OFFICIAL_SUITES = {
     ),
     "imagenet-sketch": Suite(
         name="imagenet-sketch-official",
+        data_folder="imagenet-sketch",
         question=IMAGENET_SKETCH.question,
         protocol="imagenet-sketch@v1",
         world=WORLD,

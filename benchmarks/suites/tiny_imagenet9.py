@@ -323,6 +323,7 @@ TINY_IN9 = TrainingDomain(
     unbiased=unbiased,
     fingerprint=fingerprint,
     masks_are_predicted=True,
+    data_folder=".",  # images come from several folders within it
 )
 
 NATURAL = {
