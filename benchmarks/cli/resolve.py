@@ -21,7 +21,7 @@ from benchmarks.data.paths import official_folder
 from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
 from cgn.device.distributed import own_device
-from cgn.io.paths import user_path
+from cgn.io.schema import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
 from cgn.training.small import TrainConfig
 

@@ -24,8 +24,9 @@ from cgn.counterfactuals.abduction import (
 from cgn.counterfactuals.recombination import recombine_cached
 from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
 from cgn.data.hub import hub_images
-from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
+from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 from cgn.segmentation.files import masks_from_files, paths_of_masks
 from cgn.training.gan import generated_cached
 from cgn.training.small import PRESETS, TrainConfig
@@ -288,14 +289,14 @@ def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> 
     Raises:
         ValueError: If the images are not files, a mask cannot be read, or all are empty.
     """
-    if not isinstance(images, ImageFiles):
+    if not images.paths:
         raise ValueError(
             "masks go with a folder of images; for a set of the hub name a file with "
             "--counterfactuals"
         )
     paths = paths_of_masks(images.paths, Path(options.images), options.masks)
     masks = masks_from_files(
-        paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
+        paths, options.size, images.reader.preprocessing, n_labels=n_classes, images=images.paths
     )
     if not masks.any():
         raise ValueError(f"all masks in {options.masks} are empty, {paths[0].name!r} the first")
@@ -326,7 +327,7 @@ def counterfactuals_of(
     if masks is None:
         made = ImageSet.load(options.counterfactuals)
         low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
-        size = tuple(made.pixels.shape[-2:])
+        size = made.size_px
         if low < 0 or high >= n_classes or size != (options.size, options.size):
             raise ValueError(
                 f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "
