@@ -28,6 +28,7 @@ REPOSITORY_FILES = {
     "changelog.md": "CHANGELOG.md",
 }
 FIGURE = re.compile(r"!\[(.*?)\]\(\.\./results/(\w+)-light\.svg\)")
+INTERVAL = re.compile(r"\[(\S+), (\S+)\]")  # its ends stay on one line
 BY_THEME = r"![\1](images/\2-light.svg#only-light)![\1](images/\2-dark.svg#only-dark)"
 
 
@@ -41,7 +42,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of the API reference, and files of the repository as pages and figures."""
     for name, modules in folders().items():
-        text = f"# {name}\n\n" + "\n\n".join(f"::: {module}" for module in modules)
+        title = f"::: {name}\n    options: {{heading_level: 1}}"
+        text = "\n\n".join([title, *(f"::: {module}" for module in modules if module != name)])
         files.append(File.generated(config, f"api/{name}.md", content=text))
     for page, source in REPOSITORY_FILES.items():
         text = (ROOT / source).read_text(encoding="utf-8").replace("](docs/", "](")
@@ -60,7 +62,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             markdown = markdown.replace(mark, make())
     for target, source in REPOSITORY_FILES.items():
         markdown = markdown.replace(f"](../{source}", f"]({target}")
-    return FIGURE.sub(BY_THEME, markdown)
+    lines = [
+        INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", line) if line.startswith("|") else line
+        for line in FIGURE.sub(BY_THEME, markdown).splitlines()
+    ]
+    return "\n".join(lines)
 
 
 def folders() -> dict[str, list[str]]:
