@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from benchmarks.cli.progress import Progress, bar
-from benchmarks.cli.resolve import known_suites
 from benchmarks.core.distributed import all_gather
 from benchmarks.core.evaluate import (
     Outputs,
@@ -28,11 +27,13 @@ from benchmarks.core.evaluate import (
 )
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import DataSource, Suite, format_model_id
+from benchmarks.data.image_cache import variants_cached
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
 from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
 from benchmarks.records.predictions import Run, save
 from benchmarks.records.published import PART
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.suites import ALL_SUITES
 from benchmarks.suites.backgrounds_challenge import (
     CHALLENGE,
     Outcome,
@@ -40,7 +41,6 @@ from benchmarks.suites.backgrounds_challenge import (
     outcomes_kept,
     predictions_of,
 )
-from benchmarks.worlds.rendered import variants_cached
 from cgn.data.image_files import DECODED_BY
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
@@ -225,7 +225,7 @@ def _record(
             save(tables[head], origin.path(place.results, exam.shown.view_name), origin)
         append(rows, place.results)
         write_leaderboards(place.results, [exam.suite])
-        write_sensitivity(place.results, known_suites().values())
+        write_sensitivity(place.results, ALL_SUITES.values())
     return rows
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
+from functools import partial
 from io import TextIOWrapper
 from itertools import groupby
 from pathlib import Path
@@ -32,7 +33,6 @@ from benchmarks.cli.arguments import command_line
 from benchmarks.cli.errors import explained
 from benchmarks.cli.progress import Clock, Progress, bar, progress_bars
 from benchmarks.cli.resolve import (
-    known_suites,
     model_names,
     official_variant,
     require_embedded,
@@ -46,14 +46,14 @@ from benchmarks.cli.resolve import (
     resolve_source,
     resolve_suites,
     suites_with_rows,
-    training_preset,
 )
 from benchmarks.cli.terminal import PlainConsole, printable
 from benchmarks.core.distributed import init_distributed
 from benchmarks.core.evaluate import probabilities
 from benchmarks.core.sanity_checks import suspicions
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain, format_model_id
-from benchmarks.data.download import DATA_SETS, fetch, verify
+from benchmarks.data.download import fetch, verify
+from benchmarks.data.image_cache import training_cached
 from benchmarks.data.paths import (
     cache_dir,
     check_place,
@@ -64,11 +64,15 @@ from benchmarks.data.paths import (
 from benchmarks.data.training import (
     add_generated_sets,
     base_sets,
-    counterfactuals_of,
-    own_masks,
-    real_images,
     require_cgn,
     trained_cgn,
+    training_preset,
+)
+from benchmarks.data.user_images import (
+    load_counterfactuals,
+    load_images,
+    load_masks,
+    recombine_images,
 )
 from benchmarks.records.check import (
     check,
@@ -122,9 +126,10 @@ from benchmarks.runner import (
     predict,
     run_metadata,
 )
-from benchmarks.suites import NATURAL, OFFICIAL_SUITES, SUITES
+from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES, SUITES
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
-from benchmarks.suites.official import N_OUTPUTS, places_of
+from benchmarks.suites.data_sets import DATA_SETS
+from benchmarks.suites.decisions import wnid_outputs
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from benchmarks.throughput import (
     append_speeds,
@@ -134,7 +139,7 @@ from benchmarks.throughput import (
     speeds_markdown,
     speeds_table,
 )
-from benchmarks.worlds.rendered import training_cached
+from benchmarks.worlds.imagenet import N_OUTPUTS
 from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
 from cgn.counterfactuals.pictures import draw_picture, sheets
 from cgn.counterfactuals.sampling import (
@@ -352,7 +357,7 @@ def of_suite(network: Pretrained, suite: Suite) -> Pretrained:
     Raises:
         ValueError: If it knows others.
     """
-    places = places_of(suite)
+    places = {**wnid_outputs(), **suite.class_outputs}
     if odd := [name for name in network.classes if name not in places]:
         raise ValueError(
             f"{network.spec} knows classes that {suite.name} does not, such as {odd[0]}; name the "
@@ -413,9 +418,11 @@ def run_world(
 ) -> None:
     """Fit each recipe with each seed once, and let it take all exams of this world."""
     kinds = {kind for recipe in recipes for kind in recipe.trains_on}
-    fixed = base_sets(world, source, kinds, place)
+    fixed = base_sets(world, source, kinds, partial(bar, place.bars))
     for seed in seeds:
-        sets, generators = add_generated_sets(fixed, world, source, kinds, seed, place)
+        sets, generators = add_generated_sets(
+            fixed, world, source, kinds, seed, place.device, partial(bar, place.bars)
+        )
         for recipe in recipes:
             fit = fitted(recipe, sets, len(world.classes), seed, generators, place)
             for exam in exams:
@@ -462,7 +469,7 @@ def show_result(exam: TestSet, names: Sequence[str], results: Path) -> None:
 def show_what_follows(results: Path, names: Collection[str]) -> None:
     """Print what rows say together: how far protocols move a model, and effective robustness."""
     runs = read_runs(results)
-    suites = [suite for suite in known_suites().values() if suite.name in names]
+    suites = [suite for suite in ALL_SUITES.values() if suite.name in names]
     for suite in (each for each in suites if each.protocols):
         if len(table := sensitivity(runs, [suite])):
             console().print(sensitivity_table(suite, table))
@@ -543,7 +550,7 @@ def found_problems(
     if options.pin and (added := record_fingerprint(versions, hashes)):
         say(f"written down: {', '.join(added)}")
     with bar(bars, "rows and predictions") as update:
-        problems = check(results, known_suites(), hashes, update)
+        problems = check(results, ALL_SUITES, hashes, update)
     problems += check_protocols(versions, hashes)
     try:
         problems += check_weights(
@@ -557,7 +564,7 @@ def found_problems(
             bar(bars, "history") as update,
         ):
             problems += check_history(before, results)
-            problems += check_regression(before, results, known_suites(), update)
+            problems += check_regression(before, results, ALL_SUITES, update)
     return problems
 
 
@@ -585,7 +592,7 @@ def rescore(options: argparse.Namespace) -> None:
             rows = missing_rows(results, {suite.name: suite for suite in suites}, update)
         added = append(rows, results)
         write_leaderboards(results, suites)
-        write_sensitivity(results, known_suites().values())
+        write_sensitivity(results, ALL_SUITES.values())
     show_what_follows(results, {suite.name for suite in suites})
     say(f"rows added: {added}")
 
@@ -629,7 +636,7 @@ def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
             todo.append(missing_runs(runs, *where, models, options.seeds))
             kinds = {kind for ms in todo[-1].values() for m in ms for kind in MODELS[m].trains_on}
             if kinds & {"counterfactual", "abducted"}:
-                require_cgn(exam, bars)
+                require_cgn(exam.suite.world, exam.source, partial(bar, bars))
         clock = Clock(sum(len(models) for each in todo for models in each.values()), bars.console)
         for exam, by_seed in zip(exams, todo, strict=True):
             # Seeds that lack the same models go together, so that images are read once.
@@ -663,7 +670,11 @@ def report(options: argparse.Namespace) -> None:
             for suite in suites
         }
         sheets = {}
-        drawn = [each for each in suites if each.decision_rule is None and each.name not in NATURAL]
+        drawn = [
+            each
+            for each in suites
+            if each.decision_rule is None and each.name not in GROUPS["natural"]
+        ]
         for world in dict.fromkeys(suite.world.name for suite in drawn):
             cgn, _ = CGN.load(find_weights(world, "", user_weights_dir(), "embedded").path)
             picture = Path(folder) / f"{world}.png"
@@ -695,7 +706,7 @@ def show_lists(options: argparse.Namespace) -> None:
         say(f"made anew in {options.readme}: {', '.join(blocks)}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
-    for suite in known_suites().values():
+    for suite in ALL_SUITES.values():
         names = Text("\n".join(suite.protocol_names))
         suites.add_row(suite.name, suite.question, names, suite.primary)
     models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
@@ -785,8 +796,10 @@ def ship_classifier(
 ) -> Path:
     """Fit a model on one world's embedded data, write its weights, and score these."""
     kinds = set(recipe.trains_on)
-    fixed = base_sets(world, EMBEDDED, kinds, place)
-    sets, generators = add_generated_sets(fixed, world, EMBEDDED, kinds, 0, place)
+    fixed = base_sets(world, EMBEDDED, kinds, partial(bar, place.bars))
+    sets, generators = add_generated_sets(
+        fixed, world, EMBEDDED, kinds, 0, place.device, partial(bar, place.bars)
+    )
     fit = fitted(recipe, sets, len(world.classes), 0, generators, place)
     path = shipped_path(recipe.name, world.name, options.out)
     about = {
@@ -804,7 +817,7 @@ def ship_classifier(
     save_classifier(path, fit.module, about)
     exams = [
         load_test_set(suite, EMBEDDED, place.bars)
-        for suite in known_suites().values()
+        for suite in ALL_SUITES.values()
         if suite.world.name == world.name and suite.embedded
     ]
     # The weights are scored as they are in the file, in half precision.
@@ -827,16 +840,23 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     device = resolve_device(options.device)
     Backbone(config.backbone).require_size(options.size)
     with team(device), progress_bars() as bars, alone_at(out):
-        images, classes = real_images(options)
+        images, classes = load_images(options.images, options.split, options.size)
         sets = {"biased": images}
-        masks = own_masks(options, images, len(classes)) if options.masks else None
+        n_classes, masks = len(classes), None
+        if options.masks:
+            folder = Path(options.images)
+            masks = load_masks(images, folder, options.masks, options.size, n_classes)
         if masks is not None and dist_info().is_main_process:
             empty = int((~masks.flatten(1).any(dim=1)).sum())
             bars.console.print(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
             with bar(bars, "counterfactuals") as update, dist_info().main_process_first():
-                sets["recombined"] = counterfactuals_of(
-                    options, images, masks, len(classes), config.seed, update
+                sets["recombined"] = (
+                    load_counterfactuals(options.counterfactuals, options.size, n_classes)
+                    if masks is None
+                    else recombine_images(
+                        images, masks, options.n_counterfactuals, n_classes, config.seed, update
+                    )
                 )
         command = shlex.join(["python", "bench.py", *options.given])
         origin = {"config": asdict(config), "command": command, **environment(device)}

@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.cli.arguments import training_settings
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
+from benchmarks.core.suite import EMBEDDED, DataSource, Suite
 from benchmarks.data.paths import official_folder
-from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
-from benchmarks.suites.backgrounds_challenge import CHALLENGE
+from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES
 from cgn.device.distributed import dist_info, own_device
 from cgn.io.paths import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
-from cgn.training.small import PRESETS, TrainConfig
+from cgn.training.small import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +118,7 @@ def resolve_suites(text: str) -> list[Suite]:
         >>> [suite.name for suite in resolve_suites("in9,mnists")]
         ['in9', 'colored-mnist', 'double-colored-mnist', 'wildlife-mnist']
     """
-    groups = {
-        "all": list(SUITES),
-        "mnists": [name for name in SUITES if name.endswith("mnist")],
-        "t10k": list(T10K),
-        "attributions": list(ATTRIBUTIONS),
-        "natural": list(NATURAL),
-    }
-    return resolve_names(text, known_suites(), "suite", groups)
+    return resolve_names(text, ALL_SUITES, "suite", GROUPS)
 
 
 def resolve_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
@@ -150,12 +142,6 @@ def resolve_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
     return found[0]
 
 
-def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, their twins, and what moves a model."""
-    official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
-
-
 def official_variant(suite: Suite, source: DataSource) -> Suite:
     """Choose the official edition of a suite if the user has its images, and it has one."""
     return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
@@ -163,7 +149,7 @@ def official_variant(suite: Suite, source: DataSource) -> Suite:
 
 def suites_with_rows(results: Path) -> list[Suite]:
     """Suites that have a leaderboard in a folder of results."""
-    return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
+    return [suite for suite in ALL_SUITES.values() if (results / f"{suite.name}.csv").exists()]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -275,11 +261,6 @@ def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> N
             f"{shipped[0]} was fitted on the embedded data and is for its test images alone; say "
             "--data embedded, without --textures and --correlation"
         )
-
-
-def training_preset(world: TrainingDomain) -> TrainConfig:
-    """How the CGN of a world is trained unless told otherwise, and its GAN always."""
-    return PRESETS.get(world.name, TrainConfig())
 
 
 def resolve_config(preset: Config, given: Mapping[str, Any]) -> Config:

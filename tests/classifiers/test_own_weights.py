@@ -15,7 +15,8 @@ import benchmarks.cli.main as bench
 from benchmarks.cli.progress import progress_bars
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.runner import RunContext
-from benchmarks.suites.official import OFFICIAL_SUITES, outputs
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.worlds.imagenet import class_table
 from cgn.data.image_files import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import architectures
@@ -89,7 +90,7 @@ def test_a_file_of_lite0_scores_on_imagenet_a_as_lite0_does(
     lite0: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
-    table = outputs()
+    table = class_table()
     for wnid in table.loc[table["imagenet_a"], "wnid"]:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)

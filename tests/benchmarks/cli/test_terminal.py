@@ -118,7 +118,7 @@ def test_hostile_names_in_committed_rows_are_shown_by_every_command_that_reads_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     suite = tiny_suite()
-    monkeypatch.setattr(bench, "known_suites", lambda: {suite.name: suite})
+    monkeypatch.setattr(bench, "ALL_SUITES", {suite.name: suite})
     monkeypatch.setattr(bench, "resolve_suites", lambda _: [suite])
     torch.manual_seed(0)
     predictions = evaluate(FirstRow(), suite.variants(EMBEDDED))[0]

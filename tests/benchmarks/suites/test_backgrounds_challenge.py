@@ -24,7 +24,7 @@ from benchmarks.suites.backgrounds_challenge import (
     outcomes_kept,
     predictions_of,
 )
-from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
+from benchmarks.suites.imagenet9 import IN9_CLASSES, IN9_VARIANTS
 from cgn.data.image_files import IMAGENET
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import compose

@@ -16,7 +16,7 @@ from torch import nn
 
 import benchmarks.cli.main as bench
 from benchmarks.suites import OFFICIAL_SUITES
-from benchmarks.suites.official import decide_in9
+from benchmarks.suites.decisions import decide_in9
 from cgn.data.hub import hub_images
 from cgn.data.image_files import AS_IT_IS, Preprocessing, image_folder
 from cgn.data.image_set import Factors, ImageSet
