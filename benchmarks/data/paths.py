@@ -15,7 +15,7 @@ from cgn.io.locks import LONGEST_NAME
 
 def official_folder(suite: Suite) -> Path:
     """Where a suite's official data is looked for."""
-    return data_folder() / (suite.name if suite.data_folder is None else suite.data_folder)
+    return data_folder() / suite.official_folder
 
 
 def data_folder() -> Path:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import torch
-
-from benchmarks.core.progress import Tasks, silent
+from benchmarks.core.context import Progress, RunContext, Update
 from benchmarks.core.suite import DataSource, TrainingDomain
-from benchmarks.data.image_cache import training_cached
-from benchmarks.data.paths import cache_dir, image_cache_dir, user_weights_dir
+from benchmarks.data.paths import image_cache_dir, user_weights_dir
+from benchmarks.data.rendered import training_cached
 from cgn.counterfactuals.abduction import (
     real_image_counterfactuals_cached,
     segment_by_colour_cached,
@@ -28,181 +28,151 @@ SWAP_FRACTION = 0.5  # counterfactuals of real images with the surfaces of other
 N_RECOMBINED = 20_000  # images in a set of recombined photographs
 OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
 
+OF_CGN = ("counterfactual", "abducted")  # kinds of training sets that a CGN draws
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Generation:
-    """What a generated training set is made of.
+    """What generated training sets are drawn from; each is taken from the cache if it is there.
 
     Attributes:
         world: The training domain.
         biased: Its biased training images.
         seed: Of the images.
-        device: Where generators run.
-        weights: File of the domain's CGN, for the sets that need it.
-        tasks: The display.
+        context: Where generators run.
+        weights: File of the domain's CGN, for the sets of `OF_CGN`.
     """
 
     world: TrainingDomain
     biased: ImageSet
     seed: int
-    device: torch.device
+    context: RunContext
     weights: Path | None = None
-    tasks: Tasks = silent
+
+    def draw(self, kind: str) -> ImageSet:
+        """Draw "counterfactual", "abducted", "recombined" or "generated" images."""
+        return {
+            "counterfactual": self.counterfactuals,
+            "abducted": self.real_image_counterfactuals,
+            "recombined": self.recombined,
+            "generated": self.generated,
+        }[kind]()
+
+    def counterfactuals(self) -> ImageSet:
+        """Sample counterfactual images of a CGN."""
+        assert self.weights is not None
+        with self._task("counterfactuals") as update:
+            return sample_cached(
+                self.weights,
+                N_COUNTERFACTUALS,
+                seed=self.seed,
+                device=self.context.device,
+                cache=self._folder,
+                progress=update,
+            )
+
+    def real_image_counterfactuals(self) -> ImageSet:
+        """Make counterfactuals of the training images."""
+        assert self.weights is not None
+        with self._task("counterfactuals of real images") as update:
+            return real_image_counterfactuals_cached(
+                self.weights,
+                self.biased,
+                COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(self.biased)),
+                seed=self.seed,
+                lent=SWAP_FRACTION,
+                device=self.context.device,
+                cache=self._folder,
+                progress=update,
+            )
+
+    def recombined(self) -> ImageSet:
+        """Join objects and backgrounds of the training images anew."""
+        masks = self.biased.masks if self.world.masks_are_predicted else None
+        with self._task("recombined images") as update:
+            return recombine_cached(
+                self.biased,
+                segment_by_colour_cached(self.biased, self._folder) if masks is None else masks > 0,
+                N_RECOMBINED,
+                n_classes=len(self.world.classes),
+                seed=self.seed,
+                own_texture=OWN_TEXTURE,
+                device=self.context.device,
+                cache=self._folder,
+                progress=update,
+            )
+
+    def generated(self) -> ImageSet:
+        """Sample images of a GAN that is trained as the domain's CGN is."""
+        with self._task("GAN") as update:
+            return generated_cached(
+                self.biased,
+                len(self.world.classes),
+                training_preset(self.world),
+                N_COUNTERFACTUALS,
+                seed=self.seed,
+                device=self.context.device,
+                cache=self.context.cache / "generated",
+                progress=update,
+            )
 
     @property
-    def cgn(self) -> Path:
-        """File of the CGN.
+    def _folder(self) -> Path:
+        return self.context.cache / "counterfactuals"
+
+    def _task(self, what: str) -> AbstractContextManager[Update]:
+        return self.context.progress.task(f"{self.world.name}: {what}, seed {self.seed}")
+
+
+class TrainingSets:
+    """Training sets of domains; the images of the last one stay in memory."""
+
+    def __init__(self) -> None:
+        self._of: tuple[TrainingDomain, DataSource] | None = None
+        self._base: dict[str, ImageSet] = {}
+
+    def load(
+        self,
+        world: TrainingDomain,
+        source: DataSource,
+        kinds: Set[str],
+        seed: int,
+        context: RunContext,
+    ) -> tuple[dict[str, ImageSet], dict[str, int]]:
+        """Read or make the sets of some kinds.
+
+        Args:
+            world: The training domain.
+            source: Where its images come from.
+            kinds: "biased", "unbiased", and what `Generation.draw` knows.
+            seed: Of the classifier; generators draw other images for each.
+            context: Where generators run.
+
+        Returns:
+            All sets by name; and the seeds of generators by the name of the set that they drew.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If the source does not fit the domain, or there is no CGN of its images.
         """
-        if self.weights is None:
-            raise ValueError(f"counterfactuals of {self.world.name} need the weights of its CGN")
-        return self.weights
-
-
-def counterfactuals(g: Generation) -> ImageSet:
-    """Sample counterfactual images of a CGN, or take them from the cache."""
-    with g.tasks(f"{g.world.name}: counterfactuals, seed {g.seed}") as update:
-        return sample_cached(
-            g.cgn,
-            N_COUNTERFACTUALS,
-            seed=g.seed,
-            device=g.device,
-            cache=cache_dir() / "counterfactuals",
-            progress=update,
-        )
-
-
-def abducted(g: Generation) -> ImageSet:
-    """Make counterfactuals of real training images, or take them from the cache."""
-    with g.tasks(f"{g.world.name}: counterfactuals of real images, seed {g.seed}") as update:
-        return real_image_counterfactuals_cached(
-            g.cgn,
-            g.biased,
-            COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(g.biased)),
-            seed=g.seed,
-            lent=SWAP_FRACTION,
-            device=g.device,
-            cache=cache_dir() / "counterfactuals",
-            progress=update,
-        )
-
-
-def recombined(g: Generation) -> ImageSet:
-    """Join parts of training images anew, or take the images from the cache."""
-    folder = cache_dir() / "counterfactuals"
-    masks = g.biased.masks if g.world.masks_are_predicted else None
-    with g.tasks(f"{g.world.name}: recombined images, seed {g.seed}") as update:
-        return recombine_cached(
-            g.biased,
-            segment_by_colour_cached(g.biased, folder) if masks is None else masks > 0,
-            N_RECOMBINED,
-            n_classes=len(g.world.classes),
-            seed=g.seed,
-            own_texture=OWN_TEXTURE,
-            device=g.device,
-            cache=folder,
-            progress=update,
-        )
-
-
-def generated(g: Generation) -> ImageSet:
-    """Sample images of a GAN that is trained as the CGN is, or take them from the cache."""
-    with g.tasks(f"{g.world.name}: GAN, seed {g.seed}") as update:
-        return generated_cached(
-            g.biased,
-            len(g.world.classes),
-            training_preset(g.world),
-            N_COUNTERFACTUALS,
-            seed=g.seed,
-            device=g.device,
-            cache=cache_dir() / "generated",
-            progress=update,
-        )
-
-
-GENERATORS: dict[str, Callable[[Generation], ImageSet]] = {
-    "counterfactual": counterfactuals,
-    "abducted": abducted,
-    "recombined": recombined,
-    "generated": generated,
-}
-"""Kinds of training sets that are drawn anew for each seed."""
-
-OF_CGN = frozenset({"counterfactual", "abducted"})
-
-
-def base_sets(
-    world: TrainingDomain, source: DataSource, kinds: Set[str], tasks: Tasks = silent
-) -> dict[str, ImageSet]:
-    """Read the training sets that are the same for every seed.
-
-    Args:
-        world: The training domain.
-        source: Where its images come from.
-        kinds: Names of the sets that are needed; generated ones need "biased".
-        tasks: The display.
-
-    Returns:
-        Those of "biased" and "unbiased" that are needed.
-
-    Raises:
-        ValueError: If the source does not fit the domain.
-    """
-    sets: dict[str, ImageSet] = {}
-    with tasks(f"{world.name}: training images"):
-        if kinds - {"unbiased"}:
-            sets["biased"] = training_cached(world, "train", source, image_cache_dir())
-        if "unbiased" in kinds:
-            sets["unbiased"] = training_cached(world, "unbiased", source, image_cache_dir())
-    return sets
-
-
-def add_generated_sets(
-    fixed: Mapping[str, ImageSet],
-    world: TrainingDomain,
-    source: DataSource,
-    kinds: Set[str],
-    seed: int,
-    device: torch.device,
-    tasks: Tasks = silent,
-) -> tuple[dict[str, ImageSet], dict[str, int]]:
-    """Add the training sets that a generator draws for a seed.
-
-    Args:
-        fixed: Sets from `base_sets`.
-        world: The training domain.
-        source: Where its images come from.
-        kinds: Names of the sets that are needed.
-        seed: Of the classifier.
-        device: Where generators run.
-        tasks: The display.
-
-    Returns:
-        All sets by name; and the seeds of generators by the name of the set that they drew.
-
-    Raises:
-        ValueError: If there is no CGN of these images.
-    """
-    sets, seeds = dict(fixed), dict[str, int]()
-    weights = None
-    if kinds & OF_CGN:
-        cgn = trained_cgn(world, source, sets["biased"], seed)
-        weights, seeds = cgn.path, dict.fromkeys(sorted(OF_CGN), cgn.seed)
-    if "generated" in kinds:
-        seeds["generated"] = training_preset(world).seed
-    for kind in (name for name in GENERATORS if name in kinds):
-        generation = Generation(
-            world=world,
-            biased=sets["biased"],
-            seed=seed,
-            weights=weights,
-            device=device,
-            tasks=tasks,
-        )
-        sets[kind] = GENERATORS[kind](generation)
-    return sets, seeds
+        if self._of != (world, source):
+            self._of, self._base = (world, source), {}
+        needed = {"biased"} if kinds - {"unbiased"} else set()
+        for kind in sorted((needed | kinds & {"unbiased"}) - self._base.keys()):
+            which: Literal["train", "unbiased"] = "train" if kind == "biased" else "unbiased"
+            with context.progress.task(f"{world.name}: training images"):
+                self._base[kind] = training_cached(world, which, source, image_cache_dir())
+        sets, seeds = dict(self._base), dict[str, int]()
+        drawn = sorted(kinds - {"biased", "unbiased"})
+        if not drawn:
+            return sets, seeds
+        weights = None
+        if kinds & {*OF_CGN}:
+            cgn = trained_cgn(world, source, sets["biased"], seed)
+            weights, seeds = cgn.path, dict.fromkeys(OF_CGN, cgn.seed)
+        if "generated" in kinds:
+            seeds["generated"] = training_preset(world).seed
+        generation = Generation(world, sets["biased"], seed, context, weights)
+        return sets | {kind: generation.draw(kind) for kind in drawn}, seeds
 
 
 def trained_cgn(world: TrainingDomain, source: DataSource, biased: ImageSet, seed: int) -> Weights:
@@ -216,9 +186,10 @@ def trained_cgn(world: TrainingDomain, source: DataSource, biased: ImageSet, see
     )
 
 
-def require_cgn(world: TrainingDomain, source: DataSource, tasks: Tasks = silent) -> None:
+def require_cgn(world: TrainingDomain, source: DataSource, progress: Progress) -> None:
     """Raise ValueError now, and not hours later, if there is no CGN of a domain's images."""
-    biased = base_sets(world, source, {"biased"}, tasks)["biased"]
+    with progress.task(f"{world.name}: training images"):
+        biased = training_cached(world, "train", source, image_cache_dir())
     trained_cgn(world, source, biased, seed=0)
 
 

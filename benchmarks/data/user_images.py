@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.core.progress import Update
+from benchmarks.core.context import Update
 from benchmarks.data.paths import cache_dir
 from benchmarks.data.training import OWN_TEXTURE
 from cgn.counterfactuals.recombination import recombine_cached

@@ -223,7 +223,6 @@ def _suite(
     world: TrainingDomain,
     variants: Callable[[DataSource], dict[str, ImageSet]],
     factors: Sequence[str],
-    data_folder: str | None = None,
 ) -> Suite:
     """Build the suite of one world."""
     return Suite(
@@ -241,14 +240,13 @@ def _suite(
         primary="base_shape_share",
         reference_variant="base",
         columns={f"p_{factor}": probability_of(factor) for factor in FACTORS},
-        data_folder=data_folder,
     )
 
 
 ATTRIBUTIONS = (
     # Its background is black whatever the class.
-    _suite(COLORED_MNIST, partial(interventions, colored), FACTORS[:2], "mnist"),
-    _suite(DOUBLE_COLORED_MNIST, partial(interventions, double_colored), FACTORS, "mnist"),
-    _suite(WILDLIFE_MNIST, partial(interventions, wildlife), FACTORS, "mnist"),
+    _suite(COLORED_MNIST, partial(interventions, colored), FACTORS[:2]),
+    _suite(DOUBLE_COLORED_MNIST, partial(interventions, double_colored), FACTORS),
+    _suite(WILDLIFE_MNIST, partial(interventions, wildlife), FACTORS),
     _suite(OPENMOJI9, openmoji_interventions, FACTORS),
 )

@@ -48,7 +48,6 @@ def _suite(
         primary="unbiased_accuracy",
         standard="biased_accuracy",
         embedded=split == "test",
-        data_folder="mnist",
     )
 
 

@@ -169,7 +169,6 @@ NATURAL = (
         standard=IN9.standard,
         embedded=False,
         fingerprint=lambda source: fingerprint(source, *CODE),
-        data_folder=".",
     ),
     Suite(
         name="in9-64px",
@@ -182,6 +181,5 @@ NATURAL = (
         standard=IN9.standard,
         embedded=False,
         n_images=IN9_OFFICIAL.n_images,
-        data_folder=".",
     ),
 )

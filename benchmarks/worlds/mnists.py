@@ -321,6 +321,9 @@ def _domain(name: str, paint: Painter) -> TrainingDomain:
         },
         supports_correlation=True,
         is_official=is_mnist,
+        data_folder="mnist",
+        official_files="MNIST's idx files",
+        takes_textures=paint is wildlife,
     )
 
 

@@ -199,4 +199,5 @@ TINY_IN9 = TrainingDomain(
     unbiased=unbiased,
     fingerprint=fingerprint,
     masks_are_predicted=True,
+    data_folder=".",  # the suites take images from several folders within it
 )

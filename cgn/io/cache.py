@@ -1,7 +1,7 @@
 """Files that are made once: each is named by a hash of all that decides its content.
 
 What is kept so is not here: see `cgn.counterfactuals.sampling`, `classifiers.fit`,
-`benchmarks.worlds.rendered`.
+`benchmarks.data.rendered`.
 """
 
 from __future__ import annotations

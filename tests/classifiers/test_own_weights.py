@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import benchmarks.cli.main as bench
+from benchmarks.cli.models import PretrainedModel
 from benchmarks.cli.progress import progress_bars
+from benchmarks.core.context import RunContext
 from benchmarks.records.leaderboard import read_runs
-from benchmarks.runner import RunContext
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import class_table
 from cgn.data.image_files import Preprocessing
@@ -262,6 +263,7 @@ def test_the_screen_says_what_was_taken(
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
     with progress_bars() as bars:
-        bench.run_pretrained(spec, [], RunContext(torch.device("cpu"), tmp_path, bars))
+        context = RunContext(torch.device("cpu"), tmp_path, tmp_path, bars)
+        list(PretrainedModel(spec).evaluations([], [0], context))
     said = " ".join(capsys.readouterr().err.split())
     assert "mine.pth: the weights b, not a; images prepared as timm:test_resnet.r160_in1k" in said

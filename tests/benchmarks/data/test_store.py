@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from support import patch_commands
 
 import benchmarks.cli.main as bench
 from benchmarks.core.suite import DataSource
@@ -354,7 +355,7 @@ def test_every_data_set_can_be_fetched_or_says_how_and_its_suite_reads_its_folde
 @pytest.fixture
 def one_set(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command line knows this one set, and looks for data in a folder of this test."""
-    monkeypatch.setattr(bench, "DATA_SETS", {"zoo": make(tar(animals()))})
+    patch_commands(monkeypatch, "DATA_SETS", {"zoo": make(tar(animals()))})
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path))
 
 

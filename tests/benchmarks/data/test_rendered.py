@@ -11,8 +11,8 @@ import torch
 from support import tiny_suite
 
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite
-from benchmarks.data import image_cache
-from benchmarks.data.image_cache import training_cached, variants_cached
+from benchmarks.data import rendered
+from benchmarks.data.rendered import training_cached, variants_cached
 from cgn.data.image_set import ImageSet
 
 
@@ -122,7 +122,7 @@ def test_changed_code_draws_anew(
     counting: Suite, draws: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "code.py"
-    monkeypatch.setattr(image_cache, "CODE", (code,))
+    monkeypatch.setattr(rendered, "CODE", (code,))
     for text in ("one", "other", "one"):
         code.write_text(text)
         variants_cached(counting, EMBEDDED, tmp_path / "cache")
@@ -130,12 +130,12 @@ def test_changed_code_draws_anew(
 
 
 def test_all_code_that_draws_is_in_the_key() -> None:
-    names = {path.name for path in image_cache.CODE}
+    names = {path.name for path in rendered.CODE}
     assert {"openmoji.py", "textures.py", "mnists.py", "imagenet9.py", "image_set.py"} <= names
-    assert any(path.match("cgn/models/cgn.py") for path in image_cache.CODE)
+    assert any(path.match("cgn/models/cgn.py") for path in rendered.CODE)
 
 
-@pytest.mark.parametrize("package", image_cache.PACKAGES)
+@pytest.mark.parametrize("package", rendered.PACKAGES)
 def test_another_version_of_a_package_draws_anew(
     package: str,
     counting: Suite,
@@ -144,8 +144,8 @@ def test_another_version_of_a_package_draws_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     variants_cached(counting, EMBEDDED, tmp_path)
-    versions = {name: version(name) for name in image_cache.PACKAGES} | {package: "0.0"}
-    monkeypatch.setattr(image_cache, "version", versions.__getitem__)
+    versions = {name: version(name) for name in rendered.PACKAGES} | {package: "0.0"}
+    monkeypatch.setattr(rendered, "version", versions.__getitem__)
     variants_cached(counting, EMBEDDED, tmp_path)
     assert draws == ["tiny variants"] * 2
 
