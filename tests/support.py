@@ -17,7 +17,8 @@ from benchmarks.core.scores import accuracy, paired_difference
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
 from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
 from benchmarks.records.predictions import Run, save
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -20,7 +20,7 @@ from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data.paths import official_folder
 from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES
 from cgn.device.distributed import own_device
-from cgn.io.paths import user_path
+from cgn.io.schema import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
 from cgn.training.small import TrainConfig
 

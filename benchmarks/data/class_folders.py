@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.core.suite import DataSource
-from cgn.data.listing import class_folders, hidden, list_images, say_left_out, some
+from cgn.data.listing import class_folders, hidden, list_images, some, warn_of_unread
 
 # ImageNet's validation images as they are published, side by side.
 FLAT_NAME = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG", re.IGNORECASE)
@@ -60,7 +60,7 @@ def list_classes(
         paths += listing.images
         labels += [label] * len(listing.images)
         others += listing.others
-    say_left_out(folder, others)
+    warn_of_unread(folder, others)
     return paths, torch.tensor(labels)
 
 

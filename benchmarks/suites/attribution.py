@@ -32,7 +32,8 @@ from benchmarks.worlds.mnists import (
 )
 from benchmarks.worlds.openmoji import OPENMOJI9, require_embedded
 from benchmarks.worlds.scenes import draw_scene, render
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 N_PER_CLASS = 120  # images of OpenMoji-9 before anything is changed
 SEED = 50

@@ -30,8 +30,9 @@ from benchmarks.worlds.glyphs import CLASSES, glyphs_in_turn
 from benchmarks.worlds.imagenet import IMAGENET, SIZE_PX, classes_of
 from benchmarks.worlds.openmoji import OPENMOJI9, require_embedded
 from benchmarks.worlds.scenes import Layers, draw_scene, render
-from cgn.data.image_files import AS_IT_IS, ImageFiles
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import compose
 
 N_PER_PAIR = 12  # images of each ordered pair of different classes
@@ -121,7 +122,7 @@ def official_variants(source: DataSource) -> dict[str, ImageSet]:
         textures.append(classes.index(match[2]))
     factors = Factors(labels, torch.tensor(textures), torch.full_like(labels, -1))
     ids = torch.arange(len(paths))
-    images = ImageFiles(paths, factors, ids, size_px=SIZE_PX, preprocessing=AS_IT_IS)
+    images = ImageSet(FileReader(paths, SIZE_PX), factors, ids)
     agrees = factors.shape == factors.texture
     return {
         "conflict": images.select((~agrees).nonzero()[:, 0]),

@@ -18,7 +18,7 @@ from benchmarks.worlds.imagenet import (
     classes_of,
     in_imagenet_a,
 )
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 
 
 def wnid_outputs() -> dict[str, int]:

@@ -31,9 +31,10 @@ from benchmarks.worlds.glyphs import CLASSES, draw_glyphs, glyphs_in_turn
 from benchmarks.worlds.imagenet import IMAGENET, SIZE_PX, class_table, in_imagenet_a
 from benchmarks.worlds.openmoji import OPENMOJI9, TRAIN_COUNTS, biased, require_embedded
 from benchmarks.worlds.scenes import Layers, PoseRange, draw_scene, render
-from cgn.data.image_files import IMAGENET as IMAGENET_PREPROCESSING
-from cgn.data.image_files import ImageFiles
-from cgn.data.image_set import Factors, ImageSet, concatenate
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet, concatenate
+from cgn.data.preprocessing import IMAGENET as IMAGENET_PREPROCESSING
 
 N_PER_CLASS = 150
 N_POOL_PER_CONDITION = 8
@@ -190,14 +191,9 @@ def official_variants(
     def variants(source: DataSource) -> dict[str, ImageSet]:
         paths, labels = list_classes(folder_of(source, folder_name), wnids)
         unknown = torch.full_like(labels, -1)
-        images = ImageFiles(
-            paths,
-            Factors(labels, unknown, unknown),
-            torch.arange(len(paths)),
-            size_px=SIZE_PX,
-            preprocessing=IMAGENET_PREPROCESSING,
-        )
-        return {variant: images}
+        reader = FileReader(paths, SIZE_PX, IMAGENET_PREPROCESSING)
+        factors = Factors(labels, unknown, unknown)
+        return {variant: ImageSet(reader, factors, torch.arange(len(paths)))}
 
     return variants
 

@@ -34,9 +34,10 @@ from benchmarks.worlds.scenes import (
     render,
     render_each,
 )
-from cgn.data.image_files import AS_IT_IS, ImageFiles
-from cgn.data.image_files import IMAGENET as IMAGENET_PREPROCESSING
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import IMAGENET as IMAGENET_PREPROCESSING
 from cgn.models.cgn import compose
 
 N_PER_CLASS = 135
@@ -220,12 +221,8 @@ def official_variants(source: DataSource) -> dict[str, ImageSet]:
             if match is None:
                 raise ValueError(f"{path} does not begin with an ImageNet wnid, as in n02085620_1")
             ids.append(numbers.setdefault(match[1], len(numbers)))
-        sets[variant] = ImageFiles(
-            paths,
-            _visible_factors(variant, paths, labels),
-            torch.tensor(ids),
-            size_px=SIZE_PX,
-            preprocessing=AS_IT_IS,
+        sets[variant] = ImageSet(
+            FileReader(paths, SIZE_PX), _visible_factors(variant, paths, labels), torch.tensor(ids)
         )
     return sets
 

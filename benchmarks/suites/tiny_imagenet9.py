@@ -22,8 +22,9 @@ from benchmarks.core.suite import DataSource, Suite
 from benchmarks.suites import imagenet9
 from benchmarks.suites.imagenet9 import CHANCE, IN9, IN9_CLASSES, IN9_OFFICIAL, tile_over
 from benchmarks.worlds.photographs import NAME, SIZE_PX, TINY_IN9, fingerprint, photographs
-from cgn.data.image_files import ImageFiles, Preprocessing
-from cgn.data.image_set import Factors, ImageSet, to_bytes, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes, to_images
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.cgn import compose
 
 LARGEST_BOX = 0.9  # share of the image: beyond, nothing is left to make a background of
@@ -142,7 +143,6 @@ def small_in9_variants(source: DataSource) -> dict[str, ImageSet]:
     small = Preprocessing(SIZE_PX, SIZE_PX)
     resized = {}
     for name, images in sets.items():
-        assert isinstance(images, ImageFiles)
         # So small, all of them fit into memory, and each model need not decode them again.
         resized[name] = ImageSet(images.prepared(small).pixels, images.factors, images.ids)
     return resized

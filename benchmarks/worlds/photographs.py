@@ -29,7 +29,8 @@ from benchmarks.data.class_folders import names_in
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data import image_set
 from cgn.data.decoding import decode
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.data.listing import some
 from cgn.models import cgn
 from cgn.segmentation import boxes

@@ -23,7 +23,8 @@ from benchmarks.worlds.textures import (
     background_textures,
     object_textures,
 )
-from cgn.data.image_set import Factors, ImageSet, to_bytes
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes
 from cgn.models.cgn import compose
 
 IMAGE_SIZE_PX = 64

@@ -18,7 +18,7 @@ from benchmarks.core.context import RunContext
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import class_table
-from cgn.data.image_files import Preprocessing
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import architectures
 from classifiers.pretrained import Normalised, load

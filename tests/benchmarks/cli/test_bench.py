@@ -29,7 +29,8 @@ from benchmarks.records.predictions import load
 from benchmarks.runner import evaluate_and_record
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.training.small import LossWeights, TrainConfig
 from classifiers.networks.small import InvariantEnsemble
@@ -455,7 +456,9 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
         images = tiny_images(3)
         images = images.select(torch.arange(120) % len(images))
         large = images.pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-        return replace(images, pixels=large, masks=255 * (large[:, :1] > 127).to(torch.uint8))
+        return replace(
+            images, reader=InMemory(large), masks=255 * (large[:, :1] > 127).to(torch.uint8)
+        )
 
     def true_counterfactuals(source: DataSource) -> dict[str, ImageSet]:
         images = train(source)

@@ -17,8 +17,10 @@ from benchmarks.core.sanity_checks import DEVIATION, MEAN, labels_in_another_ord
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.decisions import decide_imagenet_a
 from benchmarks.worlds.imagenet import class_table
-from cgn.data.image_files import IMAGENET, image_folder
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import image_folder
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import IMAGENET
 from classifiers.pretrained import load
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")

@@ -26,8 +26,9 @@ from benchmarks.data.download import DataSet, Download, fetch, verify
 from benchmarks.data.paths import official_folder
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.data_sets import DATA_SETS
-from cgn.data.image_files import AS_IT_IS, ImageFiles
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
 
 CLASSES = ("bird", "cat", "dog")
 N_PER_CLASS = 4
@@ -115,7 +116,7 @@ def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
     paths, labels = list_classes(source.folder / "zoo", CLASSES)
     factors = Factors.aligned(labels)
-    images = ImageFiles(paths, factors, torch.arange(len(paths)), size_px=8, preprocessing=AS_IT_IS)
+    images = ImageSet(FileReader(paths, 8), factors, torch.arange(len(paths)))
     return {"all": images}
 
 

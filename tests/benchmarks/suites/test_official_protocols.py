@@ -20,7 +20,8 @@ from benchmarks.records.sensitivity import FILE, sensitivity, write_sensitivity
 from benchmarks.report.tables import sensitivity_table
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import class_table, classes_of
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 CUE_CONFLICT, IN9 = OFFICIAL_SUITES["cue-conflict"], OFFICIAL_SUITES["in9"]
 NO_CLASS = 999  # an output that counts for no class
