@@ -15,8 +15,9 @@ from PIL import Image
 from torch import nn
 
 import benchmarks.cli.main as bench
+from benchmarks.cli.models import with_outputs_of
 from benchmarks.suites import OFFICIAL_SUITES
-from benchmarks.suites.official import decide_in9
+from benchmarks.suites.decisions import decide_in9
 from cgn.data.factors import Factors
 from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
@@ -183,14 +184,14 @@ def test_a_network_that_knows_only_classes_of_in9_is_scored_on_it() -> None:
     images = torch.rand(50, 3, 4, 4)
     suite = OFFICIAL_SUITES["in9"]
     with torch.no_grad():
-        decided = decide_in9(bench.of_suite(known, suite).module(images)).argmax(dim=1)
+        decided = decide_in9(with_outputs_of(known, suite).module(images)).argmax(dim=1)
         expected = torch.tensor([8, 1])[known.module(images).argmax(dim=1)]
     assert torch.equal(decided, expected)
     assert len(decided.unique()) == 2
     with pytest.raises(ValueError, match="knows classes that in9-official does not, such as cat"):
-        bench.of_suite(replace(known, classes=("cat", "01_bird")), suite)
+        with_outputs_of(replace(known, classes=("cat", "01_bird")), suite)
     with pytest.raises(ValueError, match="cue-conflict-official does not, such as 08_fish"):
-        bench.of_suite(known, OFFICIAL_SUITES["cue-conflict"])
+        with_outputs_of(known, OFFICIAL_SUITES["cue-conflict"])
 
 
 def test_fit_says_what_is_wrong_with_its_input(
