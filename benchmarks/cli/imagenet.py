@@ -25,7 +25,7 @@ from benchmarks.data.paths import (
 from benchmarks.records.leaderboard import (
     environment,
 )
-from cgn.counterfactuals.pictures import draw_picture, sheets
+from cgn.counterfactuals.sheets import draw_picture, training_sheets
 from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import own_device, team
 from cgn.models.critic import VGGFeatures
@@ -79,7 +79,7 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
                 progress=combine_callbacks(
                     update, LossLog(out.with_suffix(".csv")) if of.is_main_process else None
                 ),
-                at_checkpoint=sheets(out.with_suffix("")),
+                at_checkpoint=training_sheets(out.with_suffix("")),
             )
         if of.is_main_process:
             keep_imagenet(cgn, config, out, options, time.perf_counter() - started, device)

@@ -79,10 +79,8 @@ from benchmarks.runner import (
 from benchmarks.runner import run as run_models
 from benchmarks.suites import OFFICIAL_SUITES, SUITES
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
-from cgn.counterfactuals.sampling import (
-    find_weights,
-    sheet,
-)
+from cgn.counterfactuals.sampling import find_weights
+from cgn.counterfactuals.sheets import sheet
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from classifiers import MODELS

@@ -42,9 +42,7 @@ from benchmarks.runner import (
 )
 from benchmarks.runner import run as run_models
 from benchmarks.suites import SUITES
-from cgn.counterfactuals.sampling import (
-    sheet,
-)
+from cgn.counterfactuals.sheets import sheet
 from cgn.data.image_set import ImageSet
 from cgn.training.checkpoints import alone_at
 from cgn.training.small import TrainConfig, train
