@@ -1,7 +1,4 @@
-"""Image files of any kind as RGB bytes: one way to read them, whoever asks.
-
-Which files of a folder are images is not here: see `cgn.data.listing`. Nor is what a mask means:
-see `cgn.segmentation.files`.
+"""Image files of any kind as RGB bytes.
 
 Source:
     Photographs are decoded by libjpeg-turbo, everything else by Pillow. https://pillow.readthedocs.io

@@ -1,7 +1,4 @@
-"""What long work has finished, kept line by line, so that an interruption costs little.
-
-What the entries mean is not here: whoever keeps them checks what it reads.
-"""
+"""What long work has finished, kept line by line, so that an interruption costs little."""
 
 from __future__ import annotations
 

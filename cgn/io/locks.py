@@ -1,7 +1,4 @@
-"""One at a time: locks between processes and threads that end with whoever holds them.
-
-A killed process leaves none behind: the system frees them. What is done under a lock is not here.
-"""
+"""Locks between processes and threads; the system frees those of a killed process."""
 
 from __future__ import annotations
 

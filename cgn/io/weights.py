@@ -1,7 +1,6 @@
-"""Weights in files: read without running anything in them, and named by what is wrong with them.
+"""Weights in files: read without running anything in them, and refused with what is wrong.
 
 Both formats, safetensors and PyTorch's own, are told apart by their content and not by a name.
-Which of several sets of weights in a checkpoint is meant is not here: see `cgn.io.weight_sets`.
 """
 
 from __future__ import annotations
