@@ -127,7 +127,7 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
             "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",
             "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v1",
         ),
-        ("--suite in9 --model erm --precision bfloat16", "--precision is for pretrained networks"),
+        ("--suite in9 --model erm --precision bfloat16", "precision is for pretrained networks"),
     ],
 )
 def test_models_without_their_images_are_refused(
