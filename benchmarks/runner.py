@@ -21,8 +21,7 @@ from benchmarks.records.leaderboard import Row, alone, append, environment, writ
 from benchmarks.records.predictions import Run, save
 from cgn.data.preprocessing import DECODED_BY
 from cgn.device.distributed import dist_info
-from cgn.io.cache import architecture, cache_key, sources
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import architecture, cache_key, sources, weights_sha256
 
 
 def run(

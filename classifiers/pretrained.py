@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgn.data.preprocessing import IMAGENET, Preprocessing
+from cgn.io.cache import weights_sha256
 from cgn.io.writing import download, write_text
-from cgn.models.cgn import weights_sha256
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import (
     OPTIONS,

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from cgn.io.cache import weights_sha256
 from cgn.io.schema import checked
 from cgn.io.weights import load_tensors, save_tensors
-from cgn.models.cgn import weights_sha256
 from classifiers.recipes import RECIPES
 
 FOLDER = Path(str(resources.files("classifiers") / "weights"))

@@ -15,13 +15,14 @@ from benchmarks.cli.resolve import (
 )
 from benchmarks.cli.terminal import say
 from benchmarks.data.paths import (
+    cache_dir,
     check_place,
 )
+from benchmarks.data.training import recombined_images
 from benchmarks.data.user_images import (
     load_counterfactuals,
     load_images,
     load_masks,
-    recombine_images,
 )
 from benchmarks.records.leaderboard import (
     environment,
@@ -57,8 +58,14 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 sets["recombined"] = (
                     load_counterfactuals(options.counterfactuals, options.size, n_classes)
                     if masks is None
-                    else recombine_images(
-                        images, masks, options.n_counterfactuals, n_classes, config.seed, update
+                    else recombined_images(
+                        images,
+                        masks,
+                        options.n_counterfactuals,
+                        n_classes=n_classes,
+                        seed=config.seed,
+                        folder=cache_dir() / "counterfactuals",
+                        progress=update,
                     )
                 )
         command = shlex.join(["python", "bench.py", *options.given])

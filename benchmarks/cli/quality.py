@@ -22,10 +22,11 @@ from benchmarks.data.paths import (
 )
 from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import (
+    object_masks,
     trained_cgn,
 )
 from benchmarks.suites import SUITES
-from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import (
     sample,
 )
@@ -90,7 +91,7 @@ def measured(
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bars.task(f"{world.name}: objects"):
-        masks = segment_by_colour_cached(images, cache_dir() / "counterfactuals", device=device)
+        masks = object_masks(images, cache_dir() / "counterfactuals", device)
     others = images.select(~real), masks[~real]
     with bars.task(f"{world.name}: images for the check") as update:
         learned = verifier_training_set(
