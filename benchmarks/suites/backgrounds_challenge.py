@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import probabilities
-from benchmarks.core.scores import Score, accuracy, bootstrap
+from benchmarks.core.scores import Score, accuracy
+from benchmarks.core.statistics import bootstrap
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.suites.official import (
     IN9_CLASSES,
