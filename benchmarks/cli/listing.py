@@ -14,7 +14,7 @@ from benchmarks.cli.resolve import (
     resolve_names,
 )
 from benchmarks.cli.terminal import console, say
-from benchmarks.data.download import DATA_SETS, fetch, verify
+from benchmarks.data.download import fetch, verify
 from benchmarks.data.paths import (
     data_folder,
 )
@@ -23,6 +23,7 @@ from benchmarks.report.tables import (
     data_table,
 )
 from benchmarks.suites import SUITES
+from benchmarks.suites.data_sets import DATA_SETS
 from cgn.counterfactuals.sampling import (
     SHIPPED,
 )
