@@ -162,21 +162,26 @@ from cgn.training.imagenet_plan import Plan, plan
 from cgn.training.log import LossLog, combine_callbacks
 from cgn.training.loop import seeded
 from cgn.training.small import TrainConfig, train
-from classifiers import MODELS
-from classifiers.ensemble import EnsembleConfig, embed_in_label_space, save_ensemble
-from classifiers.fit import fit, fit_cached
-from classifiers.networks.backbones import Backbone
-from classifiers.networks.small import InvariantEnsemble, as_ensemble, outputs
-from classifiers.pretrained import Pretrained, is_spec, load
-from classifiers.recipes import CHECK, FACTOR_CLASSIFIER, Recipe
-from classifiers.shipped import FOLDER as CLASSIFIERS
-from classifiers.shipped import (
+from classifiers import MODELS, is_spec, load_model
+from classifiers.checkpoints import FOLDER as CLASSIFIERS
+from classifiers.checkpoints import (
     PREFIX,
     is_shipped,
     load_shipped,
     save_classifier,
+    save_ensemble,
     shipped_path,
 )
+from classifiers.fit import fit, fit_cached
+from classifiers.networks.backbones import Backbone
+from classifiers.networks.pretrained import Pretrained
+from classifiers.networks.small import (
+    InvariantEnsemble,
+    as_ensemble,
+    embed_in_label_space,
+    outputs,
+)
+from classifiers.recipes import CHECK, FACTOR_CLASSIFIER, EnsembleConfig, Recipe
 
 HELD_OUT = 10  # each so-many-th image is set apart to measure counterfactuals, for sets are sorted
 N_LESSONS = 45_000  # images that the check of counterfactuals is fitted to
@@ -303,7 +308,7 @@ def alone_at(out: Path) -> Iterator[None]:
 def run_pretrained(spec: str, exams: Sequence[TestSet], place: RunContext) -> list[str]:
     """Let a pretrained network take all exams; its names in the results."""
     with bar(place.bars, f"{spec}: weights"), dist_info().main_process_first():
-        network = load(spec)
+        network = load_model(spec)
     if network.note and dist_info().is_main_process:
         place.bars.console.print(printable(network.note), markup=False, highlight=False)
     asked = {exam.suite.name: of_suite(network, exam.suite) for exam in exams}
@@ -372,7 +377,7 @@ def shown_to(network: Pretrained, exam: TestSet) -> tuple[TestSet, Pretrained]:
     own = network.preprocessing if exam.suite.own_preprocessing else None
     preprocessing = view.preprocessing if view and view.preprocessing else own
     if view and view.normalisation:
-        network = network.normalised_by(*view.normalisation)
+        network = network.with_normalisation(*view.normalisation)
     if preprocessing is not None:
         prepared = {
             name: images.prepared(preprocessing) if isinstance(images, ImageFiles) else images
@@ -381,7 +386,7 @@ def shown_to(network: Pretrained, exam: TestSet) -> tuple[TestSet, Pretrained]:
         exam = replace(exam, variants=prepared)
     first = next(iter(exam.variants.values()), None)
     if isinstance(first, ImageFiles):
-        network = network.for_images_of(first.size_px)
+        network = network.for_size(first.size_px)
     return exam, network
 
 

@@ -31,8 +31,8 @@ from cgn.counterfactuals.sampling import Weights, find_weights
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.training.small import LossWeights, TrainConfig
+from classifiers.checkpoints import Shipped
 from classifiers.networks.small import InvariantEnsemble
-from classifiers.shipped import Shipped
 
 READER = {"seed": 0, "generator_seed": "7"}
 

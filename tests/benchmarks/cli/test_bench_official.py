@@ -17,12 +17,10 @@ from benchmarks.runner import TestSet
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import classes_of
 from cgn.data.image_files import IMAGENET, Preprocessing
+from classifiers import load_model
 from classifiers.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
-from classifiers.pretrained import (
-    Normalised,
-    Pretrained,
-    load,
-)
+from classifiers.networks.input_transforms import Normalised
+from classifiers.networks.pretrained import Pretrained
 
 
 class KnowsNothing(nn.Module):
@@ -45,7 +43,7 @@ def network(spec: str, preprocessing: Preprocessing = IMAGENET) -> Pretrained:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A network that need not be loaded, and folders of this test alone."""
-    monkeypatch.setattr(bench, "load", network)
+    monkeypatch.setattr(bench, "load_model", network)
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
 
@@ -143,7 +141,7 @@ def test_a_bare_name_is_refused_with_what_it_may_mean(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bench, "load", load)
+    monkeypatch.setattr(bench, "load_model", load_model)
     assert run(tmp_path / "results", f"--suite cue-conflict --model resnet50 --data {stimuli}") == 2
     assert "several networks; write timm:resnet50.a1_in1k" in capsys.readouterr().err
 
@@ -229,7 +227,7 @@ def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
             raise ValueError(f"the weights of {spec} could not be downloaded")
         return replace(network(spec), spec=spec)
 
-    monkeypatch.setattr(bench, "load", only_vgg)
+    monkeypatch.setattr(bench, "load_model", only_vgg)
     results = tmp_path / "results"
     text = f"reproduce cue-conflict --data {stimuli} --device cpu --results {results}"
     for _ in range(2):

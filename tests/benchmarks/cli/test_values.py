@@ -16,9 +16,9 @@ from cgn.io.ranges import RANGES
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
 from cgn.training.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig
 from cgn.training.small import LossWeights, TrainConfig
-from classifiers.ensemble import EnsembleConfig
+from classifiers import is_spec
 from classifiers.networks.backbones import Backbone
-from classifiers.pretrained import is_spec
+from classifiers.recipes import EnsembleConfig
 
 TRAIN = "train cgn --suite in9"
 IMAGENET = f"{TRAIN} --scale imagenet --u2net random:8"
@@ -190,5 +190,5 @@ def test_commas_in_the_path_of_a_file_part_no_names() -> None:
 
 def test_a_backbone_that_does_not_take_a_size_says_so() -> None:
     Backbone("timm:resnet10t").require_size(32)
-    with pytest.raises(ValueError, match=r"takes no images of 32 pixels .*choose another --size"):
+    with pytest.raises(ValueError, match=r"takes no images of 32 pixels .*choose another size"):
         Backbone("timm:vit_tiny_patch16_224").require_size(32)

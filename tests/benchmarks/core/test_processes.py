@@ -21,7 +21,7 @@ from benchmarks.records.predictions import load
 from benchmarks.suites.official import classes_of
 from cgn.data.image_files import IMAGENET
 from cgn.device.distributed import dist_info
-from classifiers.pretrained import Pretrained
+from classifiers.networks.pretrained import Pretrained
 
 SECONDS = 120.0  # after which processes that wait for each other are given up
 
@@ -92,7 +92,7 @@ def stimuli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         preprocessing=IMAGENET,
         n_classes=1_000,
     )
-    monkeypatch.setattr(bench, "load", lambda spec: network)
+    monkeypatch.setattr(bench, "load_model", lambda spec: network)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cue-conflict"
 

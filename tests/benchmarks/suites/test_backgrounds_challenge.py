@@ -28,7 +28,7 @@ from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
 from cgn.data.image_files import IMAGENET
 from cgn.data.image_set import Factors, ImageSet
 from cgn.models.cgn import compose
-from classifiers.pretrained import Pretrained
+from classifiers.networks.pretrained import Pretrained
 
 N_CLASSES = 3
 
@@ -292,7 +292,7 @@ def test_the_command_line_runs_the_challenge_and_says_what_it_took(
         preprocessing=IMAGENET,
         n_classes=1_000,
     )
-    monkeypatch.setattr(bench, "load", lambda spec: always_dog)
+    monkeypatch.setattr(bench, "load_model", lambda spec: always_dog)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     results = tmp_path / "results"
     text = f"--suite in9-challenge --model efficientnet-lite0 --data {archive.parent} --device cpu"

@@ -21,8 +21,7 @@ from cgn.data.image_set import ImageSet, save_tensors
 from cgn.data.shards import MANIFEST, SetConfig, load_shards
 from cgn.io.schema import checked, parsed, read_json
 from cgn.models.cgn import CGN, CGNConfig
-from classifiers.ensemble import load_ensemble
-from classifiers.shipped import load_classifier
+from classifiers.checkpoints import load_classifier, load_ensemble
 
 
 @dataclass(frozen=True)
