@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cgn.data.image_set import Factors, ImageSet, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_images
 from cgn.device.distributed import dist_info
 from cgn.device.transfer import prefetch, sent
 from classifiers.objectives.basic import Batches

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from cgn.io.ranges import require_in_range
+from cgn.io.schema import require_in_range
 from classifiers.data import (
     AUGMENTATIONS,
     Augmentation,

@@ -20,11 +20,10 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor, nn
 
-from cgn.data.image_files import IMAGENET, Preprocessing
-from cgn.io.downloads import download
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 from cgn.io.weight_sets import choose_set
 from cgn.io.weights import misfit, read_stored
-from cgn.io.writing import write_text
+from cgn.io.writing import download, write_text
 from cgn.models.cgn import weights_sha256
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import (

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from classifiers.networks.small import N_FEATURES, SmallCNN
 from classifiers.objectives.basic import Batches, known_cross_entropy
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import benchmarks.cli.main as bench
+from benchmarks.cli.models import PretrainedModel
 from benchmarks.cli.progress import progress_bars
+from benchmarks.core.context import RunContext
 from benchmarks.records.leaderboard import read_runs
-from benchmarks.runner import RunContext
-from benchmarks.suites.official import OFFICIAL_SUITES, outputs
-from cgn.data.image_files import Preprocessing
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.worlds.imagenet import class_table
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers import load_model
 from classifiers.networks.architectures import find_architectures
@@ -90,7 +92,7 @@ def test_a_file_of_lite0_scores_on_imagenet_a_as_lite0_does(
     lite0: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
-    table = outputs()
+    table = class_table()
     for wnid in table.loc[table["imagenet_a"], "wnid"]:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)
@@ -262,6 +264,7 @@ def test_the_screen_says_what_was_taken(
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
     with progress_bars() as bars:
-        bench.run_pretrained(spec, [], RunContext(torch.device("cpu"), tmp_path, bars))
+        context = RunContext(torch.device("cpu"), tmp_path, tmp_path, bars)
+        list(PretrainedModel(spec).evaluations([], [0], context))
     said = " ".join(capsys.readouterr().err.split())
     assert "mine.pth: the weights b, not a; images prepared as timm:test_resnet.r160_in1k" in said

@@ -15,7 +15,7 @@ from support import SHARED
 from torch import Tensor, nn
 
 from cgn.data.decoding import to_pixels
-from cgn.data.image_files import IMAGENET, Preprocessing
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers import is_spec, load_model
 from classifiers.networks.input_transforms import Normalised

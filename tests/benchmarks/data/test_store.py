@@ -16,15 +16,19 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from support import patch_commands
 
 import benchmarks.cli.main as bench
 from benchmarks.core.suite import DataSource
 from benchmarks.data import download as store
-from benchmarks.data.download import DATA_SETS, DataSet, Download, fetch, verify
+from benchmarks.data.class_folders import list_classes
+from benchmarks.data.download import DataSet, Download, fetch, verify
 from benchmarks.data.paths import official_folder
-from benchmarks.suites.official import OFFICIAL_SUITES, files_of
-from cgn.data.image_files import AS_IT_IS, ImageFiles
-from cgn.data.image_set import Factors, ImageSet
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.suites.data_sets import DATA_SETS
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
 
 CLASSES = ("bird", "cat", "dog")
 N_PER_CLASS = 4
@@ -110,9 +114,9 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
-    paths, labels = files_of(source.folder / "zoo", CLASSES)
+    paths, labels = list_classes(source.folder / "zoo", CLASSES)
     factors = Factors.aligned(labels)
-    images = ImageFiles(paths, factors, torch.arange(len(paths)), size_px=8, preprocessing=AS_IT_IS)
+    images = ImageSet(FileReader(paths, 8), factors, torch.arange(len(paths)))
     return {"all": images}
 
 
@@ -303,7 +307,7 @@ def test_offline_takes_what_is_there_and_connects_nowhere(
     make: Make, server: Server, tmp_path: Path
 ) -> None:
     data = make(tar(animals()))
-    with pytest.raises(ValueError, match=r"zoo is not in .*, and --offline connects nowhere"):
+    with pytest.raises(ValueError, match=r"zoo is not in .*, and nothing is fetched offline"):
         fetch(data, tmp_path, offline=True)
     assert server.asked == []
     fetch(data, tmp_path)
@@ -352,7 +356,7 @@ def test_every_data_set_can_be_fetched_or_says_how_and_its_suite_reads_its_folde
 @pytest.fixture
 def one_set(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command line knows this one set, and looks for data in a folder of this test."""
-    monkeypatch.setattr(bench, "DATA_SETS", {"zoo": make(tar(animals()))})
+    patch_commands(monkeypatch, "DATA_SETS", {"zoo": make(tar(animals()))})
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path))
 
 

@@ -1,7 +1,4 @@
-"""Rendered images kept on disk, so that a second run opens them instead of drawing them again.
-
-How they are drawn is not here: see `benchmarks.worlds.openmoji` and `benchmarks.suites.mnists`.
-"""
+"""Rendered images kept on disk, so that a second run opens them instead of drawing them again."""
 
 from __future__ import annotations
 
@@ -13,8 +10,7 @@ from typing import Literal
 
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain, format_model_id
 from cgn.data.image_set import ImageSet, load_sets, save_sets
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources
+from cgn.io.cache import cache_key, open_or_make, sources
 
 # All that decides the bytes, but for names and seeds, which stand in the code.
 PACKAGES = (
