@@ -29,9 +29,10 @@ from benchmarks.records.leaderboard import (
 )
 from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
-from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.checkpoints import save_ensemble
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
+from classifiers.recipes import EnsembleConfig
 
 
 def fit_ensemble(options: argparse.Namespace) -> None:

@@ -86,9 +86,8 @@ from cgn.counterfactuals.sampling import (
 )
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
-from classifiers import MODELS
-from classifiers.pretrained import is_spec
-from classifiers.shipped import (
+from classifiers import MODELS, is_spec
+from classifiers.checkpoints import (
     is_shipped,
 )
 

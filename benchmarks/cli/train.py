@@ -49,7 +49,7 @@ from cgn.data.image_set import ImageSet
 from cgn.training.checkpoints import alone_at
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.shipped import (
+from classifiers.checkpoints import (
     PREFIX,
     save_classifier,
     shipped_path,

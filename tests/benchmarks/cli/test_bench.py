@@ -36,8 +36,8 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.training.small import LossWeights, TrainConfig
+from classifiers.checkpoints import Shipped
 from classifiers.networks.small import InvariantEnsemble
-from classifiers.shipped import Shipped
 
 READER = {"seed": 0, "generator_seed": "7"}
 

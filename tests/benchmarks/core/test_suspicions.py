@@ -22,7 +22,7 @@ from cgn.data.factors import Factors
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import IMAGENET
-from classifiers.pretrained import load
+from classifiers import load_model
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
 
@@ -93,7 +93,7 @@ def test_a_real_network_is_told_from_one_that_takes_images_for_bytes(tmp_path: P
         (tmp_path / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)
     images, _ = image_folder(tmp_path, IMAGENET)
     few = images.select(torch.arange(0, 200, 3))
-    network = load("efficientnet-lite0").module
+    network = load_model("efficientnet-lite0").module
     assert suspicions(network, {"hard": few}, decide_imagenet_a) == []
     for_bytes = Shown(network, lambda x: x / 255)
     (sentence,) = suspicions(for_bytes, {"hard": few}, decide_imagenet_a)
