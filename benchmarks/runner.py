@@ -19,6 +19,7 @@ from torch import nn
 from benchmarks.cli.progress import Progress, bar
 from benchmarks.cli.resolve import known_suites
 from benchmarks.core.distributed import all_gather
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import (
     Outputs,
     data_sha256,
@@ -29,9 +30,10 @@ from benchmarks.core.evaluate import (
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import DataSource, Suite, format_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
-from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
 from benchmarks.records.published import PART
+from benchmarks.records.runs import Row, append, exclusive
 from benchmarks.records.sensitivity import write_sensitivity
 from benchmarks.suites.backgrounds_challenge import (
     CHALLENGE,
@@ -220,7 +222,7 @@ def _record(
         for score, estimate in score_suite(suite, predictions).items()
     ]
     place.results.mkdir(parents=True, exist_ok=True)
-    with alone(place.results):
+    with exclusive(place.results):
         for head, origin in origins.items():
             save(tables[head], origin.path(place.results, exam.shown.view_name), origin)
         append(rows, place.results)

@@ -48,8 +48,9 @@ from benchmarks.cli.resolve import (
     suites_with_rows,
     training_preset,
 )
-from benchmarks.cli.terminal import PlainConsole, printable
+from benchmarks.cli.terminal import PlainConsole
 from benchmarks.core.distributed import init_distributed
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import probabilities
 from benchmarks.core.sanity_checks import suspicions
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain, format_model_id
@@ -82,13 +83,7 @@ from benchmarks.records.compare import compare, format_run_commands
 from benchmarks.records.effective_robustness import effective_robustness
 from benchmarks.records.leaderboard import (
     ENOUGH_SEEDS,
-    Row,
-    alone,
-    append,
-    environment,
     leaderboard,
-    markdown,
-    read_runs,
     with_few_seeds,
     write_leaderboards,
 )
@@ -102,8 +97,9 @@ from benchmarks.records.published import (
     published,
 )
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import Row, append, exclusive, read_runs
 from benchmarks.records.sensitivity import sensitivity, write_sensitivity
-from benchmarks.report.readme import readme_blocks, rewritten
+from benchmarks.report.readme import markdown, readme_blocks, rewritten
 from benchmarks.report.tables import (
     data_table,
     differences_table,
@@ -148,6 +144,7 @@ from cgn.data.image_set import ImageSet
 from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import dist_info, own_device, team
 from cgn.io.locks import locked
+from cgn.io.text import printable
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from cgn.models.critic import VGGFeatures
@@ -466,7 +463,7 @@ def show_what_follows(results: Path, names: Collection[str]) -> None:
     for suite in (each for each in suites if each.protocols):
         if len(table := sensitivity(runs, [suite])):
             console().print(sensitivity_table(suite, table))
-    if len(table := effective_robustness(runs, names)):
+    if len(table := effective_robustness(runs, known_suites(), names)):
         console().print(robustness_table(table))
 
 
@@ -475,7 +472,7 @@ def compare_models(options: argparse.Namespace) -> None:
     first, second = options.models
     found = []
     for suite in resolve_suites(options.suite):
-        with alone(options.results):
+        with exclusive(options.results):
             runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
             scores = [score for score in suite.scores if score.supports_bootstrap]
@@ -515,11 +512,11 @@ def official_data(options: argparse.Namespace) -> int:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    with alone(results):
+    with exclusive(results):
         runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
-    with progress_bars() as bars, alone(results):
+    with progress_bars() as bars, exclusive(results):
         problems = found_problems(suites, options, bars)
     for problem in problems:
         say(problem)
@@ -580,7 +577,7 @@ def rescore(options: argparse.Namespace) -> None:
     results: Path = options.results
     suites = resolve_suites(options.suite) if options.suite else suites_with_rows(results)
     require_results(results)
-    with alone(results):
+    with exclusive(results):
         with progress_bars() as bars, bar(bars, "scores") as update:
             rows = missing_rows(results, {suite.name: suite for suite in suites}, update)
         added = append(rows, results)

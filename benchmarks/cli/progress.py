@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Progress
 
-from benchmarks.cli.terminal import PlainConsole, printable
+from benchmarks.cli.terminal import PlainConsole
 from cgn.device.distributed import dist_info
+from cgn.io.text import printable
 
 Update = Callable[..., None]
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 import benchmarks.cli.main as bench
 from benchmarks.cli.progress import progress_bars
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.runner import RunContext
 from benchmarks.suites.official import OFFICIAL_SUITES, outputs
 from cgn.data.image_files import Preprocessing

@@ -23,8 +23,8 @@ from benchmarks.cli import resolve as choices
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data import training as training_sets
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import read_runs
 from benchmarks.runner import FittedModel, TestSet, evaluate_and_record
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
 from benchmarks.core.suite import DataSource
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.runner import TestSet
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import classes_of

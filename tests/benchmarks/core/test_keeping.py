@@ -17,8 +17,8 @@ from benchmarks.core import partial_results as keeping
 from benchmarks.core.evaluate import evaluate_outputs
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import EMBEDDED
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import read_runs
 from benchmarks.runner import FittedModel, RunContext, TestSet, evaluate_and_record, load_test_set
 from cgn.models.cgn import weights_sha256
 

@@ -16,8 +16,8 @@ from torch import nn
 
 import benchmarks.cli.main as bench
 from benchmarks.core.distributed import all_gather, init_distributed, local_batches
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import read_runs
 from benchmarks.suites.official import classes_of
 from cgn.data.image_files import IMAGENET
 from cgn.device.distributed import dist_info

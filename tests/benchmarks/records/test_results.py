@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from support import RESULTS
 
-from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, read_runs, with_few_seeds
+from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, with_few_seeds
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 
 TRAINED_HERE = SUITES | T10K | ATTRIBUTIONS | NATURAL

@@ -12,8 +12,8 @@ from support import tiny_images
 from torch import Tensor, nn
 
 from benchmarks.cli.progress import progress_bars
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate, probabilities
-from benchmarks.records.leaderboard import environment
 from benchmarks.runner import RunContext
 from benchmarks.suites.backgrounds_challenge import attack
 from cgn.counterfactuals.abduction import (
