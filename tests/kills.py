@@ -35,15 +35,18 @@ from imagenet_networks import tiny_cgn
 from support import run_model, tiny_images, tiny_suite
 from torch import Tensor, nn
 
-from benchmarks.cli.progress import progress_bars
 from benchmarks.core import evaluate as evaluation
 from benchmarks.core import partial_results as keeping
+from benchmarks.core.context import RunContext
+from benchmarks.core.models import FittedModel
 from benchmarks.core.suite import EMBEDDED, DataSource
 from benchmarks.data.download import DataSet, Download, fetch
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.report.page import write_report
-from benchmarks.runner import FittedModel, RunContext, evaluate_and_record, load_test_set
+from benchmarks.runner import evaluate_and_record, load_test_set
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.data.shards import SetConfig, generate
 from cgn.io.cache import open_or_make
 from cgn.models.cgn import weights_sha256
@@ -77,16 +80,17 @@ def rows(folder: Path, told: Told, name: str = "first-row") -> None:
     keeping.KEEP_SECONDS = 0.0
     evaluation._at_once = lambda *_: 4
     os.environ["CGN_BENCH_CACHE"] = str(folder / "cache")
-    place = RunContext(torch.device("cpu"), folder / "results", progress_bars())
-    exam = load_test_set(tiny_suite(), EMBEDDED, place.bars)
+    place = RunContext(torch.device("cpu"), folder / "results", folder / "cache")
+    exam = load_test_set(tiny_suite(), EMBEDDED, place.progress)
     module = FirstRow()
 
     def answer(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
         told()
         return {"": network(images)}
 
-    fit = FittedModel(name, module, weights_sha256(module), 0, "")
-    evaluate_and_record(exam, fit, answer, place)
+    fit = FittedModel(name, module, weights_sha256(module), outputs=answer)
+    evaluate_and_record(exam, fit, place)
+    write_leaderboards(place.results, [exam.suite])
 
 
 def cache(folder: Path, told: Told) -> None:

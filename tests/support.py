@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,8 @@ from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
 from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
 from benchmarks.records.runs import Row, append, exclusive
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -191,3 +193,12 @@ def predictions(batch_size: int = 500) -> pd.DataFrame:
 def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
     """Change the lines of a file."""
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def patch_commands(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    """Put a value under a name wherever the command line has one of that name."""
+    modules = [module for key, module in sys.modules.items() if key.startswith("benchmarks.cli.")]
+    having = [module for module in modules if hasattr(module, name)]
+    assert having, f"the command line has no {name}"
+    for module in having:
+        monkeypatch.setattr(module, name, value)

@@ -1,86 +1,74 @@
-"""How far long work is: bars that vanish when it is done, and lines about hours of fits.
-
-Nothing is shown before a command opens a display, and results never go here: see `bench.py`.
-"""
+"""Progress bars on the terminal, and lines about hours of fits."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from benchmarks.cli.terminal import PlainConsole
+from benchmarks.core.context import Update
 from cgn.device.distributed import dist_info
 from cgn.io.text import printable
 
-Update = Callable[..., None]
 
+class TerminalProgress:
+    """Shows tasks as bars on standard error, if that is a terminal, and lines that stay.
 
-def progress_bars() -> Progress:
-    """Make the display of what is being done; it vanishes when all is done.
-
-    Returns:
-        A context manager. It writes to standard error, if that is a terminal, and in the first
-        of several processes.
+    Attributes:
+        display: rich's own.
     """
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+
+    def __init__(self, display: Progress) -> None:
+        self.display = display
+
+    @contextmanager
+    def task(self, description: str) -> Iterator[Update]:
+        """Show a bar inside the block."""
+        task = self.display.add_task(printable(description), total=None)
+
+        def update(done: int, total: int, *_: object) -> None:
+            self.display.update(task, completed=done, total=total)
+
+        try:
+            yield update
+        finally:
+            self.display.remove_task(task)
+
+    def note(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.display.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[TerminalProgress]:
+    """Show bars inside the block, in the first of several processes; they vanish at its end."""
     errors = PlainConsole(stderr=True)
-    return Progress(
-        *columns,
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
         console=errors,
         transient=True,
         disable=not errors.is_terminal or not dist_info().is_main_process,
-    )
+    ) as display:
+        yield TerminalProgress(display)
 
 
-@contextmanager
-def bar(bars: Progress, description: str) -> Iterator[Update]:
-    """Show one task inside the block.
+class EtaLogger:
+    """Says after each fit how many are left, and how long they will take at that speed."""
 
-    Args:
-        bars: The display.
-        description: What is being done.
+    def __init__(self, n_fits: int, progress: TerminalProgress) -> None:
+        self.n_fits, self.progress = n_fits, progress
+        self.n_done, self.started = 0, time.perf_counter()
 
-    Yields:
-        What to call with steps done and steps in all; anything after these counts for nothing.
-    """
-    task = bars.add_task(printable(description), total=None)
-
-    def update(done: int, total: int, *_: object) -> None:
-        bars.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    finally:
-        bars.remove_task(task)
-
-
-class Clock:
-    """Tells after each seed how much is done, and how long the rest will take at that speed."""
-
-    def __init__(self, n_fits: int, out: Console) -> None:
-        self.n_fits = n_fits
-        self.out = out
-        self.done = 0
-        self.started = time.perf_counter()
-
-    def tell(self, name: str, seeds: Iterable[int], fits_a_seed: int) -> Iterator[int]:
-        """Yield seeds, and print a line whenever the next is asked for.
-
-        Args:
-            name: Of the suite, for the line.
-            seeds: What to yield.
-            fits_a_seed: How many fits are done for each.
-        """
-        for seed in seeds:
-            yield seed
-            self.done += fits_a_seed
-            speed = (time.perf_counter() - self.started) / self.done
-            left = timedelta(seconds=round(speed * (self.n_fits - self.done)))
-            self.out.print(f"{name} seed {seed}: {self.done} of {self.n_fits} fits, {left} left")
+    def step(self, name: str) -> None:
+        """Count one fit, of a model and suite of that name."""
+        self.n_done += 1
+        seconds_a_fit = (time.perf_counter() - self.started) / self.n_done
+        left = timedelta(seconds=round(seconds_a_fit * (self.n_fits - self.n_done)))
+        self.progress.note(f"{name}: {self.n_done} of {self.n_fits} fits, {left} left")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.cli.arguments import training_settings
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
+from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data.paths import official_folder
 from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
-from cgn.device.distributed import dist_info, own_device
-from cgn.io.paths import user_path
+from cgn.device.distributed import own_device
+from cgn.io.schema import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
-from cgn.training.small import PRESETS, TrainConfig
+from cgn.training.small import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -59,30 +59,6 @@ def resolve_names(
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown {kind} {name!r}; {hint}See `bench.py list`")
     return [known[name] for name in dict.fromkeys(names)]
-
-
-def model_names(text: str, is_name: Callable[[str], bool]) -> list[str]:
-    """Part names of models at their commas, but for those within the path of a file.
-
-    Args:
-        text: As on the command line.
-        is_name: Whether a word names a model, or has the form of a name.
-
-    Example:
-        >>> known = {"cgn", "file:a"}
-        >>> model_names("file:a,b.pt#arch=timm:vit,cgn,cgm", known.__contains__)
-        ['file:a,b.pt#arch=timm:vit', 'cgn', 'cgm']
-    """
-    found: list[str] = []
-    for word in text.split(","):
-        before = found[-1] if found else ""
-        of_path = before.startswith("file:") and "#arch=" not in before
-        of_path |= before.startswith("ensemble:") and not before.endswith(".safetensors")
-        if of_path and not is_name(word):
-            found[-1] += f",{word}"
-        else:
-            found.append(word)
-    return found
 
 
 def require_place_of(options: argparse.Namespace) -> None:
@@ -202,7 +178,7 @@ def resolve_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         folder = official if options.data == "official" else user_path(options.data)
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
-    textures = options.textures if suite.world.name == "wildlife-mnist" else None
+    textures = options.textures if suite.world.takes_textures else None
     source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
     if source.correlation < 1 and not suite.world.supports_correlation:
         raise ValueError(
@@ -217,69 +193,6 @@ def resolve_source(suite: Suite, options: argparse.Namespace) -> DataSource:
         )
         return replace(source, custom=True)
     return source
-
-
-def require_pretrained(options: argparse.Namespace, ours: Sequence[str]) -> None:
-    """Refuse what only goes with pretrained networks where others are asked for.
-
-    Args:
-        options: `precision`, as on the command line.
-        ours: Names of models that are no pretrained networks.
-
-    Raises:
-        ValueError: If a precision, or several processes, don't go with the models.
-    """
-    asked = {"--precision": options.precision != "float32", "torchrun": dist_info().size > 1}
-    for name in (name for name, is_asked in asked.items() if is_asked and ours):
-        raise ValueError(
-            f"{name} is for pretrained networks, and {ours[0]} is trained here; leave out either"
-        )
-
-
-def require_fitting(ours: Sequence[str], specs: Sequence[str], suites: Sequence[Suite]) -> None:
-    """Refuse models whose classes are not those that a suite asks for.
-
-    Args:
-        ours: Names of models that know the classes of a world.
-        specs: Names of networks that know ImageNet's.
-        suites: What they are run on.
-
-    Raises:
-        ValueError: If one of them does not fit.
-    """
-    for suite in suites:
-        if suite.decision_rule is None and specs:
-            raise ValueError(
-                f"{specs[0]} knows ImageNet's 1,000 classes, for which {suite.name} has no images "
-                "here; point --data at the folder of the official ones, or take another suite"
-            )
-        if suite.decision_rule is not None and ours:
-            raise ValueError(
-                f"{ours[0]} is trained here, on other classes than the official images "
-                "have; take a pretrained network, such as efficientnet-lite0, or --data embedded"
-            )
-
-
-def require_embedded(shipped: Sequence[str], sources: Sequence[DataSource]) -> None:
-    """Refuse shipped classifiers on other test images, which they may have been fitted to.
-
-    Args:
-        shipped: Names of classifiers that come with the package.
-        sources: Where test images come from.
-
-    Raises:
-        ValueError: If there is such a classifier, and data that is not the embedded one.
-    """
-    if shipped and set(sources) - {EMBEDDED}:
-        raise ValueError(
-            f"{shipped[0]} was fitted on the embedded data and is for its test images alone; say "
-            "--data embedded, without --textures and --correlation"
-        )
-
-
-def training_preset(world: TrainingDomain) -> TrainConfig:
-    """How the CGN of a world is trained unless told otherwise, and its GAN always."""
-    return PRESETS.get(world.name, TrainConfig())
 
 
 def resolve_config(preset: Config, given: Mapping[str, Any]) -> Config:

@@ -7,7 +7,8 @@ printed goes through here, and such characters become visible. What is printed i
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -28,3 +29,13 @@ class PlainConsole(Console):
     def on_broken_pipe(self) -> None:
         """Leave it to the program what follows if nobody reads on."""
         raise BrokenPipeError
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print one line, in which nothing is an order to the terminal."""
+    print(printable(line), file=file)
+
+
+def console() -> Console:
+    """Make the console for tables; wide where nobody's terminal is the limit."""
+    return PlainConsole() if sys.stdout.isatty() else PlainConsole(width=160)

@@ -10,8 +10,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from cgn.io.paths import user_path
-from cgn.io.ranges import LOSS_WEIGHT, RANGES, Range
+from cgn.io.schema import LOSS_WEIGHT, RANGES, Range, user_path
 
 Kind = type[int] | type[float]
 

@@ -24,7 +24,8 @@ from benchmarks.core.partial_results import Keeper
 from benchmarks.core.sanity_checks import labels_in_another_order, suspicions
 from benchmarks.core.scores import Estimate, Score
 from benchmarks.core.suite import EMBEDDED, Column, DataSource, DecisionRule, Suite
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.memory import PIXELS_ON_CUDA
 from cgn.device.precision import evaluating
 from cgn.device.transfer import sent

@@ -10,14 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol as Interface
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.core.context import RunContext
 from benchmarks.core.scores import Score
-from cgn.data.image_files import Preprocessing
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 
 DecisionRule = Callable[[Tensor], Tensor]
 Column = Callable[[Tensor, Factors], Tensor]
@@ -59,6 +62,7 @@ class DataSource:
 
 
 EMBEDDED = DataSource()
+PART = "-part"  # ends the source of rows on a part of the official images
 
 
 def format_model_id(model: str, correlation: float) -> str:
@@ -111,6 +115,10 @@ class TrainingDomain:
             `custom` where it does not.
         masks_are_predicted: Whether the masks of `train` were found in the images, so that models
             may be trained on them, and are not the truth.
+        data_folder: Name of the official data's folder within the data folder; None if each suite
+            has its own.
+        official_files: What a user puts there, in words; empty if the images are drawn.
+        takes_textures: Whether `DataSource.textures` counts.
     """
 
     name: str
@@ -123,6 +131,9 @@ class TrainingDomain:
     fingerprint: Callable[[DataSource], str] | None = None
     is_official: Callable[[DataSource], bool] = lambda source: True
     masks_are_predicted: bool = False
+    data_folder: str | None = None
+    official_files: str = ""
+    takes_textures: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +194,18 @@ class Protocol:
         return replace(score, count=count)
 
 
+class Evaluation(Interface):
+    """A suite's own way to get predictions, where what is seen next depends on what was answered.
+
+    It runs in one process, and keeps what it has found itself.
+    """
+
+    def __call__(
+        self, test: TestSet, module: nn.Module, name: str, context: RunContext
+    ) -> tuple[pd.DataFrame, float]:
+        """Evaluate a module, shown as `name`; predictions, and images per second."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Suite:
     """A question, the images that ask it, and the scores that answer it.
@@ -235,6 +258,18 @@ class Suite:
     protocols: tuple[Protocol, ...] = ()
     view: InputOverride | None = None
     predictions_protocol: str | None = None
+    evaluation: Evaluation | None = None
+    data_folder: str | None = None
+
+    @property
+    def official_folder(self) -> str:
+        """Name of the folder of its official data within the data folder."""
+        return self.data_folder or self.world.data_folder or self.name
+
+    @property
+    def official(self) -> bool:
+        """Whether it asks networks with ImageNet's 1,000 outputs about images of the user's."""
+        return self.decision_rule is not None
 
     def with_protocol(self, name: str) -> Suite:
         """Return the suite as another of its protocols has it.
@@ -295,3 +330,34 @@ class Suite:
             raise ValueError(
                 f"suite {self.name}: {sorted(map(str, named))} must be among its scores {keys}"
             )
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A suite with its test images read and hashed, under one of its protocols.
+
+    Attributes:
+        suite: The suite under its own protocol.
+        source: Where the images come from.
+        variants: Image sets by name.
+        data_sha256: Hash of all of them; empty in processes that write no rows.
+        protocol: Name and version of the protocol.
+    """
+
+    suite: Suite
+    source: DataSource
+    variants: dict[str, ImageSet]
+    data_sha256: str
+    protocol: str
+
+    @property
+    def shown(self) -> Suite:
+        """The suite under the protocol."""
+        return self.suite.with_protocol(self.protocol)
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source in rows; rows on a part of the official images have another."""
+        counts = {name: len(images) for name, images in self.variants.items()}
+        whole = not self.suite.n_images or counts == self.suite.n_images
+        return self.source.name if whole else f"{self.source.name}{PART}"

@@ -9,17 +9,13 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from benchmarks.core.suite import Suite
-from benchmarks.suites import NATURAL
 from cgn.io.errors import existing
 from cgn.io.locks import LONGEST_NAME
 
 
 def official_folder(suite: Suite) -> Path:
-    """Where a suite's official data is looked for; all MNISTs share one folder."""
-    if suite.name in NATURAL:
-        return data_folder()  # they take their images from several folders within it
-    name = suite.name.removesuffix("-official").removesuffix("-challenge")
-    return data_folder() / ("mnist" if "mnist" in name else name)
+    """Where a suite's official data is looked for."""
+    return data_folder() / suite.official_folder
 
 
 def data_folder() -> Path:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from benchmarks.cli.progress import Progress, Update, bar
-from benchmarks.cli.resolve import training_preset
+from benchmarks.core.context import Progress, RunContext, Update
 from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.data.paths import cache_dir, image_cache_dir, user_weights_dir
-from benchmarks.runner import RunContext, TestSet
-from benchmarks.worlds.rendered import training_cached
+from benchmarks.data.rendered import training_cached
 from cgn.counterfactuals.abduction import (
     real_image_counterfactuals_cached,
     segment_by_colour_cached,
@@ -25,10 +24,12 @@ from cgn.counterfactuals.abduction import (
 from cgn.counterfactuals.recombination import recombine_cached
 from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
 from cgn.data.hub import hub_images
-from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
+from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 from cgn.segmentation.files import masks_from_files, paths_of_masks
 from cgn.training.gan import generated_cached
+from cgn.training.small import PRESETS, TrainConfig
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
 COUNTERFACTUALS_PER_IMAGE = (
@@ -41,30 +42,49 @@ N_RECOMBINED = 20_000  # images in a set of recombined photographs
 OWN_TEXTURE = 0.5  # share of them whose object keeps its own surface
 
 
-def base_sets(
-    world: TrainingDomain, source: DataSource, kinds: Set[str], place: RunContext
-) -> dict[str, ImageSet]:
-    """Read the training sets that are the same for every seed.
+def training_preset(world: TrainingDomain) -> TrainConfig:
+    """Settings of the CGN of a world unless others are given, and of its GAN always."""
+    return PRESETS.get(world.name, TrainConfig())
 
-    Args:
-        world: The world.
-        source: Where its images come from.
-        kinds: Names of the sets that are needed; whatever is drawn needs "biased".
-        place: Who is told how far it is.
 
-    Returns:
-        Those of "biased" and "unbiased" that are needed.
+class TrainingSets:
+    """Training sets of worlds; the last world's images stay in memory."""
 
-    Raises:
-        ValueError: If the source does not fit the world.
-    """
-    sets: dict[str, ImageSet] = {}
-    with bar(place.bars, f"{world.name}: training images"):
-        if kinds - {"unbiased"}:
-            sets["biased"] = training_cached(world, "train", source, image_cache_dir())
-        if "unbiased" in kinds:
-            sets["unbiased"] = training_cached(world, "unbiased", source, image_cache_dir())
-    return sets
+    def __init__(self) -> None:
+        self._of: tuple[TrainingDomain, DataSource] | None = None
+        self._base: dict[str, ImageSet] = {}
+
+    def load(
+        self,
+        world: TrainingDomain,
+        source: DataSource,
+        kinds: Set[str],
+        seed: int,
+        context: RunContext,
+    ) -> tuple[dict[str, ImageSet], dict[str, int]]:
+        """Read or make the sets of some kinds.
+
+        Args:
+            world: The world.
+            source: Where its images come from.
+            kinds: Names of sets.
+            seed: Of the classifier; generators draw other images for each.
+            context: Where generators run.
+
+        Returns:
+            All sets by name; and the seeds of generators by the name of the set that they drew.
+
+        Raises:
+            ValueError: If the source does not fit the world, or there is no CGN of its images.
+        """
+        if self._of != (world, source):
+            self._of, self._base = (world, source), {}
+        needed = {"biased"} if kinds - {"unbiased"} else set()
+        for kind in sorted((needed | kinds & {"unbiased"}) - self._base.keys()):
+            which: Literal["train", "unbiased"] = "train" if kind == "biased" else "unbiased"
+            with context.progress.task(f"{world.name}: training images"):
+                self._base[kind] = training_cached(world, which, source, image_cache_dir())
+        return add_generated_sets(self._base, world, source, kinds, seed, context)
 
 
 def add_generated_sets(
@@ -73,17 +93,17 @@ def add_generated_sets(
     source: DataSource,
     kinds: Set[str],
     seed: int,
-    place: RunContext,
+    context: RunContext,
 ) -> tuple[dict[str, ImageSet], dict[str, int]]:
     """Add the training sets that a generator draws for a seed.
 
     Args:
-        fixed: Sets from `base_sets`.
+        fixed: The sets that are the same for every seed.
         world: The world.
         source: Where its images come from.
         kinds: Names of the sets that are needed.
         seed: Of the classifier.
-        place: Where generators run.
+        context: Where generators run.
 
     Returns:
         All sets by name; and the seeds of generators by the name of the set that they drew.
@@ -97,13 +117,13 @@ def add_generated_sets(
         weights = trained_cgn(world, source, sets["biased"], seed)
         generators |= dict.fromkeys(("counterfactual", "abducted"), weights.seed)
     if "counterfactual" in kinds:
-        sets["counterfactual"] = counterfactuals(world, weights.path, seed, place)
+        sets["counterfactual"] = counterfactuals(world, weights.path, seed, context)
     if "abducted" in kinds:
-        sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, place)
+        sets["abducted"] = abducted(world, weights.path, sets["biased"], seed, context)
     if "recombined" in kinds:
-        sets["recombined"] = recombined(world, sets["biased"], seed, place)
+        sets["recombined"] = recombined(world, sets["biased"], seed, context)
     if "generated" in kinds:
-        sets["generated"] = generated(world, sets["biased"], seed, place)
+        sets["generated"] = generated(world, sets["biased"], seed, context)
         generators["generated"] = training_preset(world).seed
     return sets, generators
 
@@ -125,44 +145,46 @@ def trained_cgn(world: TrainingDomain, source: DataSource, biased: ImageSet, see
     )
 
 
-def require_cgn(exam: TestSet, bars: Progress) -> None:
+def require_cgn(world: TrainingDomain, source: DataSource, progress: Progress) -> None:
     """Find out now, not hours later at the third suite, that a CGN has to be trained first.
 
     Args:
-        exam: Of the world whose CGN it is.
-        bars: The display.
+        world: The world whose CGN it is.
+        source: Where its images come from.
+        progress: Shows it.
 
     Raises:
         ValueError: If there is no CGN of the world's training images.
     """
-    world, source = exam.suite.world, exam.source
-    with bar(bars, f"{world.name}: training images"):
+    with progress.task(f"{world.name}: training images"):
         biased = training_cached(world, "train", source, image_cache_dir())
     trained_cgn(world, source, biased, seed=0)
 
 
-def counterfactuals(world: TrainingDomain, weights: Path, seed: int, place: RunContext) -> ImageSet:
+def counterfactuals(
+    world: TrainingDomain, weights: Path, seed: int, context: RunContext
+) -> ImageSet:
     """Sample counterfactual images of a world, or take them from the cache.
 
     Args:
         world: The world.
         weights: File of its CGN.
         seed: Of the images.
-        place: Where the CGN runs.
+        context: Where the CGN runs.
     """
-    with bar(place.bars, f"{world.name}: counterfactuals, seed {seed}") as update:
+    with context.progress.task(f"{world.name}: counterfactuals, seed {seed}") as update:
         return sample_cached(
             weights,
             N_COUNTERFACTUALS,
             seed=seed,
-            device=place.device,
-            cache=cache_dir() / "counterfactuals",
+            device=context.device,
+            cache=context.cache / "counterfactuals",
             progress=update,
         )
 
 
 def abducted(
-    world: TrainingDomain, weights: Path, biased: ImageSet, seed: int, place: RunContext
+    world: TrainingDomain, weights: Path, biased: ImageSet, seed: int, context: RunContext
 ) -> ImageSet:
     """Make counterfactuals of a world's training images, or take them from the cache.
 
@@ -171,33 +193,35 @@ def abducted(
         weights: File of its CGN.
         biased: The training images.
         seed: Of the interventions.
-        place: Where the CGN runs.
+        context: Where the CGN runs.
     """
-    with bar(place.bars, f"{world.name}: counterfactuals of real images, seed {seed}") as update:
+    with context.progress.task(
+        f"{world.name}: counterfactuals of real images, seed {seed}"
+    ) as update:
         return real_image_counterfactuals_cached(
             weights,
             biased,
             COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(biased)),
             seed=seed,
             lent=SWAP_FRACTION,
-            device=place.device,
-            cache=cache_dir() / "counterfactuals",
+            device=context.device,
+            cache=context.cache / "counterfactuals",
             progress=update,
         )
 
 
-def recombined(world: TrainingDomain, biased: ImageSet, seed: int, place: RunContext) -> ImageSet:
+def recombined(world: TrainingDomain, biased: ImageSet, seed: int, context: RunContext) -> ImageSet:
     """Join parts of a world's training images anew, or take the images from the cache.
 
     Args:
         world: The world.
         biased: The training images.
         seed: Of what is joined with what.
-        place: Where it is done.
+        context: Where it is done.
     """
-    folder = cache_dir() / "counterfactuals"
+    folder = context.cache / "counterfactuals"
     found = biased.masks if world.masks_are_predicted else None
-    with bar(place.bars, f"{world.name}: recombined images, seed {seed}") as update:
+    with context.progress.task(f"{world.name}: recombined images, seed {seed}") as update:
         return recombine_cached(
             biased,
             segment_by_colour_cached(biased, folder) if found is None else found > 0,
@@ -205,30 +229,30 @@ def recombined(world: TrainingDomain, biased: ImageSet, seed: int, place: RunCon
             n_classes=len(world.classes),
             seed=seed,
             own_texture=OWN_TEXTURE,
-            device=place.device,
+            device=context.device,
             cache=folder,
             progress=update,
         )
 
 
-def generated(world: TrainingDomain, biased: ImageSet, seed: int, place: RunContext) -> ImageSet:
+def generated(world: TrainingDomain, biased: ImageSet, seed: int, context: RunContext) -> ImageSet:
     """Sample images of a GAN trained on a world as its CGN is, or take them from the cache.
 
     Args:
         world: The world.
         biased: The training images.
         seed: Of the images.
-        place: Where the GAN is trained and run.
+        context: Where the GAN is trained and run.
     """
-    with bar(place.bars, f"{world.name}: GAN, seed {seed}") as update:
+    with context.progress.task(f"{world.name}: GAN, seed {seed}") as update:
         return generated_cached(
             biased,
             len(world.classes),
             training_preset(world),
             N_COUNTERFACTUALS,
             seed=seed,
-            device=place.device,
-            cache=cache_dir() / "generated",
+            device=context.device,
+            cache=context.cache / "generated",
             progress=update,
         )
 
@@ -265,14 +289,14 @@ def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> 
     Raises:
         ValueError: If the images are not files, a mask cannot be read, or all are empty.
     """
-    if not isinstance(images, ImageFiles):
+    if not images.paths:
         raise ValueError(
             "masks go with a folder of images; for a set of the hub name a file with "
             "--counterfactuals"
         )
     paths = paths_of_masks(images.paths, Path(options.images), options.masks)
     masks = masks_from_files(
-        paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
+        paths, options.size, images.reader.preprocessing, n_labels=n_classes, images=images.paths
     )
     if not masks.any():
         raise ValueError(f"all masks in {options.masks} are empty, {paths[0].name!r} the first")
@@ -303,7 +327,7 @@ def counterfactuals_of(
     if masks is None:
         made = ImageSet.load(options.counterfactuals)
         low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
-        size = tuple(made.pixels.shape[-2:])
+        size = made.size_px
         if low < 0 or high >= n_classes or size != (options.size, options.size):
             raise ValueError(
                 f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "

@@ -287,8 +287,8 @@ def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> I
         odd = rows[rows["data_sha256"] != data_sha256.get(str(name), "")]
         for of_run in by_run(odd):
             yield (
-                f"{_row(_records(of_run)[0])}: the suite's test images are others now; give its protocol a new "
-                "version, or run the model again"
+                f"{_row(_records(of_run)[0])}: the suite's test images are others now; give its "
+                "protocol a new version, or run the model again"
             )
 
 

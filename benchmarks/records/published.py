@@ -12,11 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.core.scores import CONFIDENCE
-from benchmarks.core.suite import Suite
+from benchmarks.core.suite import PART, Suite
 
 FACTS = Path(__file__).with_name("published.csv")
 OFFICIAL = "official"  # sources on which others' scores can be met begin so
-PART = "-part"  # and on which they cannot, for images are missing, end so
 # Measured with what was published, though nobody has published them on these suites.
 EXTRA_MODELS = ("cgn-abduct", "cgn-ensemble", "oracle")
 NAN = float("nan")

@@ -17,7 +17,8 @@ from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import EXTRA_MODELS, official_rows, published
 from benchmarks.records.runs import newest, read_runs
 from benchmarks.report.tables import percent
-from cgn.data.image_set import Factors, load_tensors
+from cgn.data.factors import Factors
+from cgn.io.weights import load_tensors
 
 EVERY_SEED = ("cgn", "cgn-abduct")  # their seeds differ in the CGN, too
 LOOSE = 0.99  # the correlation beside 1

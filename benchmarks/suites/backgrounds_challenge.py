@@ -13,8 +13,9 @@ Source:
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import comb
 from pathlib import Path
 
@@ -22,8 +23,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core.context import RunContext
+from benchmarks.core.evaluate import probabilities
 from benchmarks.core.scores import Score, accuracy, bootstrap
-from benchmarks.core.suite import DataSource, Suite
+from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.suites.official import (
     IN9_CLASSES,
     OFFICIAL_SUITES,
@@ -32,12 +35,14 @@ from benchmarks.suites.official import (
     files_of,
     within,
 )
-from cgn.data.image_files import ImageFiles
-from cgn.data.image_set import Factors, ImageSet, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_images
+from cgn.data.preprocessing import DECODED_BY
 from cgn.device.precision import evaluating
+from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions
 from cgn.io.journal import journal
 from cgn.io.schema import checked
-from cgn.models.cgn import compose
+from cgn.models.cgn import compose, weights_sha256
 from cgn.segmentation.files import masks_from_files
 
 log = logging.getLogger(__name__)
@@ -252,6 +257,58 @@ def outcomes_kept(
             yield outcome
 
 
+def evaluate_by_search(
+    test: TestSet, module: nn.Module, name: str, context: RunContext
+) -> tuple[pd.DataFrame, float]:
+    """Search a bad background for every object; an interrupted search goes on where it was.
+
+    Returns:
+        Predictions; and composites per second, 0 if all outcomes were known.
+    """
+    foregrounds, backgrounds = test.variants["foregrounds"], test.variants["backgrounds"]
+    path = context.cache / "challenge" / f"{_cache_key(test, module, context)}.jsonl"
+    started, outcomes, known = time.perf_counter(), list[Outcome](), 0
+    module.to(context.device).eval()
+
+    def search(earlier: Sequence[Outcome]) -> Iterator[Outcome]:
+        nonlocal known
+        known = len(earlier)
+        return attack(
+            module,
+            foregrounds,
+            backgrounds,
+            decision_rule=test.suite.decision_rule or probabilities,
+            device=context.device,
+            precision=context.dtype,
+            earlier=earlier,
+        )
+
+    with context.progress.task(f"{name} on {test.suite.name}") as update:
+        for outcome in outcomes_kept(path, search):
+            outcomes.append(outcome)
+            update(len(outcomes), len(foregrounds))
+    seconds = time.perf_counter() - started
+    tried = sum(outcome.tried for outcome in outcomes)
+    tried_now = sum(outcome.tried for outcome in outcomes[known:])
+    every = len(foregrounds) * len(backgrounds)
+    context.progress.note(f"{name}: {tried:,} of {every:,} composites had to be looked at")
+    return predictions_of(outcomes, foregrounds, len(backgrounds)), tried_now / seconds
+
+
+def _cache_key(test: TestSet, module: nn.Module, context: RunContext) -> str:
+    """Hash all that decides the outcomes of the challenge."""
+    parts: dict[str, object] = {
+        "weights": weights_sha256(module),
+        "architecture": architecture(module),
+        "data": test.data_sha256,
+        "protocol": test.suite.protocol,
+        "device": context.device.type,
+        "precision": str(context.dtype),
+        "decoders": DECODED_BY,
+    }
+    return cache_key(parts | versions(*LIBRARIES), sources(__name__))
+
+
 def predictions_of(
     outcomes: Sequence[Outcome], foregrounds: ImageSet, n_backgrounds: int
 ) -> pd.DataFrame:
@@ -289,17 +346,14 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     sets: Mapping[str, ImageSet] = OFFICIAL_SUITES["in9"].variants(source)
     original, folder = sets["original"], within(source, "bg_challenge")
     paths, labels = files_of(folder / "fg_mask" / "val", IN9_CLASSES, endings=(".npy",))
-    assert isinstance(original, ImageFiles)
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
     masks = masks_from_files(paths, SIZE_PX)
     if n_empty := int((~masks.flatten(1).any(dim=1)).sum()):
         log.warning("%s: %d of %d masks are empty", folder / "fg_mask", n_empty, len(masks))
-    foregrounds = ImageFiles(
-        original.paths,
-        Factors(labels, labels, torch.full_like(labels, -1)),
-        original.ids,
-        size_px=SIZE_PX,
+    foregrounds = replace(
+        original,
+        factors=Factors(labels, labels, torch.full_like(labels, -1)),
         masks=masks.to(torch.uint8) * 255,
     )
     return {"foregrounds": foregrounds, "backgrounds": sets["only_bg_t"]}
@@ -307,6 +361,7 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
 
 CHALLENGE = Suite(
     name="in9-challenge",
+    data_folder="in9",
     question="Is there a background before which the classifier no longer sees the object?",
     protocol="in9-challenge@madry-v1",
     world=OFFICIAL_SUITES["in9"].world,
@@ -319,4 +374,5 @@ CHALLENGE = Suite(
     embedded=False,
     decision_rule=decide_in9,
     n_images={"foregrounds": 4_050, "backgrounds": 4_050},
+    evaluation=evaluate_by_search,
 )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from cgn.device.distributed import dist_info
+from cgn.io.locks import locked
 from cgn.training.loop import write_checkpoint
 
 
@@ -74,3 +78,16 @@ def _to_host(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_to_host(each) for each in value]
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def alone_at(out: Path) -> Iterator[None]:
+    """Let no other process make the same file, or go on from the same checkpoint, in the block.
+
+    It is waited for, but for those of `torchrun`, who would wait in vain for one another.
+    """
+    if not dist_info().is_main_process:
+        yield
+        return
+    with locked(out.with_suffix(".checkpoint"), wait=dist_info().size == 1):
+        yield

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import benchmarks.cli.main as bench
+from benchmarks.cli.models import PretrainedModel
 from benchmarks.cli.progress import progress_bars
+from benchmarks.core.context import RunContext
 from benchmarks.records.runs import read_runs
-from benchmarks.runner import RunContext
 from benchmarks.suites.official import OFFICIAL_SUITES, outputs
-from cgn.data.image_files import Preprocessing
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import architectures
 from classifiers.pretrained import Normalised, load
@@ -261,6 +262,7 @@ def test_the_screen_says_what_was_taken(
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
     with progress_bars() as bars:
-        bench.run_pretrained(spec, [], RunContext(torch.device("cpu"), tmp_path, bars))
+        context = RunContext(torch.device("cpu"), tmp_path, tmp_path, bars)
+        list(PretrainedModel(spec).evaluations([], [0], context))
     said = " ".join(capsys.readouterr().err.split())
     assert "mine.pth: the weights b, not a; images prepared as timm:test_resnet.r160_in1k" in said

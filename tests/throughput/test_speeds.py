@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import patch_commands
 
 import benchmarks.cli.main as bench
 from benchmarks import throughput
@@ -112,7 +113,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     append_speeds([H100], tmp_path)
     slow = replace(H100, images_per_second=7_000.0)
     measured = Measured([slow], ["test_speed[x] - OutOfMemoryError"], 3, cut=False)
-    monkeypatch.setattr(bench, "measure_all", lambda *_, **__: measured)
+    patch_commands(monkeypatch, "measure_all", lambda *_, **__: measured)
     return tmp_path
 
 

@@ -13,22 +13,24 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 import torch
-from support import tiny_images, tiny_suite
+from support import patch_commands, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
 import benchmarks.records.published
 import benchmarks.suites
 from benchmarks.cli import resolve as choices
+from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
-from benchmarks.core.suite import DataSource, Suite
+from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.data import training as training_sets
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import read_runs
-from benchmarks.runner import FittedModel, TestSet, evaluate_and_record
+from benchmarks.runner import evaluate_and_record
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.training.small import LossWeights, TrainConfig
 from classifiers.networks.small import InvariantEnsemble
@@ -96,10 +98,10 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("cgn-abduct", trains_on=("abducted",)),
         Recipe("oracle-mask", input_kind="masks"),
     ]
-    monkeypatch.setattr(bench, "SUITES", suites)
+    patch_commands(monkeypatch, "SUITES", suites)
     monkeypatch.setattr(choices, "SUITES", suites)
-    monkeypatch.setattr(bench, "MODELS", {recipe.name: recipe for recipe in recipes})
-    monkeypatch.setattr(bench, "fit_cached", fit_cached)
+    patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
+    patch_commands(monkeypatch, "fit_cached", fit_cached)
     monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
     monkeypatch.setattr(
         training_sets, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
@@ -113,8 +115,8 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         bench, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
     )
     pinned = tmp_path / "protocols.csv"
-    monkeypatch.setattr(bench, "check_protocols", partial(check_protocols, pinned=pinned))
-    monkeypatch.setattr(bench, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
+    patch_commands(monkeypatch, "check_protocols", partial(check_protocols, pinned=pinned))
+    patch_commands(monkeypatch, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return done
@@ -279,7 +281,7 @@ def test_a_recipe_that_sees_masks_is_fitted_and_tested_on_masks(
         seen.append(sets["biased"].images())
         return Watching(0), "weights"
 
-    monkeypatch.setattr(bench, "fit_cached", fit_cached)
+    patch_commands(monkeypatch, "fit_cached", fit_cached)
     assert command(results, "--suite tiny --model oracle-mask") == 0
     sets = [masked(3), *variants.values()]
     expected = [each.as_masks().images() for each in sets]
@@ -454,7 +456,9 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
         images = tiny_images(3)
         images = images.select(torch.arange(120) % len(images))
         large = images.pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-        return replace(images, pixels=large, masks=255 * (large[:, :1] > 127).to(torch.uint8))
+        return replace(
+            images, reader=InMemory(large), masks=255 * (large[:, :1] > 127).to(torch.uint8)
+        )
 
     def true_counterfactuals(source: DataSource) -> dict[str, ImageSet]:
         images = train(source)
@@ -462,7 +466,7 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
         return {"do_texture": replace(images, factors=images.factors._replace(texture=other))}
 
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
+    patch_commands(monkeypatch, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
     suites["tiny"] = replace(
         suites["tiny"],
         world=replace(
@@ -511,12 +515,12 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
         seen["measured"] = real
         return {}
 
-    monkeypatch.setattr(bench, "fit_cached", fitted)
-    monkeypatch.setattr(bench, "lessons", taught)
-    monkeypatch.setattr(bench, "accuracy", tried)
-    monkeypatch.setattr(bench, "quality", lambda *_, **__: {})
-    monkeypatch.setattr(bench, "abduction_quality", measured)
-    monkeypatch.setattr(bench, "variety", lambda *_, **__: {})
+    patch_commands(monkeypatch, "fit_cached", fitted)
+    patch_commands(monkeypatch, "verifier_training_set", taught)
+    patch_commands(monkeypatch, "accuracy", tried)
+    patch_commands(monkeypatch, "quality", lambda *_, **__: {})
+    patch_commands(monkeypatch, "abduction_quality", measured)
+    patch_commands(monkeypatch, "coverage_and_diversity", lambda *_, **__: {})
     world = replace(
         suites["tiny"].world,
         train=lambda _: images,
@@ -547,13 +551,13 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
         configs.append(config)
         return CGN(CGNConfig(n_classes=n_classes, image_size_px=32, width=4))
 
-    monkeypatch.setattr(bench, "train", train)
-    monkeypatch.setattr(bench, "sheet", lambda cgn, path, *, seed: path.touch())
-    monkeypatch.setattr(bench, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
-    monkeypatch.setattr(bench, "accuracy", lambda *_, **__: {"shape_judge": 0.75})
-    monkeypatch.setattr(bench, "quality", lambda *_, **__: {"mask_area": 0.25})
-    monkeypatch.setattr(bench, "lessons", lambda cgn, images, *_, **__: images)
-    monkeypatch.setattr(bench, "variety", lambda *_, **__: {"coverage": 0.5})
+    patch_commands(monkeypatch, "train", train)
+    patch_commands(monkeypatch, "sheet", lambda cgn, path, *, seed: path.touch())
+    patch_commands(monkeypatch, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
+    patch_commands(monkeypatch, "accuracy", lambda *_, **__: {"shape_judge": 0.75})
+    patch_commands(monkeypatch, "quality", lambda *_, **__: {"mask_area": 0.25})
+    patch_commands(monkeypatch, "verifier_training_set", lambda cgn, images, *_, **__: images)
+    patch_commands(monkeypatch, "coverage_and_diversity", lambda *_, **__: {"coverage": 0.5})
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weight-style 0.5 --device cpu --out {out}"
     assert bench.main(text.split()) == 0
@@ -739,7 +743,7 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 ) -> None:
     config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
     CGN(config).save(tmp_path / "cgn.safetensors", {})
-    monkeypatch.setattr(bench, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
+    patch_commands(monkeypatch, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
     assert command(results, f"--suite all --model erm {official}") == 0
     assert command(results, "--suite tiny --model erm --data embedded") == 0
     capsys.readouterr()
@@ -778,7 +782,7 @@ def test_report_writes_one_page_beside_the_results(
 ) -> None:
     config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
     CGN(config).save(tmp_path / "cgn.safetensors", {})
-    monkeypatch.setattr(bench, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
+    patch_commands(monkeypatch, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
     assert command(results, "--suite tiny --model erm,oracle --seeds 2") == 0
     assert bench.main(["report", "--results", str(results)]) == 0
     page = (results / "report.html").read_text()
@@ -792,7 +796,7 @@ def test_report_draws_the_correlations_if_there_are_several(
 ) -> None:
     config = CGNConfig(n_classes=3, image_size_px=16, width=8, noise_size=4, tile_px=16)
     CGN(config).save(tmp_path / "cgn.safetensors", {})
-    monkeypatch.setattr(bench, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
+    patch_commands(monkeypatch, "find_weights", lambda *_: Weights(tmp_path / "cgn.safetensors", 0))
     for correlation in (1, 0.99, 0.9):
         assert command(results, f"--suite tiny --model erm --correlation {correlation}") == 0
     assert bench.main(["report", "--results", str(results)]) == 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 from imagenet_networks import tiny_cgn
 from PIL import Image
+from support import patch_commands
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
@@ -149,9 +150,9 @@ def test_quality_prints_scores_with_the_number_of_images_and_parts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bench, "InceptionProbabilities", Probabilities)
-    monkeypatch.setattr(bench, "segmenter", lambda: lambda images: images[:, :1])
-    monkeypatch.setattr(bench, "distances", lambda *_, **__: {"fid": 3.5})
+    patch_commands(monkeypatch, "InceptionProbabilities", Probabilities)
+    patch_commands(monkeypatch, "segmenter", lambda: lambda images: images[:, :1])
+    patch_commands(monkeypatch, "distances", lambda *_, **__: {"fid": 3.5})
     command = ["quality", "--suite", "in9", "--scale", "imagenet", "--n", "6"]
     assert bench.main(command) == 2
     assert "name it with --weights" in capsys.readouterr().err

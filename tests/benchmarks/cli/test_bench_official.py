@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from support import patch_commands
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
-from benchmarks.core.suite import DataSource
+from benchmarks.cli.models import prepared as prepared_images
+from benchmarks.core.suite import DataSource, TestSet
 from benchmarks.records.runs import read_runs
-from benchmarks.runner import TestSet
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import classes_of
-from cgn.data.image_files import IMAGENET, Preprocessing
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 from classifiers.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
     Normalised,
@@ -45,7 +46,7 @@ def network(spec: str, preprocessing: Preprocessing = IMAGENET) -> Pretrained:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A network that need not be loaded, and folders of this test alone."""
-    monkeypatch.setattr(bench, "load", network)
+    patch_commands(monkeypatch, "load", network)
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
 
@@ -143,7 +144,7 @@ def test_a_bare_name_is_refused_with_what_it_may_mean(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bench, "load", load)
+    patch_commands(monkeypatch, "load", load)
     assert run(tmp_path / "results", f"--suite cue-conflict --model resnet50 --data {stimuli}") == 2
     assert "several networks; write timm:resnet50.a1_in1k" in capsys.readouterr().err
 
@@ -162,7 +163,7 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
         variants = suite.variants(source)
         name = f"cue-conflict@{protocol}-v1"
         exam = TestSet(replace(suite, own_preprocessing=own), source, variants, "", name)
-        prepared, shown = bench.shown_to(question, exam)
+        prepared, shown = prepared_images(question, exam)
         assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
         assert shown is question
 
@@ -176,7 +177,7 @@ def test_the_protocol_of_the_cgn_paper_normalises_with_other_statistics(stimuli:
     suite = OFFICIAL_SUITES["in9"]
     exam = TestSet(suite, source, {}, "", "in9@cgn-paper-v1")
     seen = Normalised(Seen(), IMAGENET_MEAN, IMAGENET_STD)
-    _, shown = bench.shown_to(replace(network("a"), module=seen), exam)
+    _, shown = prepared_images(replace(network("a"), module=seen), exam)
     mean, deviation = torch.tensor([0.4717, 0.4499, 0.3837]), torch.tensor([0.26, 0.2516, 0.2575])
     assert torch.allclose(shown.module(torch.ones(1, 3, 2, 2))[0], (1 - mean) / deviation)
 
@@ -229,7 +230,7 @@ def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
             raise ValueError(f"the weights of {spec} could not be downloaded")
         return replace(network(spec), spec=spec)
 
-    monkeypatch.setattr(bench, "load", only_vgg)
+    patch_commands(monkeypatch, "load", only_vgg)
     results = tmp_path / "results"
     text = f"reproduce cue-conflict --data {stimuli} --device cpu --results {results}"
     for _ in range(2):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import FirstRow, edit, run_model, tiny_images, tiny_suite
+from support import FirstRow, edit, patch_commands, run_model, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
@@ -40,10 +40,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for model, seed in (("erm", 0), ("erm", 1), (SPEC, 0)):
         run_model(folder, PREDICTIONS, model=model, seed=seed)
     pinned = tmp_path / "protocols.csv"
-    monkeypatch.setattr(bench, "check_protocols", partial(check_protocols, pinned=pinned))
-    monkeypatch.setattr(bench, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
+    patch_commands(monkeypatch, "check_protocols", partial(check_protocols, pinned=pinned))
+    patch_commands(monkeypatch, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bench, "outputs", lambda module, images: {"": module(images)})
+    patch_commands(monkeypatch, "outputs", lambda module, images: {"": module(images)})
     become(SUITE)(folder, monkeypatch)
     ship(FirstRow())(folder, monkeypatch)
     for command in ("init --quiet", "add .", "commit --quiet --message rows"):
@@ -57,7 +57,7 @@ def ship(module: nn.Module, sha256: str = "w") -> Change:
 
     def change(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         about = {"seed": 0, "generator_seed": ""}
-        monkeypatch.setattr(bench, "load_shipped", lambda *_: Shipped(module, sha256, about))
+        patch_commands(monkeypatch, "load_shipped", lambda *_: Shipped(module, sha256, about))
 
     return change
 
@@ -65,14 +65,14 @@ def ship(module: nn.Module, sha256: str = "w") -> Change:
 def without_weights(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the shipped weights."""
     empty = partial(load_shipped, folder=results)
-    monkeypatch.setattr(bench, "load_shipped", lambda spec, world, _: empty(spec, world))
+    patch_commands(monkeypatch, "load_shipped", lambda spec, world, _: empty(spec, world))
 
 
 def become(suite: Suite) -> Change:
     """Replace the suite."""
 
     def change(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("benchmarks.cli.main", "benchmarks.cli.resolve"):
+        for module in ("benchmarks.cli.resolve", "benchmarks.cli.results"):
             monkeypatch.setattr(f"{module}.SUITES", {suite.name: suite})
 
     return change

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from support import ROOT
+from support import ROOT, patch_commands
 
 import benchmarks.cli.main as bench
 from benchmarks.cli.errors import explained, keep_traceback, ran_out_of_memory
@@ -81,7 +81,7 @@ def test_training_that_needs_too_much_memory_says_what_to_lower(
         raise AssertionError("there was enough")
 
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(bench, "train", train)
+    patch_commands(monkeypatch, "train", train)
     words = "train cgn --suite in9 --width 512 --data embedded --device cpu --out"
     assert bench.main([*words.split(), str(tmp_path / "my.safetensors")]) == 2
     shown = capsys.readouterr().err

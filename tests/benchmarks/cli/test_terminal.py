@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from rich.table import Table
-from support import FirstRow, run_model, tiny_suite
+from support import FirstRow, patch_commands, run_model, tiny_suite
 
 import benchmarks.cli.main as bench
-from benchmarks.cli.progress import bar, progress_bars
+from benchmarks.cli.progress import progress_bars
 from benchmarks.cli.terminal import PlainConsole
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
@@ -69,7 +69,8 @@ def test_a_table_shows_hostile_names_wherever_they_stand(name: str) -> None:
 
 @hostile
 def test_a_bar_shows_hostile_names(name: str) -> None:
-    with progress_bars() as bars, bar(bars, f"{name}: weights"):
+    with progress_bars() as shown, shown.task(f"{name}: weights"):
+        bars = shown.display
         bars.console.file = io.StringIO()
         bars.console.print(*bars.get_renderables(), f"not run: {name}")
         said = bars.console.file.getvalue()
@@ -119,8 +120,8 @@ def test_hostile_names_in_committed_rows_are_shown_by_every_command_that_reads_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     suite = tiny_suite()
-    monkeypatch.setattr(bench, "known_suites", lambda: {suite.name: suite})
-    monkeypatch.setattr(bench, "resolve_suites", lambda _: [suite])
+    patch_commands(monkeypatch, "known_suites", lambda: {suite.name: suite})
+    patch_commands(monkeypatch, "resolve_suites", lambda _: [suite])
     torch.manual_seed(0)
     predictions = evaluate(FirstRow(), suite.variants(EMBEDDED))[0]
     name = "".join(HOSTILE.values()).replace("\udcff", "")  # which no table holds

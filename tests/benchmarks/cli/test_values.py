@@ -10,15 +10,14 @@ import pytest
 from torchvision.models import VGG16_Weights
 
 import benchmarks.cli.main as bench
-from benchmarks.cli.resolve import model_names
+from benchmarks.cli.models import model_names
 from cgn.data.shards import SetConfig
-from cgn.io.ranges import RANGES
+from cgn.io.schema import RANGES
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
 from cgn.training.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig
 from cgn.training.small import LossWeights, TrainConfig
 from classifiers.ensemble import EnsembleConfig
 from classifiers.networks.backbones import Backbone
-from classifiers.pretrained import is_spec
 
 TRAIN = "train cgn --suite in9"
 IMAGENET = f"{TRAIN} --scale imagenet --u2net random:8"
@@ -175,11 +174,8 @@ def test_the_names_of_vggs_weights_are_torchvisions() -> None:
 
 
 def test_commas_in_the_path_of_a_file_part_no_names() -> None:
-    def is_name(word: str) -> bool:
-        return word in ("erm", "cgn") or is_spec(word)
-
     text = "erm,file:/a,b/c,d.pt#arch=timm:vit,ensemble:x,y.safetensors,efficientnet-lite0,nope"
-    assert model_names(text, is_name) == [
+    assert model_names(text) == [
         "erm",
         "file:/a,b/c,d.pt#arch=timm:vit",
         "ensemble:x,y.safetensors",

@@ -8,18 +8,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from support import tiny_images, tiny_suite
+from support import patch_commands, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
-from benchmarks.cli.progress import progress_bars
 from benchmarks.core import partial_results as keeping
+from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import evaluate_outputs
+from benchmarks.core.models import FittedModel
 from benchmarks.core.partial_results import Keeper
-from benchmarks.core.suite import EMBEDDED
+from benchmarks.core.suite import EMBEDDED, TestSet
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import read_runs
-from benchmarks.runner import FittedModel, RunContext, TestSet, evaluate_and_record, load_test_set
+from benchmarks.runner import evaluate_and_record, load_test_set
 from cgn.models.cgn import weights_sha256
 
 VARIANTS = {"easy": tiny_images(1), "hard": tiny_images(2)}
@@ -130,12 +131,12 @@ def test_two_evaluations_of_the_same_at_once_say_the_same(tmp_path: Path) -> Non
 
 
 def exam(folder: Path) -> tuple[TestSet, RunContext]:
-    place = RunContext(torch.device("cpu"), folder / "results", progress_bars())
-    return load_test_set(tiny_suite(), EMBEDDED, place.bars), place
+    place = RunContext(torch.device("cpu"), folder / "results", folder / "cache")
+    return load_test_set(tiny_suite(), EMBEDDED, place.progress), place
 
 
 def fit_of(module: nn.Module, name: str = "counting") -> FittedModel:
-    return FittedModel(name, module, weights_sha256(module), 0, "")
+    return FittedModel(name, module, weights_sha256(module), outputs=both)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -146,10 +147,10 @@ def test_a_run_that_was_killed_keeps_its_answers_until_its_rows_are_written(
     taken, place = exam(tmp_path)
     monkeypatch.setattr("benchmarks.core.evaluate._at_once", lambda *_: BATCH)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_and_record(taken, fit_of(Counting(killed_before=7)), both, place)
+        evaluate_and_record(taken, fit_of(Counting(killed_before=7)), place)
     assert len([*(tmp_path / "cache" / "under way").iterdir()]) == 1
     rest = Counting()
-    evaluate_and_record(taken, fit_of(rest), both, place)
+    evaluate_and_record(taken, fit_of(rest), place)
     assert rest.seen == 3
     assert len(read_runs(place.results)) == 2 * len(taken.suite.scores)
     assert [*(tmp_path / "cache" / "under way").iterdir()] == []
@@ -164,7 +165,7 @@ def test_answers_of_anything_else_are_not_taken_up(
     monkeypatch.setattr("benchmarks.core.evaluate._at_once", lambda *_: BATCH)
     taken, place = exam(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_and_record(taken, fit_of(Counting(killed_before=7)), both, place)
+        evaluate_and_record(taken, fit_of(Counting(killed_before=7)), place)
     rest = Counting()
     fit = fit_of(rest)
     if what == "name":
@@ -177,7 +178,7 @@ def test_answers_of_anything_else_are_not_taken_up(
         taken = replace(taken, data_sha256="other")
     else:
         place = replace(place, precision="bfloat16")
-    evaluate_and_record(taken, fit, both, place)
+    evaluate_and_record(taken, fit, place)
     assert rest.seen == 10
 
 
@@ -187,7 +188,7 @@ def test_a_model_with_a_long_name_has_its_rows_and_predictions(
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     taken, place = exam(tmp_path)
     name = "file:" + "x" * 300
-    evaluate_and_record(taken, fit_of(Counting(), name), both, place)
+    evaluate_and_record(taken, fit_of(Counting(), name), place)
     found = sorted(place.results.glob("predictions/*/*/*/*.parquet"))
     assert {load(each)[1].model for each in found} == {name, f"{name}/head"}
     assert max(len(part) for each in found for part in each.parts) <= 143
@@ -202,7 +203,7 @@ def test_results_that_cannot_be_written_are_found_before_the_work(
     (place.results / "predictions" / "tiny").write_text("a file where a folder should be")
     module = Counting()
     with pytest.raises(ValueError, match="tiny is no folder; name another --results"):
-        evaluate_and_record(taken, fit_of(module), both, place)
+        evaluate_and_record(taken, fit_of(module), place)
     assert module.seen == 0
 
 
@@ -214,6 +215,6 @@ def test_damaged_rows_are_found_before_the_work(
     def never(*_: object) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(bench, "load_test_set", never)
+    patch_commands(monkeypatch, "load_test_set", never)
     assert bench.main(["--suite", "in9", "--model", "erm", "--results", str(tmp_path)]) == 2
     assert "runs.csv has other columns" in capsys.readouterr().err

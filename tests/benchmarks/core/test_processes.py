@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from support import patch_commands
 from torch import nn
 
 import benchmarks.cli.main as bench
@@ -19,7 +20,7 @@ from benchmarks.core.distributed import all_gather, init_distributed, local_batc
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import read_runs
 from benchmarks.suites.official import classes_of
-from cgn.data.image_files import IMAGENET
+from cgn.data.preprocessing import IMAGENET
 from cgn.device.distributed import dist_info
 from classifiers.pretrained import Pretrained
 
@@ -92,7 +93,7 @@ def stimuli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         preprocessing=IMAGENET,
         n_classes=1_000,
     )
-    monkeypatch.setattr(bench, "load", lambda spec: network)
+    patch_commands(monkeypatch, "load", lambda spec: network)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cue-conflict"
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from support import patch_commands
 
 import benchmarks.cli.main as bench
 from benchmarks.core.suite import DataSource
@@ -23,8 +24,9 @@ from benchmarks.data import download as store
 from benchmarks.data.download import DATA_SETS, DataSet, Download, fetch, verify
 from benchmarks.data.paths import official_folder
 from benchmarks.suites.official import OFFICIAL_SUITES, files_of
-from cgn.data.image_files import AS_IT_IS, ImageFiles
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
 
 CLASSES = ("bird", "cat", "dog")
 N_PER_CLASS = 4
@@ -112,7 +114,7 @@ def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
     paths, labels = files_of(source.folder / "zoo", CLASSES)
     factors = Factors.aligned(labels)
-    images = ImageFiles(paths, factors, torch.arange(len(paths)), size_px=8, preprocessing=AS_IT_IS)
+    images = ImageSet(FileReader(paths, 8), factors, torch.arange(len(paths)))
     return {"all": images}
 
 
@@ -352,7 +354,7 @@ def test_every_data_set_can_be_fetched_or_says_how_and_its_suite_reads_its_folde
 @pytest.fixture
 def one_set(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command line knows this one set, and looks for data in a folder of this test."""
-    monkeypatch.setattr(bench, "DATA_SETS", {"zoo": make(tar(animals()))})
+    patch_commands(monkeypatch, "DATA_SETS", {"zoo": make(tar(animals()))})
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path))
 
 

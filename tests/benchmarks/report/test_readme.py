@@ -13,7 +13,7 @@ from benchmarks.records.check import results_at_revision
 from benchmarks.report.readme import readme_blocks, rewritten
 from benchmarks.suites import ATTRIBUTIONS, SUITES
 from cgn.counterfactuals.sampling import SHIPPED
-from cgn.data.image_set import load_tensors
+from cgn.io.weights import load_tensors
 from cgn.training.small import PRESETS, LossWeights, TrainConfig
 from classifiers import MODELS
 

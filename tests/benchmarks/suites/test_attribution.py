@@ -24,7 +24,8 @@ from benchmarks.suites.attribution import (
     true_class_change,
 )
 from benchmarks.suites.mnists import DOUBLE_OBJECT, JITTERED
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 every_world = pytest.mark.parametrize("name", ATTRIBUTIONS)
 

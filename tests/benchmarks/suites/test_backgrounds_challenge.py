@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import patch_commands
 from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
@@ -25,8 +26,9 @@ from benchmarks.suites.backgrounds_challenge import (
     predictions_of,
 )
 from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
-from cgn.data.image_files import IMAGENET
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import IMAGENET
 from cgn.models.cgn import compose
 from classifiers.pretrained import Pretrained
 
@@ -292,7 +294,7 @@ def test_the_command_line_runs_the_challenge_and_says_what_it_took(
         preprocessing=IMAGENET,
         n_classes=1_000,
     )
-    monkeypatch.setattr(bench, "load", lambda spec: always_dog)
+    patch_commands(monkeypatch, "load", lambda spec: always_dog)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     results = tmp_path / "results"
     text = f"--suite in9-challenge --model efficientnet-lite0 --data {archive.parent} --device cpu"

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from support import SHARED
+from support import SHARED, patch_commands
 from torch import Tensor
 
 import benchmarks.cli.main as bench
 from benchmarks.core.suite import DataSource
 from benchmarks.data import archives
+from benchmarks.data.rendered import training_cached, variants_cached
 from benchmarks.suites import NATURAL
 from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
 from benchmarks.suites.tiny_imagenet9 import (
@@ -32,7 +33,6 @@ from benchmarks.suites.tiny_imagenet9 import (
     variants,
     with_other_backgrounds,
 )
-from benchmarks.worlds.rendered import training_cached, variants_cached
 from cgn.data.image_set import ImageSet
 from classifiers import MODELS
 
@@ -194,7 +194,7 @@ def test_one_command_recombines_fits_and_scores_both_suites(
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     names = ("erm-resnet", "recombined-ensemble")
     short = {name: replace(MODELS[name], steps=2, epochs=0, batch_size=8) for name in names}
-    monkeypatch.setattr(bench, "MODELS", short)
+    patch_commands(monkeypatch, "MODELS", short)
     monkeypatch.setattr("benchmarks.data.training.N_RECOMBINED", 30)
     command = ["--suite", "natural", "--model", ",".join(names), "--data", str(folder)]
     assert bench.main([*command, "--results", str(tmp_path)]) == 0, capsys.readouterr().err

@@ -15,11 +15,14 @@ from PIL import Image
 from torch import nn
 
 import benchmarks.cli.main as bench
+from benchmarks.cli.models import with_outputs_of
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import decide_in9
+from cgn.data.factors import Factors
 from cgn.data.hub import hub_images
-from cgn.data.image_files import AS_IT_IS, Preprocessing, image_folder
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.image_files import image_folder
+from cgn.data.image_set import ImageSet, InMemory
+from cgn.data.preprocessing import AS_IT_IS, Preprocessing
 from classifiers.networks.small import InvariantEnsemble
 from classifiers.pretrained import Pretrained, load
 
@@ -89,7 +92,9 @@ def test_a_split_whose_labels_are_hidden_is_refused(
 ) -> None:
     table = table_of([0, hidden, hidden], [png()] * 3)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: table)
-    with pytest.raises(ValueError, match=r"zoo, split test: 2 of 3 images have no label .*--split"):
+    with pytest.raises(
+        ValueError, match=r"zoo, split test: 2 of 3 images have no label .* another split"
+    ):
         hub_images("zoo", "test", SMALL)
 
 
@@ -155,7 +160,7 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
             replace(made, factors=Factors.aligned(torch.arange(9) % 3)),
             "labels from 0 to 2; expected",
         ),
-        (replace(made, pixels=made.pixels[..., :16, :16]), "images of 16 x 16 pixels"),
+        (replace(made, reader=InMemory(made.pixels[..., :16, :16])), "images of 16 x 16 pixels"),
     ):
         odd.save(tmp_path / "odd.safetensors")
         odd_given = ["--counterfactuals", str(tmp_path / "odd.safetensors")]
@@ -179,14 +184,14 @@ def test_a_network_that_knows_only_classes_of_in9_is_scored_on_it() -> None:
     images = torch.rand(50, 3, 4, 4)
     suite = OFFICIAL_SUITES["in9"]
     with torch.no_grad():
-        decided = decide_in9(bench.of_suite(known, suite).module(images)).argmax(dim=1)
+        decided = decide_in9(with_outputs_of(known, suite).module(images)).argmax(dim=1)
         expected = torch.tensor([8, 1])[known.module(images).argmax(dim=1)]
     assert torch.equal(decided, expected)
     assert len(decided.unique()) == 2
     with pytest.raises(ValueError, match="knows classes that in9-official does not, such as cat"):
-        bench.of_suite(replace(known, classes=("cat", "01_bird")), suite)
+        with_outputs_of(replace(known, classes=("cat", "01_bird")), suite)
     with pytest.raises(ValueError, match="cue-conflict-official does not, such as 08_fish"):
-        bench.of_suite(known, OFFICIAL_SUITES["cue-conflict"])
+        with_outputs_of(known, OFFICIAL_SUITES["cue-conflict"])
 
 
 def test_fit_says_what_is_wrong_with_its_input(

@@ -11,17 +11,17 @@ from pretended_cuda import pretended_cuda
 from support import tiny_images
 from torch import Tensor, nn
 
-from benchmarks.cli.progress import progress_bars
+from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate, probabilities
-from benchmarks.runner import RunContext
 from benchmarks.suites.backgrounds_challenge import attack
 from cgn.counterfactuals.abduction import (
     real_image_counterfactuals_cached,
     segment_by_colour_cached,
 )
 from cgn.counterfactuals.sampling import sample_cached
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.precision import PRECISIONS, evaluating, of_cache, training
 from cgn.models.cgn import CGN, CGNConfig
 from classifiers import MODELS
@@ -107,9 +107,9 @@ def test_a_cpus_settings_are_left_alone() -> None:
 
 
 def test_no_two_precisions_share_a_name_and_float32_has_none(tmp_path: Path) -> None:
-    with progress_bars() as bars:
-        places = [RunContext(torch.device("cpu"), tmp_path, bars, name) for name in PRECISIONS]
-    names = [place.named("erm") for place in places]
+    cpu = torch.device("cpu")
+    contexts = [RunContext(cpu, tmp_path, tmp_path, precision=name) for name in PRECISIONS]
+    names = [context.model_id("erm") for context in contexts]
     assert names == ["erm", "erm+bfloat16"]
 
 

@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.cli.progress import progress_bars
-from benchmarks.core.suite import DataSource
-from benchmarks.runner import RunContext, TestSet, run_challenge
-from benchmarks.suites.backgrounds_challenge import CHALLENGE
+from benchmarks.core.context import RunContext
+from benchmarks.core.suite import DataSource, TestSet
+from benchmarks.suites.backgrounds_challenge import CHALLENGE, evaluate_by_search
 from cgn.counterfactuals.abduction import real_image_counterfactuals_cached
 from cgn.counterfactuals.sampling import sample_cached
-from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
-from cgn.data.image_set import Factors, ImageSet
-from cgn.io.identity import architecture, sources
+from cgn.data.factors import Factors
+from cgn.data.image_files import image_folder
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
+from cgn.io.cache import architecture, sources
 from cgn.models.cgn import CGN, CGNConfig, weights_sha256
 from cgn.segmentation.boxes import masks_from_boxes_cached
 from classifiers.fit import _key
@@ -75,18 +76,14 @@ def exam() -> TestSet:
 
 
 @pytest.fixture
-def take(
-    exam: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[nn.Module], list[Any]]:
+def take(exam: TestSet, tmp_path: Path) -> Callable[[nn.Module], list[Any]]:
     """Lets a network take the challenge; the rows of its predictions."""
-    monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path))
 
     def run(module: nn.Module) -> list[Any]:
-        with progress_bars() as bars:
-            place = RunContext(torch.device("cpu"), tmp_path / "results", bars)
-            tables, _ = run_challenge(exam, module.eval(), "net", place)
+        context = RunContext(torch.device("cpu"), tmp_path / "results", tmp_path)
+        table, _ = evaluate_by_search(exam, module.eval(), "net", context)
         columns = ["background", "prediction", "confidence", "misled"]
-        found: list[Any] = tables[""][columns].to_numpy().tolist()
+        found: list[Any] = table[columns].to_numpy().tolist()
         return found
 
     return run
@@ -104,28 +101,6 @@ def test_another_network_of_the_same_tensors_does_not_get_the_first_ones_answers
         path.unlink()
     assert take(other) == second  # what it answers without any cache
     assert take(Small()) == first
-
-
-def test_what_was_kept_under_the_key_of_before_is_searched_anew_with_a_word(
-    exam: TestSet,
-    take: Callable[[nn.Module], list[Any]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from cgn.io.cache import cache_key
-
-    key = cache_key([weights_sha256(Small()), exam.data_sha256, exam.suite.protocol], [])
-    path = tmp_path / "challenge" / f"{key}.jsonl"
-    path.parent.mkdir()
-    line = '{"broken_by": -1, "prediction": 0, "confidence": 0.5, "tried": 9, "misled": 0}\n'
-    path.write_text(6 * line)
-    kept = take(Small())
-    assert [row[2] for row in kept] != [0.5] * 6
-    said = " ".join(capsys.readouterr().err.split())
-    assert "they are removed, and all objects of the challenge are searched anew" in said
-    assert not path.is_file()
-    take(Small())
-    assert "anew" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -173,7 +148,7 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path / "photographs"
 
 
-def prepared(folder: Path, *settings: Any) -> ImageFiles:
+def prepared(folder: Path, *settings: Any) -> ImageSet:
     return image_folder(folder, Preprocessing(*settings))[0]
 
 
@@ -236,7 +211,7 @@ def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path)
         ("cgn.data.image_files", {"decoding.py", "image_set.py"}),
         (
             "classifiers.fit",
-            {"image_files.py", "image_set.py", "loop.py", "precision.py", "small.py"},
+            {"image_set.py", "loop.py", "precision.py", "small.py"},
         ),
         (
             "benchmarks.suites.backgrounds_challenge",

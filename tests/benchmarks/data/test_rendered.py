@@ -11,8 +11,8 @@ import torch
 from support import tiny_suite
 
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite
-from benchmarks.worlds import rendered
-from benchmarks.worlds.rendered import training_cached, variants_cached
+from benchmarks.data import rendered
+from benchmarks.data.rendered import training_cached, variants_cached
 from cgn.data.image_set import ImageSet
 
 

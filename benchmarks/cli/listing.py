@@ -1,0 +1,73 @@
+"""Lists suites and models, and official data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.cli.progress import progress_bars
+from benchmarks.cli.resolve import (
+    known_suites,
+    resolve_names,
+)
+from benchmarks.cli.terminal import console, say
+from benchmarks.data.download import DATA_SETS, fetch, verify
+from benchmarks.data.paths import (
+    data_folder,
+)
+from benchmarks.report.readme import readme_blocks, rewritten
+from benchmarks.report.tables import (
+    data_table,
+)
+from benchmarks.suites import SUITES
+from cgn.counterfactuals.sampling import (
+    SHIPPED,
+)
+from cgn.io.writing import write_text
+from classifiers import MODELS
+
+
+def show_lists(options: argparse.Namespace) -> None:
+    """Print all suites and models, or make the README's tables anew."""
+    if options.readme:
+        blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
+        text = options.readme.read_text(encoding="utf-8")
+        write_text(options.readme, rewritten(text, blocks))
+        say(f"made anew in {options.readme}: {', '.join(blocks)}")
+        return
+    suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
+    for suite in known_suites().values():
+        names = Text("\n".join(suite.protocol_names))
+        suites.add_row(suite.name, suite.question, names, suite.primary)
+    models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
+    for recipe in MODELS.values():
+        on = ", ".join(recipe.trains_on)
+        models.add_row(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
+    console().print(suites, models)
+
+
+def official_data(options: argparse.Namespace) -> int:
+    """Fetch or check official data, or list it; 1 if something is off."""
+    root: Path = options.folder or data_folder()
+    chosen_sets = [
+        one for n in options.names for one in resolve_names(n, DATA_SETS, "data set", {})
+    ]
+    there = {name: root / name for name in DATA_SETS if (root / name).is_dir()}
+    if not options.verify:
+        with progress_bars() as bars:
+            for data in chosen_sets:
+                with bars.task(f"{data.name}: bytes") as update:
+                    folder = fetch(data, root, offline=options.offline, progress=update)
+                say(f"{data.name} is whole, in {folder}")
+        if not chosen_sets:
+            console().print(data_table(DATA_SETS.values(), there, root))
+        return 0
+    wanted = [data.name for data in chosen_sets] or list(there)
+    problems = [line for name in wanted for line in verify(DATA_SETS[name], root / name)]
+    for problem in problems:
+        say(problem)
+    say(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
+    return int(bool(problems))
