@@ -22,7 +22,7 @@ from benchmarks.cli.values import (
     source_of_weights,
     word,
 )
-from benchmarks.data.download import DATA_SETS
+from benchmarks.suites.data_sets import DATA_SETS
 from cgn.data.shards import SetConfig
 from cgn.device.precision import PRECISIONS
 from cgn.models.critic import VGG_WEIGHTS

@@ -18,10 +18,11 @@ from benchmarks.core.environment import environment
 from benchmarks.data.paths import (
     check_place,
 )
-from benchmarks.data.training import (
-    counterfactuals_of,
-    own_masks,
-    real_images,
+from benchmarks.data.user_images import (
+    load_counterfactuals,
+    load_images,
+    load_masks,
+    recombine_images,
 )
 from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
@@ -40,16 +41,23 @@ def fit_ensemble(options: argparse.Namespace) -> None:
     device = resolve_device(options.device)
     Backbone(config.backbone).require_size(options.size)
     with team(device), progress_bars() as bars, alone_at(out):
-        images, classes = real_images(options)
+        images, classes = load_images(options.images, options.split, options.size)
         sets = {"biased": images}
-        masks = own_masks(options, images, len(classes)) if options.masks else None
+        n_classes, masks = len(classes), None
+        if options.masks:
+            folder = Path(options.images)
+            masks = load_masks(images, folder, options.masks, options.size, n_classes)
         if masks is not None and dist_info().is_main_process:
             empty = int((~masks.flatten(1).any(dim=1)).sum())
             bars.note(f"masks: {empty:,} of {len(masks):,} are empty")
         if not options.real_only:
             with bars.task("counterfactuals") as update, dist_info().main_process_first():
-                sets["recombined"] = counterfactuals_of(
-                    options, images, masks, len(classes), config.seed, update
+                sets["recombined"] = (
+                    load_counterfactuals(options.counterfactuals, options.size, n_classes)
+                    if masks is None
+                    else recombine_images(
+                        images, masks, options.n_counterfactuals, n_classes, config.seed, update
+                    )
                 )
         command = shlex.join(["python", "bench.py", *options.given])
         origin = {"config": asdict(config), "command": command, **environment(device)}

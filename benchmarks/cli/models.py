@@ -13,7 +13,8 @@ from benchmarks.core.models import FittedModel, Model, prepared_as_protocol
 from benchmarks.core.sanity_checks import suspicions
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TestSet, TrainingDomain
 from benchmarks.data.training import TrainingSets
-from benchmarks.suites.official import N_OUTPUTS, places_of
+from benchmarks.suites.decisions import wnid_outputs
+from benchmarks.worlds.imagenet import N_OUTPUTS
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
 from classifiers import MODELS
@@ -194,7 +195,7 @@ def with_outputs_of(network: Pretrained, suite: Suite) -> Pretrained:
     Raises:
         ValueError: If it knows others.
     """
-    places = places_of(suite)
+    places = {**wnid_outputs(), **suite.class_outputs}
     if odd := [name for name in network.classes if name not in places]:
         raise ValueError(
             f"{network.spec} knows classes that {suite.name} does not, such as {odd[0]}; name the "

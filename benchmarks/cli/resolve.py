@@ -18,8 +18,7 @@ import torch
 from benchmarks.cli.arguments import training_settings
 from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data.paths import official_folder
-from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
-from benchmarks.suites.backgrounds_challenge import CHALLENGE
+from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES
 from cgn.device.distributed import own_device
 from cgn.io.schema import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
@@ -95,14 +94,7 @@ def resolve_suites(text: str) -> list[Suite]:
         >>> [suite.name for suite in resolve_suites("in9,mnists")]
         ['in9', 'colored-mnist', 'double-colored-mnist', 'wildlife-mnist']
     """
-    groups = {
-        "all": list(SUITES),
-        "mnists": [name for name in SUITES if name.endswith("mnist")],
-        "t10k": list(T10K),
-        "attributions": list(ATTRIBUTIONS),
-        "natural": list(NATURAL),
-    }
-    return resolve_names(text, known_suites(), "suite", groups)
+    return resolve_names(text, known_suites(), "suite", GROUPS)
 
 
 def resolve_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
@@ -127,9 +119,8 @@ def resolve_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
 
 
 def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, their twins, and what moves a model."""
-    official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
+    """Everything that can be run."""
+    return ALL_SUITES
 
 
 def official_variant(suite: Suite, source: DataSource) -> Suite:

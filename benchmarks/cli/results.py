@@ -219,15 +219,14 @@ def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
         for world, source in worlds:  # now, and not hours later at the third suite
             require_cgn(world, source, bars)
         eta = EtaLogger(sum(len(seeds) for *_, seeds in todo), bars)
-        for test, model, seeds in todo:
+        for test, model, seed in ((test, model, s) for test, model, seeds in todo for s in seeds):
             try:
-                run_models([test], [model], seeds, context)
+                run_models([test], [model], [seed], context)
             except ValueError as error:
                 if isinstance(model, RecipeModel):
                     raise
                 bars.note(f"not run: {error}")  # a network that cannot be had here
-            for seed in seeds:
-                eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
+            eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
         write_sensitivity(options.results, known_suites().values())
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from benchmarks.core.scores import Estimate
+from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import Suite
 from benchmarks.records.runs import newest
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.core.scores import TAILS, Score
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import TAILS
 from benchmarks.core.suite import Suite
 from benchmarks.records.csv_cells import csv_text
 from benchmarks.records.runs import exclusive, newest, read_runs

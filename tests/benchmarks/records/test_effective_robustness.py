@@ -3,10 +3,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmarks.core.scores import Estimate
+from benchmarks.core.statistics import Estimate
 from benchmarks.records.effective_robustness import LinearFit, effective_robustness, fits
 from benchmarks.records.runs import COLUMNS
-from benchmarks.suites.official import OFFICIAL_SUITES
+from benchmarks.suites import OFFICIAL_SUITES
 
 SKETCH, HARD = fits()
 SUITES_BY_NAME = {suite.name: suite for suite in OFFICIAL_SUITES.values()}

@@ -81,7 +81,7 @@ def test_a_damaged_gzip_file_is_an_error_that_says_what_to_do(damage: str, tmp_p
 
 
 def test_a_folder_without_digits_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no train-images.*leave --data out"):
+    with pytest.raises(ValueError, match=r"holds no train-images.*or take the embedded digits"):
         digits(DataSource(folder=tmp_path), "test")
 
 
@@ -189,7 +189,7 @@ def test_mnist_is_official_and_its_images_under_other_labels_are_not(tmp_path: P
     if not folder.is_dir():
         pytest.skip("MNIST's files are not in ../shared")
     options = argparse.Namespace(data=str(folder), textures=None, correlation=1.0)
-    for suite in (COLORED, *T10K.values()):
+    for suite in (COLORED, *T10K):
         assert resolve_source(suite, options).name == "official"
     raw = folder / "MNIST" / "raw"
     for path in raw.iterdir():

@@ -17,7 +17,7 @@ from torch import nn
 import benchmarks.cli.main as bench
 from benchmarks.cli.models import with_outputs_of
 from benchmarks.suites import OFFICIAL_SUITES
-from benchmarks.suites.official import decide_in9
+from benchmarks.suites.decisions import decide_in9
 from cgn.data.factors import Factors
 from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
