@@ -14,6 +14,7 @@ from benchmarks.cli.resolve import (
     resolve_device,
 )
 from benchmarks.cli.terminal import say
+from benchmarks.core.environment import environment
 from benchmarks.data.paths import (
     cache_dir,
     check_place,
@@ -24,14 +25,12 @@ from benchmarks.data.user_images import (
     load_images,
     load_masks,
 )
-from benchmarks.records.leaderboard import (
-    environment,
-)
 from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
-from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.checkpoints import save_ensemble
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
+from classifiers.recipes import EnsembleConfig
 
 
 def fit_ensemble(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from benchmarks.cli.progress import progress_bars
 from benchmarks.cli.resolve import (
     resolve_device,
     resolve_one,
-    resolve_source,
+    source_for,
 )
 from benchmarks.cli.terminal import say
 from benchmarks.core.context import Progress
@@ -151,7 +151,10 @@ def measure_cgn(options: argparse.Namespace) -> None:
         show_quality(measure_imagenet(options))
         return
     suite = resolve_one(options.suite, SUITES, "suite")
-    source, device = resolve_source(suite, options), resolve_device(options.device)
+    source, device = (
+        source_for(suite, options),
+        resolve_device(options.device),
+    )
     world = suite.world
     with progress_bars() as bars:
         with bars.task(f"{world.name}: training images"):

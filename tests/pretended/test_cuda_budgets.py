@@ -204,8 +204,9 @@ def test_the_imagenet_cgn_trains_and_draws(ledger: Ledger) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_every_recipe_keeps_its_budget(ledger: Ledger, name: str) -> None:
     recipe = replace(MODELS[name], batch_size=8, epochs=0)
-    if recipe.first is not None:
-        recipe = replace(recipe, first=replace(recipe.first, steps=1, batch_size=8, epochs=0))
+    if (first := recipe.identification_model) is not None:
+        first = replace(first, steps=1, batch_size=8, epochs=0)
+        recipe = replace(recipe, identification_model=first)
     sets = dict.fromkeys(recipe.trains_on, images())
 
     def run(steps: int) -> None:
