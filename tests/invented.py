@@ -17,9 +17,8 @@ from typing import Any, NoReturn
 
 from support import tiny_suite
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.cli import arguments
-from benchmarks.cli import resolve as choices
 from benchmarks.cli.arguments import command_line
 from classifiers.ensemble import EnsembleConfig
 
@@ -206,7 +205,7 @@ def tried(
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             with limited():
-                code = bench.main(words)
+                code = cli.main(words)
         except SystemExit as left:
             code = left.code
         except BaseException as error:

@@ -13,7 +13,6 @@ import hostile
 import invented
 import pytest
 
-import benchmarks.cli.main as bench
 from benchmarks.cli.arguments import command_line
 
 N = 240  # cases; `tests/fuzz.py` runs more of them

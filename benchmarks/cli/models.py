@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.cli.arguments import find, split_names
 from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import probabilities
 from benchmarks.core.models import FittedModel, Model, prepared_as_protocol
@@ -232,8 +233,6 @@ def resolve_models(text: str, suites: Sequence[Suite]) -> list[Model]:
     Raises:
         ValueError: If a name is unknown.
     """
-    from benchmarks.cli.resolve import resolve_names
-
     official, sets = any(suite.official for suite in suites), TrainingSets()
     models: list[Model] = []
     names = model_names(text)
@@ -241,7 +240,7 @@ def resolve_models(text: str, suites: Sequence[Suite]) -> list[Model]:
         if foreign:
             models += [BundledModel(n) if is_shipped(n) else PretrainedModel(n) for n in group]
         else:
-            known = resolve_names(",".join(group), MODELS, "model", {"all": list(MODELS)})
+            known = find(group, MODELS, "model", {"all": list(MODELS)})
             models += [RecipeModel(recipe, sets) for recipe in known]
     return list({model.name: model for model in models}.values())
 
@@ -259,7 +258,7 @@ def model_names(text: str) -> list[str]:
         ['file:a,b.pt#arch=timm:vit', 'cgn', 'cgm']
     """
     names: list[str] = []
-    for word in text.split(","):
+    for word in split_names(text):
         before = names[-1] if names else ""
         of_path = before.startswith("file:") and "#arch=" not in before
         of_path |= before.startswith("ensemble:") and not before.endswith(".safetensors")

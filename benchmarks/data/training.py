@@ -5,17 +5,13 @@ Which sets a classifier sees is not here: the recipe says so.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from benchmarks.core.context import Progress, RunContext, Update
+from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.suite import DataSource, TrainingDomain
-from benchmarks.data.paths import cache_dir, image_cache_dir, user_weights_dir
+from benchmarks.data.paths import image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
 from cgn.counterfactuals.abduction import (
     real_image_counterfactuals_cached,
@@ -23,10 +19,7 @@ from cgn.counterfactuals.abduction import (
 )
 from cgn.counterfactuals.recombination import recombine_cached
 from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
-from cgn.data.hub import hub_images
-from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
 from cgn.data.image_set import ImageSet
-from cgn.segmentation.files import masks_from_files, paths_of_masks
 from cgn.training.gan import generated_cached
 from cgn.training.small import PRESETS, TrainConfig
 
@@ -254,93 +247,3 @@ def generated(world: TrainingDomain, biased: ImageSet, seed: int, context: RunCo
             cache=context.cache / "generated",
             progress=update,
         )
-
-
-def real_images(options: argparse.Namespace) -> tuple[ImageSet, tuple[str, ...]]:
-    """Find the images that `bench.py fit` is given.
-
-    Args:
-        options: `images`, `split` and `size`, as on the command line.
-
-    Returns:
-        The images, and the names of their classes.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    preprocessing = Preprocessing(round(options.size * 256 / 224), options.size)
-    if options.images.startswith("hub:"):
-        return hub_images(options.images.removeprefix("hub:"), options.split, preprocessing)
-    return image_folder(Path(options.images), preprocessing)
-
-
-def own_masks(options: argparse.Namespace, images: ImageSet, n_classes: int) -> Tensor:
-    """Read the masks that `bench.py fit` is given.
-
-    Args:
-        options: `images`, `masks` and `size`, as on the command line.
-        images: From `real_images`.
-        n_classes: Classes there are; a mask may hold their labels.
-
-    Returns:
-        Where the objects are, (N, 1, H, W) bool; some masks may be empty.
-
-    Raises:
-        ValueError: If the images are not files, a mask cannot be read, or all are empty.
-    """
-    if not isinstance(images, ImageFiles):
-        raise ValueError(
-            "masks go with a folder of images; for a set of the hub name a file with "
-            "--counterfactuals"
-        )
-    paths = paths_of_masks(images.paths, Path(options.images), options.masks)
-    masks = masks_from_files(
-        paths, options.size, images.preprocessing, n_labels=n_classes, images=images.paths
-    )
-    if not masks.any():
-        raise ValueError(f"all masks in {options.masks} are empty, {paths[0].name!r} the first")
-    return masks
-
-
-def counterfactuals_of(
-    options: argparse.Namespace,
-    images: ImageSet,
-    masks: Tensor | None,
-    n_classes: int,
-    seed: int,
-    update: Update,
-) -> ImageSet:
-    """Read the counterfactuals that `bench.py fit` is given, or recombine images by their masks.
-
-    Args:
-        options: `counterfactuals` and `n_counterfactuals`, as on the command line.
-        images: From `real_images`.
-        masks: From `own_masks`; None if counterfactuals are given.
-        n_classes: Classes there are.
-        seed: Of what is joined with what.
-        update: Called with images done and images in all.
-
-    Raises:
-        ValueError: If the counterfactuals cannot be read, or are of other classes or another size.
-    """
-    if masks is None:
-        made = ImageSet.load(options.counterfactuals)
-        low, high = (int(end) for end in torch.stack([*made.factors]).aminmax())
-        size = tuple(made.pixels.shape[-2:])
-        if low < 0 or high >= n_classes or size != (options.size, options.size):
-            raise ValueError(
-                f"{options.counterfactuals} holds images of {size[1]} x {size[0]} pixels with "
-                f"labels from {low} to {high}; expected {options.size} x {options.size} and labels "
-                f"from 0 to {n_classes - 1}, for the images have {n_classes} classes"
-            )
-        return made
-    return recombine_cached(
-        images,
-        masks,
-        options.n_counterfactuals,
-        n_classes=n_classes,
-        seed=seed,
-        own_texture=OWN_TEXTURE,
-        cache=cache_dir() / "counterfactuals",
-        progress=update,
-    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torchvision.models import VGG16_Weights
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.cli.models import model_names
 from cgn.data.shards import SetConfig
 from cgn.io.ranges import RANGES
@@ -134,7 +134,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line_and_leaves_nothing(
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     text = words.replace("FOLDER", str(folder)).replace("FILE", str(tmp_path / "file"))
-    assert bench.main(shlex.split(text)) == 2
+    assert cli.main(shlex.split(text)) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.startswith("bench.py: ")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.cli.resolve import resolve_source
 from support import SHARED
 
-from benchmarks.cli.resolve import resolve_source
 from benchmarks.core.suite import DataSource
 from benchmarks.suites.mnists import COLORED, T10K
 from benchmarks.worlds import digits as reading
