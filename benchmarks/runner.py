@@ -19,10 +19,9 @@ from benchmarks.data.paths import check_place, image_cache_dir
 from benchmarks.data.rendered import variants_cached
 from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
 from benchmarks.records.predictions import Run, save
-from cgn.data.image_files import DECODED_BY
+from cgn.data.preprocessing import DECODED_BY
 from cgn.device.distributed import dist_info
-from cgn.io.cache import cache_key
-from cgn.io.identity import architecture, sources
+from cgn.io.cache import architecture, cache_key, sources
 from cgn.models.cgn import weights_sha256
 
 
@@ -179,7 +178,7 @@ def _partial_results(
         "weights": [fitted.weights_sha256, weights_sha256(fitted.module)],
         "data": test.data_sha256,
         "protocol": test.protocol,
-        "prepared": [str(getattr(each, "preprocessing", "")) for each in test.variants.values()],
+        "prepared": [str(each.reader.preprocessing) for each in test.variants.values()],
         "decoded_by": DECODED_BY,
         "device": environment(context.device)["device"],
         "precision": str(context.dtype),

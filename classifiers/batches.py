@@ -14,7 +14,8 @@ from itertools import islice
 import torch
 from torch import Tensor, distributed
 
-from cgn.data.image_set import Factors, ImageSet, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_images
 from cgn.device.distributed import dist_info
 from cgn.device.transfer import sent
 from classifiers.augmentation import N_NUMBERS

@@ -16,10 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from cgn.data.image_set import load_tensors, save_tensors
-from cgn.io.ranges import require_in_range
-from cgn.io.schema import checked
-from cgn.io.weights import misfit
+from cgn.io.schema import checked, require_in_range
+from cgn.io.weights import load_tensors, misfit, save_tensors
 from classifiers.augmentation import Augmentation, flip_and_crop, flip_and_shift, identity
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.small import HEAD_WEIGHTS, InvariantEnsemble

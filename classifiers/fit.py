@@ -11,14 +11,14 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cgn.data.image_set import Factors, ImageSet, load_tensors, save_tensors
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
 from cgn.device.graphs import Captured
 from cgn.device.precision import evaluating, supports_bfloat16, training
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import LIBRARIES, sources, versions
+from cgn.io.cache import LIBRARIES, cache_key, open_or_make, sources, versions
 from cgn.io.locks import locked_if
-from cgn.io.weights import misfit, read_checkpoint, restoring
+from cgn.io.weights import load_tensors, misfit, read_checkpoint, restoring, save_tensors
 from cgn.io.writing import require_room
 from cgn.models.cgn import weights_sha256
 from cgn.training.loop import seeded, write_checkpoint
@@ -262,7 +262,7 @@ def _bytes_of_a_checkpoint(network: nn.Module) -> int:
 
 def _size_px(sets: Mapping[str, ImageSet]) -> int:
     """Return the height and width of the images."""
-    return next(iter(sets.values())).read(slice(1)).shape[-1]
+    return next(iter(sets.values())).size_px[1]
 
 
 def fit_cached(

@@ -21,9 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cgn.data.image_files import IMAGENET, Preprocessing
-from cgn.io.downloads import download
-from cgn.io.writing import write_text
+from cgn.data.preprocessing import IMAGENET, Preprocessing
+from cgn.io.writing import download, write_text
 from cgn.models.cgn import weights_sha256
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import (

@@ -204,7 +204,7 @@ RECIPES = (
         about="one network trained on counterfactuals of the biased images themselves",
         source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
         trains_on=("abducted",),
-        # Of each image there are several counterfactuals; wildlife gains by it (cgn/NOTES.md).
+        # Of each image there are several counterfactuals; wildlife gains by it (docs/ablations.md).
         epochs=1,
     ),
     Recipe(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from classifiers.objectives.debiasing import agrees
 
 # From labels (N,) and what an earlier network predicted, (N,) int64 or None if there was none, to

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from cgn.data.image_set import load_tensors, save_tensors
 from cgn.io.schema import checked
+from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import weights_sha256
 from classifiers.recipes import RECIPES
 

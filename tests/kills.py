@@ -45,7 +45,8 @@ from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.report.page import write_report
 from benchmarks.runner import evaluate_and_record, load_test_set
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.data.shards import SetConfig, generate
 from cgn.io.cache import open_or_make
 from cgn.models.cgn import weights_sha256

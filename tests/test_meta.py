@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cgn import losses
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig, binarise, compose
 from cgn.models.critic import Critic, VGGFeatures, packed
 from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig

@@ -20,7 +20,7 @@ from benchmarks.cli.arguments import (
 from benchmarks.cli.output import Output
 from benchmarks.data.download import DATA_SETS, fetch, verify
 from benchmarks.data.paths import check_place, data_folder
-from benchmarks.report.readme import readme_blocks, rewritten
+from benchmarks.report.readme import documents, readme_blocks
 from benchmarks.report.tables import data_table
 from benchmarks.suites import SUITES
 from benchmarks.throughput import (
@@ -42,17 +42,18 @@ def show_lists(
     results: NewFolder = RESULTS,
     output: Output = Output(),
 ) -> None:
-    """Print all suites and models, or write the tables of a file anew.
+    """Print all suites and models, or write the tables of the README and of docs.
 
     Args:
-        readme: A file with marks, between which tables are written from the results.
+        readme: The README; its tables and those of docs are written anew, from the results.
         results: Folder of results.
         output: What is printed.
     """
     if readme:
         blocks = readme_blocks(results, list(SUITES.values()), MODELS, SHIPPED)
-        write_text(readme, rewritten(readme.read_text(encoding="utf-8"), blocks))
-        output.note(f"wrote {', '.join(blocks)} anew in {readme}")
+        for path, text in documents(readme, blocks).items():
+            write_text(path, text)
+            output.note(f"wrote the tables of {path}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():

@@ -15,7 +15,6 @@ from benchmarks.core.sanity_checks import suspicions
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TestSet, TrainingDomain
 from benchmarks.data.training import TrainingSets
 from benchmarks.suites.official import N_OUTPUTS, places_of
-from cgn.data.image_files import ImageFiles
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
 from classifiers import MODELS
@@ -218,8 +217,8 @@ def prepared(network: Pretrained, test: TestSet) -> tuple[TestSet, Pretrained]:
     own = network.preprocessing if test.suite.own_preprocessing else None
     test = prepared_as_protocol(test, own)
     first = next(iter(test.variants.values()), None)
-    if isinstance(first, ImageFiles):
-        network = network.for_images_of(first.size_px)
+    if first is not None:
+        network = network.for_images_of(first.size_px[0])
     return test, network
 
 

@@ -22,8 +22,9 @@ from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import trained_cgn
 from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
 from cgn.counterfactuals.sampling import sample
-from cgn.data.image_files import Preprocessing, image_folder
+from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.cgn import CGN
 from cgn.models.imagenet.pretrained import load_imagenet_cgn
 from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality

@@ -103,16 +103,15 @@ def run_missing(
         worlds = {(t.suite.world, t.source) for t, model, _ in todo if draws_from_cgn(model)}
         for world, source in worlds:  # now, and not hours later at the third suite
             require_cgn(world, source, progress)
-        eta = EtaLogger(sum(len(missing) for *_, missing in todo), progress)
-        for test, model, missing in todo:
+        eta = EtaLogger(sum(len(seeds) for *_, seeds in todo), progress)
+        for test, model, seed in ((*job, seed) for *job, seeds in todo for seed in seeds):
             try:
-                run_models([test], [model], missing, context)
+                run_models([test], [model], [seed], context)
             except ValueError as error:
                 if isinstance(model, RecipeModel):
                     raise
                 progress.note(f"not run: {error}")  # a network that cannot be had here
-            for seed in missing:
-                eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
+            eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
         write_sensitivity(results, known_suites().values())
 
 

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from benchmarks.core.distributed import all_gather, local_batches
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.sanity_checks import labels_in_another_order, suspicions
-from benchmarks.core.scores import Estimate, Score
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import EMBEDDED, Column, DataSource, DecisionRule, Suite
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.memory import PIXELS_ON_CUDA
 from cgn.device.precision import evaluating
 from cgn.device.transfer import sent

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
 from benchmarks.core.suite import TestSet
-from cgn.data.image_files import ImageFiles, Preprocessing
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.cgn import weights_sha256
 
 Outputs = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
@@ -98,8 +98,5 @@ def prepared_as_protocol(test: TestSet, preprocessing: Preprocessing | None = No
     asked = override.preprocessing if override and override.preprocessing else preprocessing
     if asked is None:
         return test
-    variants = {
-        name: images.prepared(asked) if isinstance(images, ImageFiles) else images
-        for name, images in test.variants.items()
-    }
+    variants = {name: images.prepared(asked) for name, images in test.variants.items()}
     return replace(test, variants=variants)

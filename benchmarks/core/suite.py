@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
 from benchmarks.core.scores import Score
-from cgn.data.image_files import Preprocessing
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 
 DecisionRule = Callable[[Tensor], Tensor]
 Column = Callable[[Tensor, Factors], Tensor]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from cgn.data.decoding import limit, reason
-from cgn.io.contents import HEAD_BYTES
+from cgn.io.errors import HEAD_BYTES
 from cgn.io.writing import require_room
 
 GROWTH = 20  # times its own size that an archive may unpack to; pictures hardly shrink

@@ -13,8 +13,7 @@ from typing import Literal
 
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain, format_model_id
 from cgn.data.image_set import ImageSet, load_sets, save_sets
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources
+from cgn.io.cache import cache_key, open_or_make, sources
 
 # All that decides the bytes, but for names and seeds, which stand in the code.
 PACKAGES = (

@@ -38,7 +38,8 @@ from benchmarks.worlds.openmoji import (
     render,
     require_embedded,
 )
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 N_PER_CLASS = 120  # images of OpenMoji-9 before anything is changed
 SEED = 50

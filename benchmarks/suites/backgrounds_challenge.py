@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import comb
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import probabilities
-from benchmarks.core.scores import Score, accuracy, bootstrap
+from benchmarks.core.scores import Score, accuracy
+from benchmarks.core.statistics import bootstrap
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.suites.official import (
     IN9_CLASSES,
@@ -35,11 +36,11 @@ from benchmarks.suites.official import (
     files_of,
     within,
 )
-from cgn.data.image_files import DECODED_BY, ImageFiles
-from cgn.data.image_set import Factors, ImageSet, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_images
+from cgn.data.preprocessing import DECODED_BY
 from cgn.device.precision import evaluating
-from cgn.io.cache import cache_key
-from cgn.io.identity import LIBRARIES, architecture, sources, versions
+from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions
 from cgn.io.journal import journal
 from cgn.io.schema import checked
 from cgn.models.cgn import compose, weights_sha256
@@ -346,17 +347,14 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     sets: Mapping[str, ImageSet] = OFFICIAL_SUITES["in9"].variants(source)
     original, folder = sets["original"], within(source, "bg_challenge")
     paths, labels = files_of(folder / "fg_mask" / "val", IN9_CLASSES, endings=(".npy",))
-    assert isinstance(original, ImageFiles)
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
     masks = masks_from_files(paths, SIZE_PX)
     if n_empty := int((~masks.flatten(1).any(dim=1)).sum()):
         log.warning("%s: %d of %d masks are empty", folder / "fg_mask", n_empty, len(masks))
-    foregrounds = ImageFiles(
-        original.paths,
-        Factors(labels, labels, torch.full_like(labels, -1)),
-        original.ids,
-        size_px=SIZE_PX,
+    foregrounds = replace(
+        original,
+        factors=Factors(labels, labels, torch.full_like(labels, -1)),
         masks=masks.to(torch.uint8) * 255,
     )
     return {"foregrounds": foregrounds, "backgrounds": sets["only_bg_t"]}

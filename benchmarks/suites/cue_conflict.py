@@ -25,7 +25,8 @@ from benchmarks.worlds.openmoji import (
     render,
     require_embedded,
 )
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import compose
 
 N_PER_PAIR = 12  # images of each ordered pair of different classes

@@ -31,7 +31,8 @@ from benchmarks.worlds.openmoji import (
     render_each,
     require_embedded,
 )
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import compose
 
 N_PER_CLASS = 135

@@ -30,7 +30,8 @@ from benchmarks.worlds.openmoji import (
     render,
     require_embedded,
 )
-from cgn.data.image_set import Factors, ImageSet, concatenate
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, concatenate
 
 N_PER_CLASS = 150
 N_POOL_PER_CONDITION = 8

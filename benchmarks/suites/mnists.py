@@ -27,8 +27,9 @@ from benchmarks.core.suite import DataSource, Suite, TrainingDomain
 from benchmarks.worlds.digits import DIGITS, Bytes, Digits, Split, digits, is_mnist
 from benchmarks.worlds.textures import coats, landscapes
 from cgn.data.decoding import read_image
-from cgn.data.image_set import Factors, ImageSet, to_bytes
-from cgn.data.listing import list_images, say_left_out
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes
+from cgn.data.listing import list_images, warn_of_unread
 from cgn.models.cgn import compose
 
 # What is added to the labels of textures and of backgrounds, modulo 10: an intervention on one of
@@ -281,7 +282,7 @@ def _read_textures(folder: Path) -> Bytes:
             f"{folder} holds {len(paths)} images, expected 10, one a class; --textures names "
             "a folder with the folders object and background"
         )
-    say_left_out(folder, others)
+    warn_of_unread(folder, others)
     pictures = [Image.fromarray(read_image(path).movedim(0, -1).numpy()) for path in paths]
     nearest = [each.resize((150, 150), Image.Resampling.NEAREST) for each in pictures]
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in nearest])

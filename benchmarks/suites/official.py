@@ -34,9 +34,11 @@ from benchmarks.core.suite import Column, DataSource, InputOverride, Protocol, S
 from benchmarks.suites.cue_conflict import CUE_CONFLICT
 from benchmarks.suites.imagenet9 import IN9
 from benchmarks.suites.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH
-from cgn.data.image_files import AS_IT_IS, IMAGENET, ImageFiles, Preprocessing
-from cgn.data.image_set import Factors, ImageSet
-from cgn.data.listing import class_folders, hidden, list_images, say_left_out, some
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
+from cgn.data.listing import class_folders, hidden, list_images, some, warn_of_unread
+from cgn.data.preprocessing import AS_IT_IS, IMAGENET, Preprocessing
 
 SIZE_PX = 224
 N_OUTPUTS = 1_000  # of a network that knows ImageNet's classes
@@ -310,7 +312,7 @@ def files_of(
         paths += found.images
         labels += [label] * len(found.images)
         others += found.others
-    say_left_out(folder, others)
+    warn_of_unread(folder, others)
     return paths, torch.tensor(labels)
 
 
@@ -375,9 +377,9 @@ def within(source: DataSource, name: str) -> Path:
 
 def _image_files(
     paths: Sequence[Path], factors: Factors, ids: Tensor, preprocessing: Preprocessing
-) -> ImageFiles:
+) -> ImageSet:
     """Images of the size that all these suites share."""
-    return ImageFiles(paths, factors, ids, size_px=SIZE_PX, preprocessing=preprocessing)
+    return ImageSet(FileReader(paths, SIZE_PX, preprocessing), factors, ids)
 
 
 IN9_CLASSES = tuple(classes_of("in9"))

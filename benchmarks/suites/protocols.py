@@ -20,7 +20,7 @@ import torch
 from benchmarks.core.evaluate import probabilities, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.suites.backgrounds_challenge import AT_RANDOM, CHALLENGE
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from cgn.io.locks import locked
 from cgn.io.writing import write_text
 

@@ -37,9 +37,10 @@ from benchmarks.suites.imagenet9 import CHANCE, IN9, tile_over
 from benchmarks.suites.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants, names_in
 from cgn.data import image_set
 from cgn.data.decoding import decode
-from cgn.data.image_files import ImageFiles, Preprocessing
-from cgn.data.image_set import Factors, ImageSet, to_bytes, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.data.listing import some
+from cgn.data.preprocessing import Preprocessing
 from cgn.models import cgn
 from cgn.models.cgn import compose
 from cgn.segmentation import boxes
@@ -309,7 +310,6 @@ def small_in9_variants(source: DataSource) -> dict[str, ImageSet]:
     small = Preprocessing(SIZE_PX, SIZE_PX)
     made = {}
     for name, images in sets.items():
-        assert isinstance(images, ImageFiles)
         # So small, all of them fit into memory, and each model need not decode them again.
         made[name] = ImageSet(images.prepared(small).pixels, images.factors, images.ids)
     return made

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.core.suite import DataSource
 from cgn.data.decoding import reason
 from cgn.data.listing import some
-from cgn.io.contents import HEAD_BYTES
+from cgn.io.errors import HEAD_BYTES
 
 Split = Literal["train", "test", "t10k"]
 Bytes = NDArray[np.uint8]

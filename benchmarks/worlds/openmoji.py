@@ -31,7 +31,8 @@ from torch import Tensor
 
 from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.worlds.textures import ATLAS_SIZE_PX, N_VARIANTS, sceneries, surfaces
-from cgn.data.image_set import Factors, ImageSet, to_bytes
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes
 from cgn.models.cgn import compose
 
 IMAGE_SIZE_PX = 64

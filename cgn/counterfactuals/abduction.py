@@ -18,20 +18,13 @@ import torch
 from torch import Tensor
 
 from cgn.counterfactuals.sampling import draw_noise
-from cgn.data.image_set import (
-    ByClass,
-    Factors,
-    ImageSet,
-    load_tensors,
-    save_tensors,
-    to_bytes,
-    to_images,
-)
+from cgn.data.factors import ByClass, Factors
+from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.device.memory import images_at_once, in_batches
 from cgn.device.precision import evaluating, of_cache
 from cgn.device.transfer import Mailbox, sent
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources, versions
+from cgn.io.cache import cache_key, open_or_make, sources, versions
+from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import CGN, MechanismOutputs, compose, weights_sha256
 from cgn.segmentation.by_colour import segment_by_colour
 
@@ -112,7 +105,7 @@ def intervene(
     if not factors.shape.equal(images.factors.shape):
         raise ValueError("the shape of a real image stays; only texture and background can change")
     n, size = len(images), cgn.config.image_size_px
-    made = Mailbox(torch.empty_like(images.pixels))
+    made = Mailbox(torch.empty(n, 3, *images.size_px, dtype=torch.uint8))
     cgn = cgn.to(device).eval()
     lenders = None if lenders is None else lenders.resident(device)
     noise = draw_noise(cgn, n, generator)

@@ -25,16 +25,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgn.data.image_set import (
-    Factors,
-    ImageSet,
-    load_tensors,
-    save_tensors,
-    to_bytes,
-    to_images,
-)
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources, versions
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes, to_images
+from cgn.io.cache import cache_key, open_or_make, sources, versions
+from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import compose
 from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress, opencv
 

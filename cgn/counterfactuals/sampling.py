@@ -16,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from cgn.data.image_set import Factors, ImageSet, load_tensors, to_bytes
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes
 from cgn.device.memory import images_at_once, in_batches
 from cgn.device.precision import evaluating, of_cache
 from cgn.device.transfer import Mailbox, sent
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources, versions
+from cgn.io.cache import cache_key, open_or_make, sources, versions
 from cgn.io.schema import checked
+from cgn.io.weights import load_tensors
 from cgn.io.writing import written
 from cgn.models.cgn import CGN, MechanismOutputs, Noise, compose, weights_sha256
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from cgn.io.contents import HEAD_BYTES, stand_in
+from cgn.io.errors import HEAD_BYTES, stand_in
 
 MAX_PIXELS = 178_956_970  # of an image, as many as Pillow takes
 MAX_PIXELS_VARIABLE = "CGN_BENCH_MAX_PIXELS"

@@ -7,63 +7,74 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from cgn.data.decoding import decode
-from cgn.data.image_files import DECODED_BY, Preprocessing, decoders, stacked
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, Reader
+from cgn.data.preprocessing import Preprocessing, decoders, stack_channels_last
 
 
-class HubImages(ImageSet):
-    """A set of labelled images that lie in a table of `datasets`, decoded where they are touched.
+@dataclass(frozen=True, eq=False)
+class HubReader(Reader):
+    """Images in a table of `datasets`.
 
     Attributes:
-        table: The table; one row an image.
-        files: The same table, its images not decoded.
+        table: The table, one row an image.
         image: Name of the column with the images.
         preprocessing: How they become squares of pixels.
     """
 
-    in_memory = False
     table: Any
-    files: Any
     image: str
-    preprocessing: Preprocessing
-
-    def __init__(
-        self, table: Any, labels: Tensor, *, image: str, preprocessing: Preprocessing
-    ) -> None:
-        if preprocessing.crop_px is None:
-            raise ValueError(f"{preprocessing} cuts no square from images of any size")
-        import datasets  # a second to import
-
-        files = table.cast_column(image, datasets.Image(decode=False))
-        own = {"table": table, "files": files, "image": image, "preprocessing": preprocessing}
-        rest = {"factors": Factors.aligned(labels), "ids": torch.arange(len(labels)), "masks": None}
-        for name, value in (own | rest).items():
-            object.__setattr__(self, name, value)  # as all image sets, these don't change
-
-    def __len__(self) -> int:
-        return len(self.ids)
+    preprocessing: Preprocessing = field()  # needed, whereas other readers have a default
 
     @property
-    def pixels(self) -> Tensor:
-        """Decode all images at once, (N, 3, H, W) uint8."""
-        return self.read(slice(None))
+    @override
+    def size_px(self) -> tuple[int, int]:
+        return self.preprocessing.square_px, self.preprocessing.square_px
 
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @override
     def read(self, index: Tensor | slice) -> Tensor:
         """Decode the chosen images, (B, 3, H, W) uint8.
 
         Raises:
             ValueError: If one cannot be read; the message has its row.
         """
-        order = torch.arange(len(self))[index].tolist()
-        files = [self.files[i][self.image] for i in order]
-        return stacked(list(decoders().map(self._decode, order, files)))
+        rows = torch.arange(len(self))[index].tolist()
+        files = [self._files[row][self.image] for row in rows]
+        return stack_channels_last(list(decoders().map(self._decode, rows, files)))
+
+    @override
+    def select(self, index: Tensor | slice) -> HubReader:
+        rows = torch.arange(len(self))[index].tolist()
+        return replace(self, table=self.table.select(rows))
+
+    @override
+    def prepared(self, preprocessing: Preprocessing) -> HubReader:
+        return replace(self, preprocessing=preprocessing)
+
+    @override
+    def sha256(self, factors: Factors, masks: Tensor | None) -> str:
+        # `datasets` keeps a fingerprint of the rows and their order.
+        return f"{self.table._fingerprint}-{len(self)}"
+
+    @cached_property
+    def _files(self) -> Any:
+        """The table, its images not decoded."""
+        import datasets  # a second to import
+
+        return self.table.cast_column(self.image, datasets.Image(decode=False))
 
     def _decode(self, row: int, file: dict[str, Any] | None) -> Tensor:
         """Read the image of one row, (3, H, W) uint8."""
@@ -78,26 +89,10 @@ class HubImages(ImageSet):
         # As `datasets` does, which shows photographs as the camera was held.
         return self.preprocessing.apply(decode(content or b"", name, upright=True), name)
 
-    def select(self, index: Tensor | slice) -> HubImages:
-        """Return the set of the chosen images."""
-        rows = torch.arange(len(self))[index].tolist()
-        labels = self.factors.shape[index]
-        return HubImages(
-            self.table.select(rows), labels, image=self.image, preprocessing=self.preprocessing
-        )
-
-    def sha256(self) -> str:
-        """Name the table by the fingerprint that `datasets` keeps of its rows and their order."""
-        return f"{self.table._fingerprint}-{len(self)}"
-
-    def fingerprint(self) -> str:
-        """Name the files, what decodes them, and how they are prepared."""
-        return f"{self.sha256()} {DECODED_BY} {self.preprocessing}"
-
 
 def hub_images(
     name: str, split: str, preprocessing: Preprocessing
-) -> tuple[HubImages, tuple[str, ...]]:
+) -> tuple[ImageSet, tuple[str, ...]]:
     """Open a labelled image set of the hub, which is downloaded once, or of a local folder.
 
     Args:
@@ -109,8 +104,10 @@ def hub_images(
         The images, all factors of an image's class, and the names of the classes.
 
     Raises:
-        ValueError: If it cannot be had, or has no column of images or of class labels.
+        ValueError: If it cannot be had, or has no column of images or of class labels; or the
+            preprocessing cuts no square.
     """
+    _ = preprocessing.square_px  # refused before anything is downloaded
     import datasets  # a second to import
 
     try:
@@ -128,7 +125,8 @@ def hub_images(
         )
     classes = tuple(table.features[label].names)
     labels = _labels(table[label], len(classes), f"{name}, split {split}")
-    return HubImages(table, labels, image=image, preprocessing=preprocessing), classes
+    images = HubReader(table, image, preprocessing)
+    return ImageSet(images, Factors.aligned(labels), torch.arange(len(labels))), classes
 
 
 def _labels(column: Iterable[int | None], n_classes: int, name: str) -> Tensor:
@@ -137,7 +135,7 @@ def _labels(column: Iterable[int | None], n_classes: int, name: str) -> Tensor:
     if (unknown := int((labels < 0).sum())) or not len(labels):
         raise ValueError(
             f"{name}: {unknown:,} of {len(labels):,} images have no label (it is -1), as in the "
-            "test sets of competitions; name another split with --split"
+            "test sets of competitions; name another split"
         )
     if (odd := int((labels >= n_classes).sum())) > 0:
         raise ValueError(f"{name}: {odd:,} labels are of none of its {n_classes} classes")

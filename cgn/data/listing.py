@@ -93,7 +93,7 @@ def _require_one_of_each_stem(images: Sequence[Path]) -> None:
             )
 
 
-def say_left_out(folder: Path, others: Sequence[Path]) -> None:
+def warn_of_unread(folder: Path, others: Sequence[Path]) -> None:
     """Tell the user which files of a folder are not read."""
     if others:
         log.warning(

@@ -1,8 +1,7 @@
 """Large sets of counterfactuals on disk, in shards that any number of processes write.
 
 Shards are Parquet files in the form of the Hugging Face `datasets` library, which reads them as
-`load_dataset("parquet", data_files="FOLDER/*.parquet")`, images decoded. How the images are drawn
-is not here: see `cgn.models.imagenet.cgn`.
+`load_dataset("parquet", data_files="FOLDER/*.parquet")`, images decoded.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import io
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +20,26 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 from torch import Tensor
+from typing_extensions import override
 
 from cgn.counterfactuals.sampling import choose_classes
 from cgn.data.decoding import decode, sides
-from cgn.data.image_files import DECODED_BY, DECODERS, ImageFiles, decoders, stacked
-from cgn.data.image_set import Factors, ImageSet, to_bytes
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet, Reader, to_bytes
+from cgn.data.preprocessing import (
+    AS_IT_IS,
+    DECODERS,
+    Preprocessing,
+    decoders,
+    stack_channels_last,
+)
 from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
 from cgn.device.transfer import sent
 from cgn.io.cache import cache_key
 from cgn.io.locks import locked
-from cgn.io.ranges import require_in_range
-from cgn.io.schema import checked, read_json
+from cgn.io.schema import checked, read_json, require_in_range
 from cgn.io.writing import require_room, write_text, written
 from cgn.models.cgn import weights_sha256
 from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig, truncated_noise
@@ -224,43 +231,34 @@ def _write(columns: dict[str, list[Any]], path: Path) -> None:
         parquet.write_table(table, place, row_group_size=100)
 
 
-class ImageShards(ImageSet):
-    """A set of counterfactuals that lies in shards and is decoded where it is touched.
+@dataclass(frozen=True, eq=False)
+class ShardReader(Reader):
+    """Images in the rows of shards.
 
     Attributes:
+        table: The rows of all shards, of the library `datasets`.
+        rows: Those of the images, in their order, (N,) int64.
         folder: Where the shards lie.
-        config: What says which image is in which.
-        rows: Which rows of the table, in the order of the images, (N,) int64.
+        config: Says which image is in which.
+        preprocessing: How images become squares of pixels.
     """
 
-    in_memory = False
+    table: Any
+    rows: Tensor
     folder: Path
     config: SetConfig
-    rows: Tensor
+    preprocessing: Preprocessing = AS_IT_IS
 
-    def __init__(
-        self,
-        table: Any,
-        factors: Factors,
-        ids: Tensor,
-        rows: Tensor,
-        *,
-        folder: Path,
-        config: SetConfig,
-    ) -> None:
-        """Name the rows of a table of `datasets`; see `load_shards`."""
-        own = {"table": table, "factors": factors, "ids": ids, "rows": rows, "masks": None}
-        for name, value in (own | {"folder": folder, "config": config}).items():
-            object.__setattr__(self, name, value)  # as all image sets, these don't change
+    @property
+    @override
+    def size_px(self) -> tuple[int, int]:
+        height, width = self.read(slice(1)).shape[2:]
+        return height, width
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def pixels(self) -> Tensor:
-        """Decode all images at once, (N, 3, H, W) uint8."""
-        return self.read(slice(None))
-
+    @override
     def read(self, index: Tensor | slice) -> Tensor:
         """Decode the chosen images, (B, 3, H, W) uint8.
 
@@ -268,45 +266,38 @@ class ImageShards(ImageSet):
             ValueError: If one cannot be read, or is of another size; the message names its shard.
         """
         rows = self.rows[index].tolist()
-        files = [file["bytes"] for file in self.table[rows][IMAGE]]  # type: ignore[attr-defined]
+        files = [file["bytes"] for file in self.table[rows][IMAGE]]
         shards = [self.folder / self.config.shard_name(r // self.config.shard_size) for r in rows]
         names = [f"image {row}, in {shard}," for row, shard in zip(rows, shards, strict=True)]
-        images = list(decoders().map(decode, files, names))
+        images = list(decoders().map(self._decode, files, names))
         for name, image in zip(names, images, strict=True):
             if image.shape != images[0].shape:
                 sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
                 raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
-        return stacked(images)
+        return stack_channels_last(images)
 
-    def select(self, index: Tensor | slice) -> ImageShards:
-        """Return the set of the chosen images."""
-        factors = self.factors.map(lambda labels: labels[index])
-        table = self.table  # type: ignore[attr-defined]
-        return ImageShards(
-            table,
-            factors,
-            self.ids[index],
-            self.rows[index],
-            folder=self.folder,
-            config=self.config,
-        )
+    def _decode(self, file: bytes, name: str) -> Tensor:
+        return self.preprocessing.apply(decode(file, name), name)
 
-    def sha256(self) -> str:
-        """Hash the files of the images and the labels."""
+    @override
+    def select(self, index: Tensor | slice) -> ShardReader:
+        return replace(self, rows=self.rows[index])
+
+    @override
+    def prepared(self, preprocessing: Preprocessing) -> ShardReader:
+        return replace(self, preprocessing=preprocessing)
+
+    @override
+    def sha256(self, factors: Factors, masks: Tensor | None) -> str:
         digest = hashlib.sha256()
-        hashes = self.table.select_columns("sha256")  # type: ignore[attr-defined]
-        for row in hashes[self.rows.tolist()]["sha256"]:
+        for row in self.table.select_columns("sha256")[self.rows.tolist()]["sha256"]:
             digest.update(row.encode())
-        for labels in self.factors:
+        for labels in factors:
             digest.update(labels.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def fingerprint(self) -> str:
-        """Name the files, and what decodes them."""
-        return f"{self.sha256()} {DECODED_BY}"
 
-
-def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
+def load_shards(folder: Path, cache: Path | None = None) -> ImageSet:
     """Open a set that `generate` wrote.
 
     Args:
@@ -340,11 +331,11 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageShards:
             "repeat the command that made them"
         ) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))
-    rows = torch.arange(len(table))
-    return ImageShards(table, factors, numbers["id"], rows, folder=folder, config=config)
+    reader = ShardReader(table, torch.arange(len(table)), folder, config)
+    return ImageSet(reader, factors, numbers["id"])
 
 
-def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
+def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageSet:
     """Open counterfactuals that the original authors' code drew.
 
     Args:
@@ -372,5 +363,5 @@ def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageFiles:
         raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
     if not paths:
         raise ValueError(f"{path} names no images")
-    size_px = sides(paths[0])[1]
-    return ImageFiles(paths, Factors(*labels.unbind(1)), torch.arange(len(paths)), size_px=size_px)
+    reader = FileReader(paths, sides(paths[0])[1])
+    return ImageSet(reader, Factors(*labels.unbind(1)), torch.arange(len(paths)))

@@ -6,6 +6,7 @@ Which of several sets of weights in a checkpoint is meant is not here: see `cgn.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import warnings
@@ -18,11 +19,12 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cgn.io.contents import HEAD_BYTES, STAND_INS, beginning
+from cgn.io.errors import HEAD_BYTES, STAND_INS, beginning
 from cgn.io.schema import parsed, shown
+from cgn.io.writing import written
 
 Network = TypeVar("Network", bound=nn.Module)
 COUNTER = "num_batches_tracked"  # old checkpoints lack it, and nothing is computed from it
@@ -153,6 +155,32 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     header = parsed(text, f"the header of {path}")
     if not isinstance(header, dict):
         raise ValueError(f"the header of {path} is no mapping of names to values; {anew}")
+    return tensors, header
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
+    """Write tensors and a JSON-able header to a safetensors file, atomically."""
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    with written(path) as place:
+        save_file(plain, place, {"json": json.dumps(metadata)})
+
+
+def load_tensors(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: tensors, memory-mapped, and the header.
+
+    Args:
+        path: The file.
+        needed: Names of tensors that it must have.
+
+    Raises:
+        ValueError: If there is no such file, it is not a whole safetensors file, or lacks one.
+    """
+    tensors, header = read_safetensors(path)
+    if missing := [name for name in needed if name not in tensors]:
+        raise ValueError(f"{path} lacks {missing[0]}; delete it and make it anew")
     return tensors, header
 
 

@@ -6,6 +6,7 @@ a library puts there, and moved to its place when it is all there.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -14,8 +15,10 @@ from contextlib import contextmanager, suppress
 from io import RawIOBase
 from pathlib import Path
 
+import torch
+
 from cgn.io.errors import existing, write_errors
-from cgn.io.locks import Hold, hold, sweep_locks
+from cgn.io.locks import Hold, hold, locked, sweep_locks
 
 PATTERN = ".*-*.part"  # of the folders in which things are made
 _LOCK = ".lock"
@@ -82,6 +85,31 @@ def write_all(file: RawIOBase, content: bytes) -> None:
     left = memoryview(content)
     while left:
         left = left[file.write(left) or 0 :]
+
+
+def download(url: str, path: Path, digits: str | None = None) -> None:
+    """Fetch a file, unless it is there; whoever comes while another does it waits.
+
+    Args:
+        url: Where it lies.
+        path: Where it goes.
+        digits: With what its sha256 begins, if that is known.
+
+    Raises:
+        OSError: If there is no connection.
+        RuntimeError: If its sha256 begins otherwise.
+        WriteError: If it cannot be written.
+    """
+    with locked(path):
+        if not path.is_file():
+            with written(path) as place:
+                torch.hub.download_url_to_file(url, str(place), digits, progress=False)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_room(folder: Path, n_bytes: int, cure: str = "name another folder") -> None:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cgn.data.image_set import Factors, load_tensors, save_tensors
+from cgn.data.factors import Factors
 from cgn.device.transfer import sent
 from cgn.io.schema import checked
-from cgn.io.weights import fill_described, read_state
+from cgn.io.weights import fill_described, load_tensors, read_state, save_tensors
 from cgn.models import released
 from cgn.models.mechanisms import ShapeMechanism, TextureMechanism
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from cgn.counterfactuals.abduction import intervene, real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
-from cgn.data.image_set import Factors, ImageSet, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_images
 from cgn.device.memory import images_at_once
 from cgn.device.precision import evaluating
 from cgn.device.transfer import sent
@@ -142,7 +143,7 @@ def _spread(features: Tensor, labels: Tensor) -> float:
 
 def _batches(images: ImageSet, device: torch.device | str) -> Iterator[tuple[Tensor, Factors]]:
     """Show a network on a device all images, as many at once as suit it."""
-    at_once = images_at_once(device, images.pixels.shape[-1])
+    at_once = images_at_once(device, images.size_px[1])
     with evaluating(device):
         yield from images.batches(at_once, device=device)
 

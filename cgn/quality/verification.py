@@ -20,7 +20,8 @@ from torch import Tensor
 
 from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
-from cgn.data.image_set import Factors, ImageSet, concatenate
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, concatenate
 from cgn.device.memory import images_at_once
 from cgn.device.precision import evaluating
 from cgn.models.cgn import CGN
@@ -105,7 +106,7 @@ def accept_mask(
     Returns:
         (N,) bool, on the CPU.
     """
-    found, at_once = [], images_at_once(device, images.pixels.shape[-1])
+    found, at_once = [], images_at_once(device, images.size_px[1])
     with evaluating(device):
         for batch, labels in images.batches(at_once, device=device):
             logits = dict(zip(Factors._fields, check(batch), strict=True))

@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cgn.data.image_set import ImageSet, load_tensors, save_tensors
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources
+from cgn.data.image_set import ImageSet
+from cgn.io.cache import cache_key, open_or_make, sources
+from cgn.io.weights import load_tensors, save_tensors
 
 Progress = Callable[[int, int], None]
 
@@ -78,7 +78,7 @@ def masks_from_boxes(
         tensor(96)
     """
     opencv()
-    n, size = len(images), images.pixels.shape[-1] if len(images) else 1
+    n, size = len(images), images.size_px[1] if len(images) else 1
     first, last = boxes[:, :2], boxes[:, 2:]
     inside = (first >= 0).all() and (last < size).all() and (first <= last).all()
     if boxes.shape != (n, 4) or not inside:

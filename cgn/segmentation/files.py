@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from cgn.data.decoding import formats, opened, reason, require_pixels, sides, to_pixels
-from cgn.data.image_files import AS_IT_IS, DECODERS, Preprocessing
 from cgn.data.listing import list_images, some
-from cgn.io.contents import HEAD_BYTES
+from cgn.data.preprocessing import AS_IT_IS, DECODERS, Preprocessing
+from cgn.io.errors import HEAD_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -21,22 +21,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn import losses
 from cgn.counterfactuals.sampling import BLOCK
-from cgn.data.image_set import (
-    ByClass,
-    Factors,
-    ImageSet,
-    load_tensors,
-    save_tensors,
-    to_bytes,
-    to_images,
-)
+from cgn.data.factors import ByClass, Factors
+from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.device.graphs import Captured
 from cgn.device.memory import images_at_once, in_batches
 from cgn.device.precision import evaluating, training
 from cgn.device.transfer import Mailbox, sent
-from cgn.io.cache import cache_key, open_or_make
-from cgn.io.identity import sources, versions
-from cgn.io.weights import fill_described
+from cgn.io.cache import cache_key, open_or_make, sources, versions
+from cgn.io.weights import fill_described, load_tensors, save_tensors
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import Mechanism
 from cgn.training.loop import adam_of_gans, falling_rate, optimizer_step, seeded, set_rate
@@ -151,7 +143,7 @@ def train_gan(
     by_class = ByClass(images.factors.shape)
     pixels, labels = images.pixels.to(of), images.factors.shape.to(of)
     with seeded(config.seed, of) as generator, training(of):
-        run = GANTraining(n_classes, images.pixels.shape[-1], config, of)
+        run = GANTraining(n_classes, images.size_px[1], config, of)
         for step in range(config.steps):
             index = sent(draw_pairs(by_class, config.batch_size, generator), of)
             noise = torch.randn(config.batch_size, NOISE_SIZE, generator=generator)
@@ -230,7 +222,7 @@ def generated_cached(
     } | versions("torch")
 
     def open_gan(path: Path) -> GAN:
-        size_px = images.pixels.shape[-1]
+        size_px = images.size_px[1]
         tensors, _ = load_tensors(path)
         build = partial(GAN, n_classes, size_px, width=config.width)
         return fill_described(build, tensors, path).eval()
@@ -246,5 +238,5 @@ def generated_cached(
 
     drawn = parts | {"n": n, "seed": seed}
     path = cache / f"{cache_key(drawn, code)}.safetensors"
-    n_bytes = n * 3 * images.pixels.shape[-2:].numel()
+    n_bytes = n * 3 * images.size_px[0] * images.size_px[1]
     return open_or_make(path, ImageSet.load, make_set, n_bytes=n_bytes)

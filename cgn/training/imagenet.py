@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cgn import losses
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
 from cgn.device.memory import offload_to_disk, trim_heap

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from cgn.io.ranges import require_in_range
+from cgn.io.schema import require_in_range
 from cgn.training.loop import Weights
 
 # What the parts of the loss are called in the paper, for ablations.

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cgn.io.ranges import LOSS_WEIGHT, require
+from cgn.io.schema import LOSS_WEIGHT, require
 from cgn.io.weights import read_checkpoint, restoring
 from cgn.io.writing import written
 

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cgn import losses
-from cgn.data.image_set import ByClass, ImageSet, to_images
+from cgn.data.factors import ByClass
+from cgn.data.image_set import ImageSet, to_images
 from cgn.device.graphs import Captured
 from cgn.device.precision import training
 from cgn.device.transfer import sent
 from cgn.io.locks import locked_if
-from cgn.io.ranges import require_in_range
+from cgn.io.schema import require_in_range
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import ShapeMechanism

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from cgn.data.image_files import IMAGENET, Preprocessing
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

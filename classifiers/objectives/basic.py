@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from classifiers.networks.small import Heads, as_ensemble
 
 UNKNOWN = -1  # label of a factor that an image does not have

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from classifiers.networks.small import FEATURES, SmallCNN
 from classifiers.objectives.basic import Batches
 

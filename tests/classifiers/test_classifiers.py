@@ -10,7 +10,8 @@ import torch
 from support import N_CLASSES
 from torch import nn
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import weights_sha256
 from classifiers import MODELS
 from classifiers import fit as fitting

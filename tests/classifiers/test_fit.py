@@ -13,8 +13,10 @@ from PIL import Image
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from cgn.data.image_files import Preprocessing, image_folder
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import image_folder
+from cgn.data.image_set import ImageSet, InMemory
+from cgn.data.preprocessing import Preprocessing
 from cgn.device.distributed import dist_info
 from classifiers import fit as fitting
 from classifiers.augmentation import N_NUMBERS, flip_and_crop, flip_and_shift
@@ -332,7 +334,7 @@ def interrupt(checkpoint: Path, sets: Mapping[str, ImageSet], made_by: Recipe) -
 def of_other_pixels(images: ImageSet) -> ImageSet:
     pixels = images.pixels.clone()
     pixels[-1, 0, 0, 0] ^= 1
-    return replace(images, pixels=pixels)
+    return replace(images, reader=InMemory(pixels))
 
 
 @pytest.mark.parametrize("changed", ["biased", "recombined"])

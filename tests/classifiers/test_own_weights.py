@@ -17,7 +17,7 @@ from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.suites.official import OFFICIAL_SUITES, outputs
-from cgn.data.image_files import Preprocessing
+from cgn.data.preprocessing import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import architectures
 from classifiers.pretrained import Normalised, load

@@ -16,7 +16,7 @@ from support import SHARED
 from torch import Tensor, nn
 
 from cgn.data.decoding import to_pixels
-from cgn.data.image_files import IMAGENET, Preprocessing
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers import pretrained
 from classifiers.networks import filled

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from classifiers import MODELS
 from classifiers.objectives.debiasing import agrees
 from classifiers.sampling import (

@@ -12,7 +12,7 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import worse_p_value
 from benchmarks.suites import SUITES
-from cgn.data.image_set import load_tensors, save_tensors
+from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import weights_sha256
 from classifiers import MODELS
 from classifiers.networks.small import InvariantEnsemble

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from benchmarks.core.evaluate import evaluate
 from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig, weights_sha256
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGANConfig

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from benchmarks.core.evaluate import evaluate
 from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
-from cgn.data.image_set import Factors, ImageSet, to_bytes
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, to_bytes
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
 from cgn.quality.verification import accept_mask

@@ -36,7 +36,8 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.throughput import flags
 from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.graphs import WARM_UP, Captured
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import VGGFeatures

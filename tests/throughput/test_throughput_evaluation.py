@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from benchmarks.core.evaluate import PIXELS_AT_ONCE, evaluate
 from cgn.data.decoding import decode
-from cgn.data.image_files import ImageFiles
-from cgn.data.image_set import Factors, to_images
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet, to_images
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.pretrained import Normalised, load
 
@@ -89,7 +90,7 @@ def test_evaluation_beside_the_forward_pass_and_timm(
     found, plain = load("efficientnet-lite0"), efficientnet_lite(0)
     paths = sorted(photographs.iterdir())
     labels = Factors.aligned(torch.zeros(len(paths), dtype=torch.int64))
-    files = ImageFiles(paths, labels, torch.arange(len(paths)), size_px=224)
+    files = ImageSet(FileReader(paths, 224), labels, torch.arange(len(paths)))
     files = files.prepared(found.preprocessing)
     batches = [
         batch.contiguous(memory_format=torch.channels_last)

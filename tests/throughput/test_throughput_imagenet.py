@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from cgn import losses
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from cgn.models.cgn import compose
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgn.data.image_set import Factors, load_tensors, save_tensors
+from cgn.data.factors import Factors
 from cgn.io.schema import checked
+from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import MechanismOutputs
 from cgn.models.imagenet.biggan import BigGAN, BigGANConfig
 from cgn.segmentation.u2net import WIDTH, U2Net

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from cgn.io.downloads import download
-from cgn.io.paths import user_path
+from cgn.io.schema import user_path
 from cgn.io.weights import read_state
+from cgn.io.writing import download
 from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig, empty, prepared
 from cgn.segmentation.u2net import U2Net

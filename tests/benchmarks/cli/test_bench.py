@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from ast import literal_eval
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,15 +20,17 @@ import benchmarks.records.published
 import benchmarks.suites
 from benchmarks import cli
 from benchmarks.cli.arguments import find_suites
+from benchmarks import runner
 from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.data import training as training_sets
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.leaderboard import Row, read_runs
 from benchmarks.records.predictions import load
 from benchmarks.runner import evaluate_and_record
 from cgn.counterfactuals.sampling import Weights, find_weights
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.training.small import LossWeights, TrainConfig
 from classifiers.networks.small import InvariantEnsemble
@@ -458,7 +461,9 @@ def test_quality_measures_samples_and_counterfactuals_of_real_images(
         images = tiny_images(3)
         images = images.select(torch.arange(120) % len(images))
         large = images.pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
-        return replace(images, pixels=large, masks=255 * (large[:, :1] > 127).to(torch.uint8))
+        return replace(
+            images, reader=InMemory(large), masks=255 * (large[:, :1] > 127).to(torch.uint8)
+        )
 
     def true_counterfactuals(source: DataSource) -> dict[str, ImageSet]:
         images = train(source)
@@ -835,15 +840,11 @@ def test_reproduce_makes_what_lacks_and_says_how_far_it_is(
     assert command(results, f"--suite other-mnist --model erm {official}") == 0
     fits.clear()
     assert reproduce(results, f"--seeds 3 {official} --device cpu") == 0
-    assert [name for name, *_ in fits] == [
-        *("cgn-abduct",) * 3,
-        *("cgn-ensemble",) * 3,
-        *("oracle",) * 3,
-        *("erm",) * 2,  # there is a row with seed 0
-    ]
+    missing = {"cgn-abduct": 3, "cgn-ensemble": 3, "oracle": 3, "erm": 2}
+    assert Counter(name for name, *_ in fits) == missing  # there is a row of erm with seed 0
     shown = capsys.readouterr()
-    assert "oracle on other-mnist, seed 2: 9 of 11 fits, 0:00:0" in shown.err
-    assert "erm on other-mnist, seed 2: 11 of 11 fits, 0:00:00 left" in shown.err
+    assert " on other-mnist, seed 0: 1 of 11 fits, 0:00:0" in shown.err
+    assert " on other-mnist, seed 2: 11 of 11 fits, 0:00:00 left" in shown.err
     assert "not run: cgn+original" in " ".join(shown.out.split())
     runs = read_runs(results)
     assert set(runs[runs["model"] == "oracle"]["seed"]) == {0, 1, 2}
@@ -855,12 +856,12 @@ def test_an_interrupted_reproduction_goes_on_where_it_was(
 ) -> None:
     with monkeypatch.context() as patch:
 
-        def until_oracle(exam: TestSet, fit: FittedModel, *rest: Any) -> None:
+        def until_oracle(exam: TestSet, fit: FittedModel, *rest: Any) -> list[Row]:
             if fit.name == "oracle":
                 raise KeyboardInterrupt
-            evaluate_and_record(exam, fit, *rest)
+            return evaluate_and_record(exam, fit, *rest)
 
-        patch.setattr("benchmarks.runner.evaluate_and_record", until_oracle)
+        patch.setattr(runner, "evaluate_and_record", until_oracle)
         assert reproduce(results, f"--quick {official}") == 130
     fits.clear()
     assert reproduce(results, f"--quick {official}") == 0

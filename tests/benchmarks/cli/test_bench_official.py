@@ -17,7 +17,7 @@ from benchmarks.core.suite import DataSource, TestSet
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.official import classes_of
-from cgn.data.image_files import IMAGENET, Preprocessing
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 from classifiers.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
     Normalised,

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from benchmarks.core.evaluate import probabilities, score
 from benchmarks.core.sanity_checks import DEVIATION, MEAN, labels_in_another_order, suspicions
 from benchmarks.suites.official import OFFICIAL_SUITES, decide_imagenet_a, outputs
-from cgn.data.image_files import IMAGENET, image_folder
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import image_folder
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import IMAGENET
 from classifiers.pretrained import load
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")

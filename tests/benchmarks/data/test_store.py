@@ -24,8 +24,9 @@ from benchmarks.data import download as store
 from benchmarks.data.download import DATA_SETS, DataSet, Download, fetch, verify
 from benchmarks.data.paths import official_folder
 from benchmarks.suites.official import OFFICIAL_SUITES, files_of
-from cgn.data.image_files import AS_IT_IS, ImageFiles
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import ImageSet
 
 CLASSES = ("bird", "cat", "dog")
 N_PER_CLASS = 4
@@ -113,7 +114,7 @@ def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
     paths, labels = files_of(source.folder / "zoo", CLASSES)
     factors = Factors.aligned(labels)
-    images = ImageFiles(paths, factors, torch.arange(len(paths)), size_px=8, preprocessing=AS_IT_IS)
+    images = ImageSet(FileReader(paths, 8), factors, torch.arange(len(paths)))
     return {"all": images}
 
 

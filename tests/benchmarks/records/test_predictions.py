@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.core.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.records.predictions import SCHEMA, load, load_runs, predictions_path, save
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 
 
 def test_every_image_is_predicted_once_in_order() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate, score_suite
-from benchmarks.core.scores import Estimate
+from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.compare import compare
 from benchmarks.records.predictions import Run, load, save
@@ -24,7 +24,8 @@ from benchmarks.suites.attribution import (
     true_class_change,
 )
 from benchmarks.suites.mnists import DOUBLE_OBJECT, JITTERED
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 every_world = pytest.mark.parametrize("name", ATTRIBUTIONS)
 

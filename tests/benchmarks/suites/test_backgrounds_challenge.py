@@ -26,8 +26,9 @@ from benchmarks.suites.backgrounds_challenge import (
     predictions_of,
 )
 from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
-from cgn.data.image_files import IMAGENET
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import IMAGENET
 from cgn.models.cgn import compose
 from classifiers.pretrained import Pretrained
 

@@ -19,7 +19,8 @@ from benchmarks.records.rescore import missing_rows
 from benchmarks.records.sensitivity import FILE, sensitivity, write_sensitivity
 from benchmarks.report.tables import sensitivity_table
 from benchmarks.suites.official import OFFICIAL_SUITES, classes_of, outputs
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 
 CUE_CONFLICT, IN9 = OFFICIAL_SUITES["cue-conflict"], OFFICIAL_SUITES["in9"]
 NO_CLASS = 999  # an output that counts for no class

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cgn.counterfactuals import sampling as counterfactuals
 from cgn.counterfactuals.sampling import find_weights, sample, sample_cached, sheet, write_png
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, Noise
 
 CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px=16)

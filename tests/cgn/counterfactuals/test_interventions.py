@@ -16,7 +16,8 @@ from cgn.counterfactuals.abduction import (
     real_image_counterfactuals_cached,
     segment_by_colour_cached,
 )
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.segmentation.by_colour import segment_by_colour
 

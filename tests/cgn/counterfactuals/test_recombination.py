@@ -18,7 +18,8 @@ from cgn.counterfactuals.recombination import (
     recombine_cached,
     tile_mirrored,
 )
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, InMemory
 
 pytest.importorskip("cv2", reason="the extra `images` is not installed")
 SIZE_PX, N_CLASSES, N_EACH = 24, 3, 4
@@ -66,15 +67,13 @@ def test_who_keeps_their_own_surface_keeps_their_own_pixels_and_label(
     cutouts: SegmentedImages,
 ) -> None:
     images = cutouts.images
-    format_model_id = (
-        images.pixels + torch.arange(len(images), dtype=torch.uint8)[:, None, None, None]
-    )
-    own = replace(cutouts, images=replace(images, pixels=format_model_id))
+    marked = images.pixels + torch.arange(len(images), dtype=torch.uint8)[:, None, None, None]
+    own = replace(cutouts, images=replace(images, reader=InMemory(marked)))
     made = recombine(own, 60, n_classes=N_CLASSES, seed=2, own_texture=1.0)
     assert torch.equal(made.factors.texture, made.factors.shape)
     assert made.masks is not None
     inside = (made.masks > 0).expand(made.pixels.shape)
-    assert torch.equal(made.pixels[inside], format_model_id[made.ids - 50][inside])
+    assert torch.equal(made.pixels[inside], marked[made.ids - 50][inside])
 
 
 def test_about_as_many_as_asked_keep_their_own_surface(cutouts: SegmentedImages) -> None:

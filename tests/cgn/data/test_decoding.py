@@ -17,7 +17,7 @@ from PIL import Image
 
 from cgn.data import decoding
 from cgn.data.decoding import decode, formats, sides
-from cgn.data.image_files import IMAGENET
+from cgn.data.preprocessing import IMAGENET
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

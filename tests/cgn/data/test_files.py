@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import threading
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from cgn.data.decoding import decode, to_pixels
-from cgn.data.image_files import IMAGENET, ImageFiles, Preprocessing
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
+from cgn.data.image_set import TOGETHER, ImageSet
+from cgn.data.preprocessing import IMAGENET, Preprocessing
 
 
 def write(folder: Path, n: int, size: tuple[int, int] = (16, 16)) -> list[Path]:
@@ -31,16 +34,16 @@ def labels(n: int) -> Factors:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> ImageFiles:
-    return ImageFiles(write(tmp_path, 7), labels(7), torch.arange(7), size_px=16)
+def files(tmp_path: Path) -> ImageSet:
+    return ImageSet(FileReader(write(tmp_path, 7), 16), labels(7), torch.arange(7))
 
 
 @pytest.fixture
-def in_memory(files: ImageFiles) -> ImageSet:
+def in_memory(files: ImageSet) -> ImageSet:
     return ImageSet(files.pixels, files.factors, files.ids)
 
 
-def test_files_and_memory_give_the_same_batches(files: ImageFiles, in_memory: ImageSet) -> None:
+def test_files_and_memory_give_the_same_batches(files: ImageSet, in_memory: ImageSet) -> None:
     for ours, theirs in zip(files.batches(3), in_memory.batches(3), strict=True):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1].shape, theirs[1].shape)
@@ -52,64 +55,59 @@ def test_files_and_memory_give_the_same_batches(files: ImageFiles, in_memory: Im
     ids=["span", "list", "mask"],
 )
 def test_files_are_chosen_like_tensors(
-    index: Tensor | slice, files: ImageFiles, in_memory: ImageSet
+    index: Tensor | slice, files: ImageSet, in_memory: ImageSet
 ) -> None:
     assert torch.equal(files.select(index).pixels, in_memory.pixels[index])
     assert torch.equal(files.images(index), in_memory.images(index))
     assert torch.equal(files.select(index).ids, in_memory.ids[index])
 
 
-def test_only_what_is_touched_is_decoded(files: ImageFiles) -> None:
+def test_only_what_is_touched_is_decoded(files: ImageSet) -> None:
     files.paths[6].write_bytes(b"no image")
     assert len(files.images(slice(6))) == 6
     with pytest.raises(ValueError, match=r"6\.png cannot be read as an image"):
         files.images(slice(6, 7))
 
 
-def test_the_next_batch_is_read_while_another_device_uses_the_last_one(
-    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = [threading.Event() for _ in range(7)]
-    read = ImageFiles.read
+@dataclass(frozen=True, eq=False)
+class Noting(FileReader):
+    """Notes which images are read together, and when each first one begins to be."""
 
-    def noted(self: ImageFiles, index: Tensor | slice) -> Tensor:
+    reads: list[list[int]] = field(default_factory=list)
+    begun: list[Event] = field(default_factory=lambda: [Event() for _ in range(7)])
+
+    def read(self, index: Tensor | slice) -> Tensor:
         assert isinstance(index, Tensor)
-        begun[int(index[0])].set()
-        return read(self, index)
+        self.reads.append(index.tolist())
+        self.begun[int(index[0]) % 7].set()
+        return super().read(index)
 
-    monkeypatch.setattr(ImageFiles, "read", noted)
-    batches = files.batches(1, device="meta")
+
+def test_the_next_batches_are_read_while_another_device_uses_the_last_one(tmp_path: Path) -> None:
+    reader = Noting(write(tmp_path, 7), 16)
+    batches = ImageSet(reader, labels(7), torch.arange(7)).batches(1, device="meta")
     next(batches)
-    assert begun[1].wait(timeout=30)
-    assert begun[2].wait(timeout=30)
-    assert not begun[5].is_set()  # all at once would fill the memory
+    assert reader.begun[1].wait(timeout=30)
+    assert reader.begun[2].wait(timeout=30)
+    assert not reader.begun[5].is_set()  # all at once would fill the memory
     assert len(list(batches)) == 6
 
 
-def test_on_the_cpu_some_batches_are_read_at_once_and_not_all(
-    files: ImageFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cgn.data.image_set.TOGETHER", 3)
-    read, sizes = ImageFiles.read, []
-
-    def noted(self: ImageFiles, index: Tensor | slice) -> Tensor:
-        assert isinstance(index, Tensor)
-        sizes.append(len(index))
-        return read(self, index)
-
-    monkeypatch.setattr(ImageFiles, "read", noted)
-    batches = files.batches(2)
+def test_on_the_cpu_some_batches_are_read_at_once_and_not_all(tmp_path: Path) -> None:
+    n = 2 * TOGETHER + 3
+    reader = Noting(write(tmp_path, n), 16)
+    batches = ImageSet(reader, labels(n), torch.arange(n)).batches(2)
     assert len(next(batches)[0]) == 2
-    assert sizes == [6]
-    assert [len(batch) for batch, _ in batches] == [2, 2, 1]
-    assert sizes == [6, 1]
+    assert reader.reads == [list(range(2 * TOGETHER))]
+    assert [len(batch) for batch, _ in batches] == [2] * TOGETHER + [1]
+    assert [len(index) for index in reader.reads] == [2 * TOGETHER, 3]
 
 
 def test_the_hash_follows_content_names_and_labels_and_not_the_folder(
-    files: ImageFiles, tmp_path: Path
+    files: ImageSet, tmp_path: Path
 ) -> None:
     def sha256(paths: list[Path], factors: Factors) -> str:
-        return ImageFiles(paths, factors, torch.arange(7), size_px=16).sha256()
+        return ImageSet(FileReader(paths, 16), factors, torch.arange(7)).sha256()
 
     before = files.sha256()
     moved = tmp_path / "elsewhere" / tmp_path.name
@@ -121,15 +119,15 @@ def test_the_hash_follows_content_names_and_labels_and_not_the_folder(
     assert files.sha256() != before
 
 
-def test_an_image_of_another_size_is_named(files: ImageFiles) -> None:
+def test_an_image_of_another_size_is_named(files: ImageSet) -> None:
     Image.new("RGB", (16, 20)).save(files.paths[2])
     with pytest.raises(ValueError, match=r"2\.png is 16 x 20 pixels, expected 16 x 16"):
         files.images()
 
 
-def test_files_labels_and_ids_must_be_as_many(files: ImageFiles) -> None:
+def test_files_labels_and_ids_must_be_as_many(files: ImageSet) -> None:
     with pytest.raises(ValueError, match=r"differ in number: \[6, 7\]"):
-        ImageFiles(files.paths[:6], files.factors, files.ids, size_px=16)
+        ImageSet(FileReader(files.paths[:6], 16), files.factors, files.ids)
 
 
 def test_images_of_any_size_and_mode_are_prepared_to_one(tmp_path: Path) -> None:
@@ -137,7 +135,7 @@ def test_images_of_any_size_and_mode_are_prepared_to_one(tmp_path: Path) -> None
     Image.new("L", (640, 480), 9).save(tmp_path / "gray.png")
     Image.new("RGBA", (64, 48), (1, 2, 3, 4)).save(tmp_path / "small.png")
     paths += [tmp_path / "gray.png", tmp_path / "small.png"]
-    images = ImageFiles(paths, labels(3), torch.arange(3), size_px=224, preprocessing=IMAGENET)
+    images = ImageSet(FileReader(paths, 224, IMAGENET), labels(3), torch.arange(3))
     assert images.pixels.shape == (3, 3, 224, 224)
     assert images.pixels[1].unique().tolist() == [9]
     assert images.pixels[2, :, 0, 0].tolist() == [1, 2, 3]
@@ -188,7 +186,7 @@ def test_a_photograph_that_was_cut_short_is_refused_and_named(tmp_path: Path) ->
     path = tmp_path / "short.jpg"
     Image.effect_noise((64, 64), 90).save(path)
     path.write_bytes(path.read_bytes()[:-900])
-    files = ImageFiles([path], labels(1), torch.arange(1), size_px=64)
+    files = ImageSet(FileReader([path], 64), labels(1), torch.arange(1))
     with pytest.raises(ValueError, match=r"short\.jpg cannot be read as an image: .*truncated"):
         files.images()
 
@@ -210,7 +208,7 @@ def test_an_image_smaller_than_the_crop_gets_a_black_border() -> None:
     assert found.float().sum() == 3 * 4 * 4 * 9
 
 
-def test_preparing_without_a_crop_is_refused(files: ImageFiles) -> None:
+def test_preparing_without_a_crop_is_refused(files: ImageSet) -> None:
     with pytest.raises(ValueError, match="cuts no square"):
         files.prepared(Preprocessing(16, None))
 

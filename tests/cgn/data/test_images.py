@@ -6,17 +6,17 @@ import pytest
 import torch
 from support import tiny_images
 
+from cgn.data.factors import Factors
 from cgn.data.image_set import (
-    Factors,
     ImageSet,
+    InMemory,
     concatenate,
     load_sets,
-    load_tensors,
     save_sets,
-    save_tensors,
     to_bytes,
     to_images,
 )
+from cgn.io.weights import load_tensors, save_tensors
 
 N = 23  # images of `counted`, no multiple of any batch size below
 
@@ -162,7 +162,7 @@ def test_the_hash_ignores_ids_and_masks(counted: ImageSet) -> None:
 def brighter(images: ImageSet) -> ImageSet:
     pixels = images.pixels.clone()
     pixels[-1, -1, -1, -1] += 1
-    return replace(images, pixels=pixels)
+    return replace(images, reader=InMemory(pixels))
 
 
 def swapped(images: ImageSet) -> ImageSet:
@@ -171,7 +171,7 @@ def swapped(images: ImageSet) -> ImageSet:
 
 
 def reshaped(images: ImageSet) -> ImageSet:
-    return replace(images, pixels=images.pixels.reshape(N, 3, 2, 8))
+    return replace(images, reader=InMemory(images.pixels.reshape(N, 3, 2, 8)))
 
 
 @pytest.mark.parametrize("change", [brighter, swapped, reshaped])
@@ -183,7 +183,7 @@ def test_the_hash_counts_pixels_labels_and_size(
 
 def test_the_hash_does_not_depend_on_the_layout_in_memory(counted: ImageSet) -> None:
     striped = counted.pixels.to(memory_format=torch.channels_last)
-    assert replace(counted, pixels=striped).sha256() == counted.sha256()
+    assert replace(counted, reader=InMemory(striped)).sha256() == counted.sha256()
 
 
 @pytest.mark.parametrize("index", [slice(3, 9), torch.tensor([8, 0, 8])])
@@ -205,7 +205,7 @@ def test_masks_take_the_place_of_images_and_all_else_stays(counted: ImageSet) ->
     assert counted.masks is not None
     for channel in range(3):
         assert torch.equal(shown.pixels[:, channel : channel + 1], counted.masks)
-    assert same(replace(shown, pixels=counted.pixels), counted)
+    assert same(replace(shown, reader=InMemory(counted.pixels)), counted)
     assert shown.sha256() != counted.sha256()
     assert shown.select(slice(3)).images().shape == (3, 3, 4, 4)
 
@@ -234,7 +234,7 @@ def test_values_outside_of_0_to_1_do_not_become_bytes(odd: float) -> None:
 def test_float_pixels_are_refused_with_the_remedy() -> None:
     images = tiny_images(0)
     with pytest.raises(ValueError, match=r"\(N, 3, H, W\) uint8, got .* see `to_bytes`"):
-        replace(images, pixels=images.images())
+        replace(images, reader=InMemory(images.images()))
 
 
 def test_images_and_labels_must_be_equally_many() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgn.data.image_files import Preprocessing, image_folder
+from cgn.data.image_files import image_folder
 from cgn.data.listing import list_images
+from cgn.data.preprocessing import Preprocessing
 
 SMALL = Preprocessing(8, 8)
 

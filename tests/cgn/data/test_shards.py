@@ -22,7 +22,8 @@ from cgn.counterfactuals.sampling import (
     sheet,
     some_classes,
 )
-from cgn.data.image_set import Factors, to_bytes
+from cgn.data.factors import Factors
+from cgn.data.image_set import to_bytes
 from cgn.data.shards import (
     SetConfig,
     generate,

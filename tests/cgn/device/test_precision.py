@@ -20,7 +20,8 @@ from cgn.counterfactuals.abduction import (
     segment_by_colour_cached,
 )
 from cgn.counterfactuals.sampling import sample_cached
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.precision import PRECISIONS, evaluating, of_cache, training
 from cgn.models.cgn import CGN, CGNConfig
 from classifiers import MODELS

@@ -9,7 +9,8 @@ import torch
 from pretended_cuda import pretended_cuda
 from torch import Tensor
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.device.memory import in_batches
 from cgn.device.transfer import Mailbox, sent, sent_ahead
 

@@ -21,12 +21,12 @@ import pytest
 import torch
 from support import ROOT
 
-from cgn.data.image_set import save_tensors
 from cgn.io import locks
 from cgn.io.cache import open_or_make
 from cgn.io.errors import WriteError, write_errors
 from cgn.io.journal import journal
 from cgn.io.locks import TakenError, locked, short_name
+from cgn.io.weights import save_tensors
 from cgn.io.writing import sweep, write_text, written
 from cgn.training.loop import write_checkpoint
 

@@ -17,9 +17,10 @@ from benchmarks.data.download import DATA_SETS, PINS, fetch
 from benchmarks.records.predictions import load as load_predictions
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
 from cgn.counterfactuals.sampling import find_weights
-from cgn.data.image_set import ImageSet, save_tensors
+from cgn.data.image_set import ImageSet
 from cgn.data.shards import MANIFEST, SetConfig, load_shards
 from cgn.io.schema import checked, parsed, read_json
+from cgn.io.weights import save_tensors
 from cgn.models.cgn import CGN, CGNConfig
 from classifiers.ensemble import load_ensemble
 from classifiers.shipped import load_classifier

@@ -9,7 +9,8 @@ import torch
 from support import SHARED
 from torch import Tensor
 
-from cgn.data.image_set import Factors, save_tensors
+from cgn.data.factors import Factors
+from cgn.io.weights import save_tensors
 from cgn.models.cgn import (
     CGN,
     CGNConfig,

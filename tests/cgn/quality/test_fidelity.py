@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.quality.fidelity import distances, fidelity, inception_score, mask_agreement
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, Noise
 from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
 
@@ -205,7 +206,7 @@ def test_coverage_of_a_handful_of_true_images_is_refused() -> None:
 def test_diversity_does_not_count_distances_between_classes() -> None:
     drawn = points(400, 0)
     apart = (drawn.pixels + 60 * (drawn.factors.shape[:, None, None, None] == 0)).to(torch.uint8)
-    scores = coverage_and_diversity(replace(drawn, pixels=apart), drawn, flat)
+    scores = coverage_and_diversity(replace(drawn, reader=InMemory(apart)), drawn, flat)
     assert scores["diversity"] == pytest.approx(1, rel=0.02)
 
 

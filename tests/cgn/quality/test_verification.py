@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.quality.verification import accept_mask, verifier_training_set
 

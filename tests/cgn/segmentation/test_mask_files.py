@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgn.data.image_files import AS_IT_IS, Preprocessing
+from cgn.data.preprocessing import AS_IT_IS, Preprocessing
 from cgn.segmentation.files import masks_from_files, paths_of_masks
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.segmentation import boxes as masking
 from cgn.segmentation.boxes import (
     masks_from_boxes,

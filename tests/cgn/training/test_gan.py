@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgn.data.image_set import Factors, ImageSet
+from cgn.data.factors import Factors
+from cgn.data.image_set import ImageSet
 from cgn.models.cgn import weights_sha256
 from cgn.training import gan as module
 from cgn.training.gan import GAN, generated_cached, sample_gan, train_gan

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks.suites import SUITES
-from cgn.data.image_set import ByClass, Factors, ImageSet
+from cgn.data.factors import ByClass, Factors
+from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, weights_sha256
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.training.loop import optimizer_step, seeded
@@ -131,7 +132,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(
 def test_a_checkpoint_of_other_images_is_refused(images: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         trained(images, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
-    others = replace(images, pixels=255 - images.pixels)
+    others = replace(images, reader=InMemory(255 - images.pixels))
     with pytest.raises(ValueError, match="other settings or other images; delete it"):
         trained(others, checkpoint=tmp_path / "run.pt")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from classifiers.networks.small import FEATURES, SmallCNN
 from classifiers.objectives import debiasing
 from classifiers.objectives.basic import Batches
