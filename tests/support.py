@@ -185,3 +185,11 @@ def patch_commands(monkeypatch: pytest.MonkeyPatch, name: str, value: object) ->
     assert having, f"the command line has no {name}"
     for module in having:
         monkeypatch.setattr(module, name, value)
+
+
+def patch_suites(monkeypatch: pytest.MonkeyPatch, suites: dict[str, Suite]) -> None:
+    """Put suites in place of all there are."""
+    mnists = tuple(name for name in suites if name.endswith("mnist"))
+    for name in ("SUITES", "ALL_SUITES"):
+        patch_commands(monkeypatch, name, suites)
+    patch_commands(monkeypatch, "GROUPS", {"all": tuple(suites), "mnists": mnists})

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 from cyclopts import App, Parameter
 
 from benchmarks.cli.errors import Invocation, explain
-from benchmarks.cli.output import PlainConsole
-from cgn.io.text import printable
+from benchmarks.cli.output import PlainConsole, say
 
 HELP_FLAGS = ("--help", "-h")
 # An older spelling of the commands for ImageNet: what follows the name of the command.
@@ -130,7 +129,7 @@ COMMANDS = {
         "Train the CGN of a suite's images.",
         {
             "train cgn --suite in9 --out my.safetensors": "weights, quality and a sample sheet",
-            "train cgn --suite wildlife-mnist --data ~/mnist --textures ~/wildlife": "official data",
+            "train cgn --suite colored-mnist --data ~/mnist --seed 1": "on the official digits",
             "train cgn --suite in9 --config settings.toml": "settings from a file, such as "
             "weights.style = 0.2",
             "train cgn --suite in9 --scale imagenet --help": "the paper's own CGN",
@@ -158,8 +157,7 @@ COMMANDS = {
         {
             "fit --images TRAIN --masks MASKS --out my.safetensors": "recombined by their masks",
             "fit --images TRAIN --real-only --out plain.safetensors": "its baseline",
-            "fit --images hub:NAME --counterfactuals SET.safetensors --out my.safetensors": "images "
-            "of the Hugging Face hub",
+            "fit --images hub:NAME --counterfactuals SET --out my.safetensors": "from the hub",
             "--suite in9 --model ensemble:my.safetensors --data BG_CHALLENGE": "score it",
         },
         resumes=True,
@@ -183,8 +181,8 @@ COMMANDS = {
         {
             "counterfactuals --weights cgn.pth --n 10000 --out counterfactuals": "Parquet, three "
             "labels each",
-            "counterfactuals --weights cgn.pth --n 100 --classes 207,340,970 --out dogs": "a golden "
-            "retriever's shape, a zebra's texture, an alp behind it",
+            "counterfactuals --weights cgn.pth --n 100 --classes 207,340,970 --out dogs": "golden "
+            "retrievers with a zebra's texture before an alp",
         },
         resumes=True,
     ),
@@ -228,20 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if known is not None and known.resumes
             else "nothing of it is kept: run the same command again to start anew"
         )
-        complain(f"interrupted; {advice}")
+        say(f"interrupted; {advice}", sys.stderr)
         return 130
     except BrokenPipeError:  # as of `head`, which has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except BaseException as error:  # those of Rust are no Exception
         line, code = explain(error, invocation, COMMANDS)
-        complain(f"{program()}: {line}")
+        say(f"{program()}: {line}", sys.stderr)
         return code
-
-
-def complain(line: str) -> None:
-    """Print one line to standard error, in which nothing is an order to the terminal."""
-    print(printable(line), file=sys.stderr)
 
 
 def program() -> str:

@@ -17,14 +17,12 @@ from cyclopts.config import Dict
 
 from benchmarks.cli.errors import did_you_mean
 from benchmarks.core.suite import DataSource, Suite
-from benchmarks.data.download import DATA_SETS
 from benchmarks.data.paths import official_folder
 from benchmarks.data.training import training_preset
-from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
-from benchmarks.suites.backgrounds_challenge import CHALLENGE
+from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
+from benchmarks.suites.data_sets import DATA_SETS
 from cgn.device.distributed import own_device
-from cgn.io.paths import user_path
-from cgn.io.ranges import RANGES
+from cgn.io.schema import RANGES, user_path
 from cgn.training.imagenet_config import IMAGENET_PRESETS
 from classifiers import MODELS
 from classifiers.pretrained import specs_of
@@ -120,23 +118,6 @@ CommandText = Annotated[str, Parameter(parse=False)]
 ConfigFile = Annotated[ReadFile | None, Parameter(name="--config", metavar="FILE")]
 
 
-def known_suites() -> dict[str, Suite]:
-    """Everything that can be run: the seven suites, their twins, and what moves a model."""
-    official = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-    return SUITES | T10K | official | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS | NATURAL
-
-
-def suite_groups() -> dict[str, list[str]]:
-    """Names of suites by the name of their group."""
-    return {
-        "all": list(SUITES),
-        "mnists": [name for name in SUITES if name.endswith("mnist")],
-        "t10k": list(T10K),
-        "attributions": list(ATTRIBUTIONS),
-        "natural": list(NATURAL),
-    }
-
-
 def split_names(text: str) -> list[str]:
     """Split names at commas.
 
@@ -187,7 +168,7 @@ def kind_of(name: str) -> str:
     """
     kinds: dict[str, Iterable[str]] = {
         "model": MODELS,
-        "suite": [*known_suites(), *suite_groups()],
+        "suite": [*ALL_SUITES, *GROUPS],
         "data set": DATA_SETS,
     }
     return next((kind for kind, names in kinds.items() if name in names), "")
@@ -222,7 +203,7 @@ def find_suites(text: str) -> list[Suite]:
         >>> [suite.name for suite in find_suites("in9,mnists")]
         ['in9', 'colored-mnist', 'double-colored-mnist', 'wildlife-mnist']
     """
-    return find(split_names(text), known_suites(), "suite", suite_groups())
+    return find(split_names(text), ALL_SUITES, "suite", GROUPS)
 
 
 def find_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:

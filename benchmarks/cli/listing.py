@@ -14,15 +14,15 @@ from benchmarks.cli.arguments import (
     NewFolder,
     ReadFile,
     find,
-    known_suites,
     resolve_device,
 )
 from benchmarks.cli.output import Output
-from benchmarks.data.download import DATA_SETS, fetch, verify
+from benchmarks.data.download import fetch, verify
 from benchmarks.data.paths import check_place, data_folder
 from benchmarks.report.readme import documents, readme_blocks
 from benchmarks.report.tables import data_table
-from benchmarks.suites import SUITES
+from benchmarks.suites import ALL_SUITES, SUITES
+from benchmarks.suites.data_sets import DATA_SETS
 from benchmarks.throughput import (
     append_speeds,
     measure_all,
@@ -56,7 +56,7 @@ def show_lists(
             output.note(f"wrote the tables of {path}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
-    for suite in known_suites().values():
+    for suite in ALL_SUITES.values():
         names = Text("\n".join(suite.protocol_names))
         suites.add_row(suite.name, suite.question, names, suite.primary)
     columns = ("model", "what it is", "trains on", "extra supervision", "source")

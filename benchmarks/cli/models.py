@@ -14,7 +14,8 @@ from benchmarks.core.models import FittedModel, Model, prepared_as_protocol
 from benchmarks.core.sanity_checks import suspicions
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TestSet, TrainingDomain
 from benchmarks.data.training import TrainingSets
-from benchmarks.suites.official import N_OUTPUTS, places_of
+from benchmarks.suites.decisions import wnid_outputs
+from benchmarks.worlds.imagenet import N_OUTPUTS
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
 from classifiers import MODELS
@@ -113,7 +114,7 @@ class PretrainedModel:
             if not test.suite.official:
                 raise ValueError(
                     f"{self.name} knows ImageNet's 1,000 classes, for which {test.suite.name} has "
-                    "no images here; name the folder of the official ones as its data, or take "
+                    "no images here; name the folder of the official ones with `data`, or take "
                     "another suite"
                 )
 
@@ -177,7 +178,7 @@ def require_own_classes(name: str, tests: Sequence[TestSet], context: RunContext
     Raises:
         ValueError: If a model that is fitted here is asked for it.
     """
-    asked = {"precision": context.dtype.itemsize < 4, "torchrun": dist_info().size > 1}
+    asked = {"`precision`": context.dtype.itemsize < 4, "torchrun": dist_info().size > 1}
     for option in (option for option, is_asked in asked.items() if is_asked):
         raise ValueError(
             f"{option} is for pretrained networks, and {name} is trained here; leave out either"
@@ -195,7 +196,7 @@ def with_outputs_of(network: Pretrained, suite: Suite) -> Pretrained:
     Raises:
         ValueError: If it knows others.
     """
-    places = places_of(suite)
+    places = {**wnid_outputs(), **suite.class_outputs}
     if odd := [name for name in network.classes if name not in places]:
         raise ValueError(
             f"{network.spec} knows classes that {suite.name} does not, such as {odd[0]}; name the "

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TextIO
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -20,6 +20,11 @@ from rich.text import Text
 from cgn.io.text import printable
 
 Update = Callable[..., None]
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print one line, in which nothing is an order to the terminal."""
+    print(printable(line), file=file)
 
 
 class PlainConsole(Console):
@@ -54,7 +59,7 @@ class Output:
         """Print tables; wide where nobody's terminal is the limit."""
         if self.json:
             for table in tables:
-                print(json.dumps(table_record(table), ensure_ascii=False))
+                say(json.dumps(table_record(table)))
             return
         console = PlainConsole() if sys.stdout.isatty() else PlainConsole(width=160)
         console.print(*tables)
@@ -62,23 +67,23 @@ class Output:
     def lines(self, name: str, lines: Iterable[str]) -> None:
         """Print lines that are a result; in JSON, a list under their name."""
         if self.json:
-            print(json.dumps({name: list(lines)}, ensure_ascii=False))
+            say(json.dumps({name: list(lines)}))
             return
         for line in lines:
-            print(printable(line))
+            say(line)
 
     def numbers(self, numbers: Mapping[str, float]) -> None:
         """Print numbers by name."""
         if self.json:
-            print(json.dumps(dict(numbers), ensure_ascii=False))
+            say(json.dumps(dict(numbers)))
             return
         for name, number in numbers.items():
-            print(f"{printable(name):38} {number:7.4f}")
+            say(f"{printable(name):38} {number:7.4f}")
 
     def note(self, line: str) -> None:
         """Print what was done."""
         if not (self.json or self.quiet):
-            print(printable(line))
+            say(line)
 
     @contextmanager
     def progress(self) -> Iterator[ProgressBars]:
@@ -98,8 +103,8 @@ class Output:
             console=errors,
             transient=True,
             disable=not is_shown,
-        ) as bars:
-            yield ProgressBars(bars)
+        ) as display:
+            yield ProgressBars(display)
 
 
 def table_record(table: Table) -> dict[str, object]:
@@ -122,25 +127,25 @@ def table_record(table: Table) -> dict[str, object]:
 class ProgressBars:
     """Shows tasks under way, as `benchmarks.core.context.Progress` asks."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
+    def __init__(self, display: Progress) -> None:
+        self.display = display
 
     @contextmanager
     def task(self, description: str) -> Iterator[Update]:
         """Show a task inside the block; call the result with steps done and steps in all."""
-        task = self.bars.add_task(printable(description), total=None)
+        task = self.display.add_task(printable(description), total=None)
 
         def update(done: int, total: int, *_: object) -> None:
-            self.bars.update(task, completed=done, total=total)
+            self.display.update(task, completed=done, total=total)
 
         try:
             yield update
         finally:
-            self.bars.remove_task(task)
+            self.display.remove_task(task)
 
     def note(self, line: str) -> None:
         """Print one line that stays."""
-        self.bars.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        self.display.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 class EtaLogger:

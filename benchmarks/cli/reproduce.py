@@ -13,7 +13,6 @@ from benchmarks.cli.arguments import (
     Device,
     NewFolder,
     Suites,
-    known_suites,
     resolve_device,
 )
 from benchmarks.cli.models import PretrainedModel, RecipeModel
@@ -37,7 +36,7 @@ from benchmarks.records.sensitivity import write_sensitivity
 from benchmarks.report.tables import published_table
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
-from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.suites import ALL_SUITES, OFFICIAL_SUITES
 from classifiers import MODELS
 from classifiers.pretrained import is_spec
 
@@ -104,7 +103,7 @@ def run_missing(
         for world, source in worlds:  # now, and not hours later at the third suite
             require_cgn(world, source, progress)
         eta = EtaLogger(sum(len(seeds) for *_, seeds in todo), progress)
-        for test, model, seed in ((*job, seed) for *job, seeds in todo for seed in seeds):
+        for test, model, seed in ((test, model, s) for test, model, seeds in todo for s in seeds):
             try:
                 run_models([test], [model], [seed], context)
             except ValueError as error:
@@ -112,7 +111,7 @@ def run_missing(
                     raise
                 progress.note(f"not run: {error}")  # a network that cannot be had here
             eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
-        write_sensitivity(results, known_suites().values())
+        write_sensitivity(results, ALL_SUITES.values())
 
 
 def missing_models(

@@ -18,7 +18,6 @@ from benchmarks.cli.arguments import (
     NewPage,
     Suites,
     find_suites,
-    known_suites,
 )
 from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
@@ -49,7 +48,7 @@ from benchmarks.records.rescore import missing_rows
 from benchmarks.records.sensitivity import write_sensitivity
 from benchmarks.report.tables import differences_table
 from benchmarks.runner import load_test_set, predict, run_metadata
-from benchmarks.suites import SUITES
+from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import find_weights, sheet
 from cgn.io.writing import write_text
@@ -59,7 +58,7 @@ from classifiers.shipped import is_shipped
 
 def suites_with_rows(results: Path) -> list[Suite]:
     """Suites that have a leaderboard in a folder of results."""
-    return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
+    return [suite for suite in ALL_SUITES.values() if (results / f"{suite.name}.csv").exists()]
 
 
 def compare_models(
@@ -131,7 +130,7 @@ def check_results(
         if pin and (added := record_fingerprint(versions, hashes, protocols)):
             output.note(f"written down: {', '.join(added)}")
         with progress.task("rows and predictions") as update:
-            problems = check(results, known_suites(), hashes, update)
+            problems = check(results, ALL_SUITES, hashes, update)
         problems += check_protocols(versions, hashes, protocols)
         problems += check_bundled(tests, results, progress)
         if against is not None:
@@ -168,7 +167,7 @@ def check_past(results: Path, revision: str, progress: Progress) -> list[str]:
     """Compare results with those of a git revision."""
     with results_at_revision(results, revision) as before, progress.task("history") as update:
         problems = check_history(before, results)
-        return problems + check_regression(before, results, known_suites(), update)
+        return problems + check_regression(before, results, ALL_SUITES, update)
 
 
 def rescore(
@@ -191,7 +190,7 @@ def rescore(
             rows = missing_rows(results, {each.name: each for each in suites}, update)
         n_added = append(rows, results)
         write_leaderboards(results, suites)
-        write_sensitivity(results, known_suites().values())
+        write_sensitivity(results, ALL_SUITES.values())
     show_what_follows(results, {each.name for each in suites}, output)
     output.note(f"rows added: {n_added}")
 

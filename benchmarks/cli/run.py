@@ -14,7 +14,6 @@ from benchmarks.cli.arguments import (
     NewFolder,
     Suites,
     TrainingData,
-    known_suites,
     resolve_device,
 )
 from benchmarks.cli.models import resolve_models
@@ -29,7 +28,7 @@ from benchmarks.records.sensitivity import sensitivity, write_sensitivity
 from benchmarks.report.tables import robustness_table, scores_table, sensitivity_table
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
-from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.suites import ALL_SUITES, OFFICIAL_SUITES
 from cgn.device.distributed import dist_info
 from cgn.device.precision import PRECISIONS
 
@@ -82,7 +81,7 @@ def run(
             ]
             rows = run_models(tests, models, range(seeds), context)
         if dist_info().is_main_process:
-            write_sensitivity(results, known_suites().values())
+            write_sensitivity(results, ALL_SUITES.values())
             names = list(dict.fromkeys(row.model.partition("/")[0] for row in rows))
             for test in tests:
                 show_result(test, names, results, output)
@@ -111,7 +110,7 @@ def show_result(test: TestSet, names: Sequence[str], results: Path, output: Outp
 def show_what_follows(results: Path, names: Collection[str], output: Output) -> None:
     """Print what rows say together: how far protocols move a model, and effective robustness."""
     runs = read_runs(results)
-    suites = [suite for suite in known_suites().values() if suite.name in names]
+    suites = [suite for suite in ALL_SUITES.values() if suite.name in names]
     for suite in (each for each in suites if each.protocols):
         if len(table := sensitivity(runs, [suite])):
             output.tables(sensitivity_table(suite, table))

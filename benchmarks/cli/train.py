@@ -25,7 +25,6 @@ from benchmarks.cli.arguments import (
     Settings,
     Suites,
     TrainingData,
-    known_suites,
     resolve_device,
 )
 from benchmarks.cli.models import BundledModel, RecipeModel
@@ -45,6 +44,7 @@ from benchmarks.data.user_images import (
 from benchmarks.records.leaderboard import environment
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
+from benchmarks.suites import ALL_SUITES
 from cgn.counterfactuals.sampling import sheet
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info, team
@@ -171,7 +171,7 @@ def train_classifier(
     save_classifier(path, fitted.module, about)
     tests = [
         load_test_set(suite, EMBEDDED, context.progress)
-        for suite in known_suites().values()
+        for suite in ALL_SUITES.values()
         if suite.world.name == world.name and suite.embedded
     ]
     # The weights are scored as they are in the file, in half precision.

@@ -236,6 +236,8 @@ class Suite:
         fingerprint: As in `TrainingDomain`, for the variants.
         protocols: Other ways to score the suite.
         view: How images are shown if not as the above says.
+        class_outputs: One of ImageNet's outputs for each class of the suite that a network may
+            know by name, where any of them decides for the class.
         predictions_protocol: The protocol under which the predictions are kept that are scored
             here; None if it is `protocol`.
     """
@@ -257,6 +259,7 @@ class Suite:
     fingerprint: Callable[[DataSource], str] | None = None
     protocols: tuple[Protocol, ...] = ()
     view: InputOverride | None = None
+    class_outputs: Mapping[str, int] = field(default_factory=dict)
     predictions_protocol: str | None = None
     evaluation: Evaluation | None = None
     data_folder: str | None = None

@@ -20,7 +20,7 @@ from cgn.io.writing import require_room
 GROWTH = 20  # times its own size that an archive may unpack to; pictures hardly shrink
 SPARED_BYTES = 100 << 20  # what even the smallest may
 GROWTH_VARIABLE = "CGN_BENCH_MAX_GROWTH"
-OTHER_FOLDER = "name another folder with --folder"
+OTHER_FOLDER = "name another folder"
 ENTRY_BYTES = 512  # of a file in a folder, be it empty
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 OPENERS: dict[bytes, Callable[[Path], object]] = {

@@ -1,8 +1,7 @@
 """Official data: where it comes from, how it is fetched, and whether it is whole.
 
 Nothing half-made is ever taken for data: a download grows in a file of its own, is checked, and is
-unpacked into a folder of its own, which gets its name when all of it has been checked. Which
-images a suite expects in it is not here: see `benchmarks.suites.official`.
+unpacked into a folder of its own, which gets its name when all of it has been checked.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from typing import Any
 
 from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data.archives import OTHER_FOLDER, unpack
-from benchmarks.data.imagenet_validation import ARCHIVE, DEVKIT, sort_flat, unpack_sorted
-from benchmarks.suites.official import OFFICIAL_SUITES
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
 from cgn.io.schema import checked, read_json
@@ -91,118 +88,6 @@ class DataSet:
     suite: Suite | None = None
 
 
-def _of_mnist(name: str, sha256: str, size_bytes: int | None = None) -> Download:
-    """One of the four files of MNIST."""
-    places = "storage.googleapis.com/cvdf-datasets/mnist", "ossci-datasets.s3.amazonaws.com/mnist"
-    urls = tuple(f"https://{place}/{name}-ubyte.gz" for place in places)
-    return Download(urls=urls, size_bytes=size_bytes, sha256=sha256)
-
-
-DATA_SETS = {
-    each.name: each
-    for each in (
-        DataSet(
-            name="mnist",
-            about="70,000 digits, for the three MNISTs",
-            downloads=(
-                _of_mnist(
-                    "train-images-idx3",
-                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                    9_912_422,
-                ),
-                _of_mnist(
-                    "train-labels-idx1",
-                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                    28_881,
-                ),
-                _of_mnist(
-                    "t10k-images-idx3",
-                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                ),
-                _of_mnist(
-                    "t10k-labels-idx1",
-                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                ),
-            ),
-            licence="not stated",
-            source="LeCun, Cortes and Burges, the MNIST database",
-        ),
-        DataSet(
-            name="in9",
-            about="ImageNet-9, eight variants of 4,050 images, and the Backgrounds Challenge",
-            downloads=(
-                Download(
-                    urls=(
-                        "https://github.com/MadryLab/backgrounds_challenge/releases/download/"
-                        "data/backgrounds_challenge_data.tar.gz",
-                    )
-                ),
-            ),
-            licence="of ImageNet: research only",
-            source="Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994",
-            suite=OFFICIAL_SUITES["in9"],
-        ),
-        DataSet(
-            name="cue-conflict",
-            about="1,280 images with the shape of one class and the texture of another",
-            downloads=(
-                Download(
-                    urls=(
-                        "https://github.com/bethgelab/model-vs-human/releases/download/v0.1/"
-                        "cue-conflict.tar.gz",
-                    )
-                ),
-            ),
-            licence="CC BY 4.0",
-            source="Geirhos et al., ICLR 2019, https://arxiv.org/abs/1811.12231",
-            suite=OFFICIAL_SUITES["cue-conflict"],
-        ),
-        DataSet(
-            name="imagenet-a",
-            about="7,500 photographs that a ResNet-50 got wrong",
-            downloads=(
-                Download(
-                    urls=("https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",),
-                    size_bytes=687_552_512,
-                    sha256="3bb3632277e6ba6392ea64c02ddbf4dd2266c9caffd6bc09c9656d28f012589e",
-                ),
-            ),
-            licence="not stated",
-            source="Hendrycks et al., CVPR 2021, https://arxiv.org/abs/1907.07174",
-            suite=OFFICIAL_SUITES["imagenet-a"],
-        ),
-        DataSet(
-            name="imagenet-sketch",
-            about="50,889 drawings of ImageNet's 1,000 classes",
-            downloads=(
-                Download(
-                    urls=(
-                        "https://huggingface.co/datasets/songweig/imagenet_sketch/resolve/main/"
-                        "data/ImageNet-Sketch.zip",
-                    ),
-                    size_bytes=7_593_573_012,
-                    sha256="4d3ce6b82a7c48aabf14aeac105eb533e75707f152cc858f55bfc022031a72ed",
-                ),
-            ),
-            licence="MIT",
-            source="Wang et al., NeurIPS 2019, https://arxiv.org/abs/1905.13549",
-            suite=OFFICIAL_SUITES["imagenet-sketch"],
-        ),
-        DataSet(
-            name="imagenet",
-            about="ImageNet's 50,000 validation images",
-            by_hand=f"register at https://image-net.org, download {ARCHIVE} and {DEVKIT} into the "
-            "folder of all data, and run this again, which sorts the images into class folders",
-            from_hand=unpack_sorted,
-            mend=sort_flat,
-            licence="of ImageNet: research only, after registration",
-            source="Russakovsky et al., IJCV 2015, https://arxiv.org/abs/1409.0575",
-            suite=OFFICIAL_SUITES["imagenet"],
-        ),
-    )
-}
-
-
 def fetch(
     data: DataSet, root: Path, *, offline: bool = False, progress: Progress = lambda *_: None
 ) -> Path:
@@ -211,7 +96,7 @@ def fetch(
     What an interruption left behind is taken up where it was.
 
     Args:
-        data: One of `DATA_SETS`.
+        data: What to fetch.
         root: Folder of all data sets.
         offline: Take what is there, and connect nowhere.
         progress: Called with bytes fetched of a file and bytes in all, 0 if unknown.
@@ -234,7 +119,7 @@ def fetch(
             _make_from_hand(data, root, fresh)
         return folder
     if offline:
-        raise ValueError(f"{data.name} is not in {root}, and --offline connects nowhere")
+        raise ValueError(f"{data.name} is not in {root}, and nothing is fetched offline")
     with locked(folder):
         if not folder.is_dir():  # else another process has fetched it meanwhile
             _make(data, root, progress)
@@ -289,7 +174,7 @@ def verify(data: DataSet, folder: Path) -> list[str]:
     """Find what is off about a folder of official data.
 
     Args:
-        data: One of `DATA_SETS`.
+        data: What it should hold.
         folder: Where it is said to lie.
 
     Returns:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data.archives import unpack
-from benchmarks.suites.official import FLAT, outputs
+from benchmarks.data.class_folders import FLAT_NAME
 from cgn.data.listing import some
 
 ARCHIVE = "ILSVRC2012_img_val.tar"
@@ -37,12 +37,13 @@ WNID = re.compile(r"\bn\d{8}\b")
 PLACE = re.compile(r"\.JPEG[\s,]+(\d+)$", re.IGNORECASE)
 
 
-def unpack_sorted(root: Path, fresh: Path) -> None:
+def unpack_sorted(root: Path, fresh: Path, classes: Sequence[str]) -> None:
     """Unpack the validation archive into one folder a class.
 
     Args:
         root: Where the archive lies, with one of `LISTS` beside it.
         fresh: An empty folder, which gets `val`.
+        classes: The 1,000 wnids, in the order of ImageNet's outputs; so for `sort_flat`.
 
     Raises:
         ValueError: If either is missing or not as it was published.
@@ -50,13 +51,13 @@ def unpack_sorted(root: Path, fresh: Path) -> None:
     archive = root / ARCHIVE
     if not archive.is_file():
         raise ValueError(f"there is no {ARCHIVE} in {root}")
-    wnids = published_list(root)
+    wnids = published_list(root, classes)
     (fresh / "val").mkdir(parents=True)
     unpack(archive, fresh / "val")
     sort_images(fresh / "val", wnids)
 
 
-def sort_flat(folder: Path, root: Path) -> None:
+def sort_flat(folder: Path, root: Path, classes: Sequence[str]) -> None:
     """Sort images that lie side by side in a folder, or in `val` within it, if there are any.
 
     An interruption leaves some of them sorted; the next call goes on.
@@ -64,13 +65,14 @@ def sort_flat(folder: Path, root: Path) -> None:
     Args:
         folder: The folder.
         root: Where one of `LISTS` lies.
+        classes: The 1,000 wnids.
 
     Raises:
         ValueError: If there are such images, and no list.
     """
     for place in (folder, folder / "val"):
-        if place.is_dir() and any(FLAT.fullmatch(path.name) for path in place.iterdir()):
-            sort_images(place, published_list(root))
+        if place.is_dir() and any(FLAT_NAME.fullmatch(path.name) for path in place.iterdir()):
+            sort_images(place, published_list(root, classes))
 
 
 def sort_images(folder: Path, wnids: Sequence[str]) -> None:
@@ -83,7 +85,7 @@ def sort_images(folder: Path, wnids: Sequence[str]) -> None:
     Raises:
         ValueError: If an image's number is beyond the list.
     """
-    flat = sorted(path for path in folder.iterdir() if FLAT.fullmatch(path.name))
+    flat = sorted(path for path in folder.iterdir() if FLAT_NAME.fullmatch(path.name))
     for path in flat:
         number = int(path.stem[-8:])
         if not 1 <= number <= len(wnids):
@@ -93,11 +95,12 @@ def sort_images(folder: Path, wnids: Sequence[str]) -> None:
         path.replace(place / path.name)
 
 
-def published_list(root: Path) -> list[str]:
+def published_list(root: Path, classes: Sequence[str]) -> list[str]:
     """Read of which class each validation image is.
 
     Args:
         root: Where one of `LISTS` lies.
+        classes: The 1,000 wnids.
 
     Returns:
         The wnid of each image, in the order of their numbers.
@@ -113,12 +116,12 @@ def published_list(root: Path) -> list[str]:
             f"of {', '.join(LISTS)} into {root}"
         )
     try:
-        wnids = _of_devkit(path) if path.name == DEVKIT else _of_text(path)
+        wnids = _of_devkit(path) if path.name == DEVKIT else _of_text(path, classes)
     except ValueError:
         raise
     except Exception as error:  # tarfile and scipy raise errors of many kinds
         raise ValueError(f"{path} cannot be read: {error}; fetch it anew") from None
-    known = set(outputs()["wnid"])
+    known = set(classes)
     counts = Counter(wnids)
     if odd := sorted(counts.keys() - known):
         raise ValueError(f"{path} names classes that are not ImageNet's 1,000: {some(odd)}")
@@ -130,20 +133,19 @@ def published_list(root: Path) -> list[str]:
     return wnids
 
 
-def _of_text(path: Path) -> list[str]:
+def _of_text(path: Path, classes: Sequence[str]) -> list[str]:
     """Read a list with a line an image: its class by wnid or place, and its name or none."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, which is no list of classes")
-    by_place = list(outputs()["wnid"])
     found: dict[int, str] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         name, wnid, place = NUMBER.search(line), WNID.search(line), PLACE.search(line)
-        if wnid is None and (place is None or int(place[1]) >= len(by_place)):
+        if wnid is None and (place is None or int(place[1]) >= len(classes)):
             continue  # a heading, or an empty line
         number = int(name[1]) if name else len(found) + 1
         if number in found:
             raise ValueError(f"{path} names image {number} twice")
-        found[number] = wnid[0] if wnid else by_place[int(place[1])] if place else ""
+        found[number] = wnid[0] if wnid else classes[int(place[1])] if place else ""
     if sorted(found) != [*range(1, len(found) + 1)]:
         raise ValueError(f"{path} lacks images: it has {len(found):,}, and not each from 1 on")
     return [found[number] for number in sorted(found)]

@@ -1,7 +1,4 @@
-"""Rendered images kept on disk, so that a second run opens them instead of drawing them again.
-
-How they are drawn is not here: see `benchmarks.worlds.openmoji` and `benchmarks.suites.mnists`.
-"""
+"""Rendered images kept on disk, so that a second run opens them instead of drawing them again."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from benchmarks.data.paths import cache_dir
 from benchmarks.data.training import OWN_TEXTURE
 from cgn.counterfactuals.recombination import recombine_cached
 from cgn.data.hub import hub_images
-from cgn.data.image_files import ImageFiles, Preprocessing, image_folder
+from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
+from cgn.data.preprocessing import Preprocessing
 from cgn.segmentation.files import masks_from_files, paths_of_masks
 
 
@@ -50,13 +51,13 @@ def load_masks(images: ImageSet, folder: Path, masks: Path, size_px: int, n_clas
     Raises:
         ValueError: If the images are not files, a mask cannot be read, or all are empty.
     """
-    if not isinstance(images, ImageFiles):
+    if not images.paths:
         raise ValueError(
             "masks go with a folder of images; a set of the hub needs a file of counterfactuals"
         )
     paths = paths_of_masks(images.paths, folder, masks)
     objects = masks_from_files(
-        paths, size_px, images.preprocessing, n_labels=n_classes, images=images.paths
+        paths, size_px, images.reader.preprocessing, n_labels=n_classes, images=images.paths
     )
     if not objects.any():
         raise ValueError(f"all masks in {masks} are empty, {paths[0].name!r} the first")
@@ -71,7 +72,7 @@ def load_counterfactuals(path: Path, size_px: int, n_classes: int) -> ImageSet:
     """
     images = ImageSet.load(path)
     low, high = (int(end) for end in torch.stack([*images.factors]).aminmax())
-    height, width = images.pixels.shape[-2:]
+    height, width = images.size_px
     if low < 0 or high >= n_classes or (height, width) != (size_px, size_px):
         raise ValueError(
             f"{path} holds images of {width} x {height} pixels with labels from {low} to {high}; "

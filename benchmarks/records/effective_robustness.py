@@ -22,7 +22,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from benchmarks.core.statistics import Estimate
-from benchmarks.suites.official import OFFICIAL_SUITES
+from benchmarks.suites import OFFICIAL_SUITES
 
 FACTS = Path(__file__).with_name("effective_robustness.csv")
 CLEAN = "imagenet"  # the suite that has all clean scores

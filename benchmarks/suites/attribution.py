@@ -1,8 +1,7 @@
 """Which factor moves a classifier: its answers before and after one factor alone is changed.
 
 For each world a suite of test images with independent factors, and of the same images with one
-label changed and everything else, pose, crop and noise, held fixed. How images are drawn is not
-here: see `benchmarks.suites.mnists` and `benchmarks.worlds.openmoji`.
+label changed and everything else, pose, crop and noise, held fixed.
 
 Source:
     Pearl, Causality, Cambridge University Press 2009 (interventions, average causal effect).
@@ -21,23 +20,18 @@ from torch import Tensor
 
 from benchmarks.core.scores import Score
 from benchmarks.core.suite import Column, DataSource, Suite, TrainingDomain
-from benchmarks.suites.mnists import (
-    COLORED,
-    DOUBLE_COLORED,
-    WILDLIFE,
+from benchmarks.worlds.glyphs import CLASSES, glyphs_in_turn
+from benchmarks.worlds.mnists import (
+    COLORED_MNIST,
+    DOUBLE_COLORED_MNIST,
+    WILDLIFE_MNIST,
     colored,
     double_colored,
     interventions,
     wildlife,
 )
-from benchmarks.worlds.openmoji import (
-    CLASSES,
-    OPENMOJI9,
-    designs_in_turn,
-    draw_scene,
-    render,
-    require_embedded,
-)
+from benchmarks.worlds.openmoji import OPENMOJI9, require_embedded
+from benchmarks.worlds.scenes import draw_scene, render
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 
@@ -209,19 +203,19 @@ def openmoji_interventions(source: DataSource) -> dict[str, ImageSet]:
     """
     require_embedded(source)
     rng = np.random.default_rng(SEED)
-    labels, designs = designs_in_turn(N_PER_CLASS)
+    labels, glyphs = glyphs_in_turn(N_PER_CLASS)
     n, n_classes = len(labels), len(CLASSES)
     textures, backgrounds = torch.from_numpy(rng.integers(n_classes, size=(2, n)))
-    scene = draw_scene(designs, textures, backgrounds, rng)
+    scene = draw_scene(glyphs, textures, backgrounds, rng)
     others = torch.from_numpy(rng.integers(1, n_classes, size=(2, n)))
-    surface = scene.surface._replace(label=(textures + others[0]) % n_classes)
-    scenery = scene.scenery._replace(label=(backgrounds + others[1]) % n_classes)
-    # Designs are in the order of their classes: half the set away is another class.
+    texture = scene.object_texture._replace(label=(textures + others[0]) % n_classes)
+    background = scene.background_texture._replace(label=(backgrounds + others[1]) % n_classes)
+    # Glyphs are in the order of their classes: half the set away is another class.
     scenes = {
         "base": scene,
-        "do_shape": replace(scene, design=designs.roll(n // 2)),
-        "do_texture": replace(scene, surface=surface),
-        "do_background": replace(scene, scenery=scenery),
+        "do_shape": replace(scene, glyph=glyphs.roll(n // 2)),
+        "do_texture": replace(scene, object_texture=texture),
+        "do_background": replace(scene, background_texture=background),
     }
     return {name: render(each, torch.arange(n)) for name, each in scenes.items()}
 
@@ -250,13 +244,10 @@ def _suite(
     )
 
 
-ATTRIBUTIONS = {
-    suite.name: suite
-    for suite in (
-        # Its background is black whatever the class.
-        _suite(COLORED.world, partial(interventions, colored), FACTORS[:2]),
-        _suite(DOUBLE_COLORED.world, partial(interventions, double_colored), FACTORS),
-        _suite(WILDLIFE.world, partial(interventions, wildlife), FACTORS),
-        _suite(OPENMOJI9, openmoji_interventions, FACTORS),
-    )
-}
+ATTRIBUTIONS = (
+    # Its background is black whatever the class.
+    _suite(COLORED_MNIST, partial(interventions, colored), FACTORS[:2]),
+    _suite(DOUBLE_COLORED_MNIST, partial(interventions, double_colored), FACTORS),
+    _suite(WILDLIFE_MNIST, partial(interventions, wildlife), FACTORS),
+    _suite(OPENMOJI9, openmoji_interventions, FACTORS),
+)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import comb
 from pathlib import Path
@@ -28,14 +28,10 @@ from benchmarks.core.evaluate import probabilities
 from benchmarks.core.scores import Score, accuracy
 from benchmarks.core.statistics import bootstrap
 from benchmarks.core.suite import DataSource, Suite, TestSet
-from benchmarks.suites.official import (
-    IN9_CLASSES,
-    OFFICIAL_SUITES,
-    SIZE_PX,
-    decide_in9,
-    files_of,
-    within,
-)
+from benchmarks.data.class_folders import folder_of, list_classes
+from benchmarks.suites.decisions import decide_in9
+from benchmarks.suites.imagenet9 import IN9_CLASSES, IN9_OFFICIAL
+from benchmarks.worlds.imagenet import SIZE_PX
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_images
 from cgn.data.preprocessing import DECODED_BY
@@ -344,9 +340,9 @@ def challenge_variants(source: DataSource) -> dict[str, ImageSet]:
     Raises:
         ValueError: If something is missing, or a mask does not fit its image.
     """
-    sets: Mapping[str, ImageSet] = OFFICIAL_SUITES["in9"].variants(source)
-    original, folder = sets["original"], within(source, "bg_challenge")
-    paths, labels = files_of(folder / "fg_mask" / "val", IN9_CLASSES, endings=(".npy",))
+    sets = IN9_OFFICIAL.variants(source)
+    original, folder = sets["original"], folder_of(source, "bg_challenge")
+    paths, labels = list_classes(folder / "fg_mask" / "val", IN9_CLASSES, endings=(".npy",))
     if [path.stem for path in paths] != [path.stem for path in original.paths]:
         raise ValueError(f"{folder / 'fg_mask'} has other names than {folder / 'original'}")
     masks = masks_from_files(paths, SIZE_PX)
@@ -365,7 +361,7 @@ CHALLENGE = Suite(
     data_folder="in9",
     question="Is there a background before which the classifier no longer sees the object?",
     protocol="in9-challenge@madry-v1",
-    world=OFFICIAL_SUITES["in9"].world,
+    world=IN9_OFFICIAL.world,
     variants=challenge_variants,
     scores=(
         accuracy("challenge", chance=1 / 9),
@@ -375,5 +371,6 @@ CHALLENGE = Suite(
     embedded=False,
     decision_rule=decide_in9,
     n_images={"foregrounds": 4_050, "backgrounds": 4_050},
+    class_outputs=IN9_OFFICIAL.class_outputs,
     evaluation=evaluate_by_search,
 )

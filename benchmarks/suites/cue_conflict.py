@@ -1,7 +1,7 @@
 """cue-conflict: does a classifier decide by shape or by texture?
 
-Objects of one class with the texture of another. How they are drawn is not here: see
-`benchmarks.worlds.openmoji`.
+Objects of one class with the texture of another, drawn with OpenMoji-9, and as they were
+published.
 
 Source:
     Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019.
@@ -10,22 +10,28 @@ Source:
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.core.scores import accuracy, shape_bias
-from benchmarks.core.suite import DataSource, Suite
-from benchmarks.worlds.openmoji import (
-    CLASSES,
-    OPENMOJI9,
-    Layers,
-    designs_in_turn,
-    draw_scene,
-    render,
-    require_embedded,
+from benchmarks.core.scores import accuracy, neither_rate, shape_bias
+from benchmarks.core.suite import DataSource, Protocol, Suite
+from benchmarks.data.class_folders import folder_of, list_classes
+from benchmarks.suites.decisions import (
+    decide_cue_conflict,
+    most_probable,
+    most_probable_mapped,
+    most_probable_sum,
 )
+from benchmarks.suites.imagenet9 import RESIZED
+from benchmarks.worlds.glyphs import CLASSES, glyphs_in_turn
+from benchmarks.worlds.imagenet import IMAGENET, SIZE_PX, classes_of
+from benchmarks.worlds.openmoji import OPENMOJI9, require_embedded
+from benchmarks.worlds.scenes import Layers, draw_scene, render
 from cgn.data.factors import Factors
+from cgn.data.image_files import FileReader
 from cgn.data.image_set import ImageSet
 from cgn.models.cgn import compose
 
@@ -35,7 +41,7 @@ SEED = 30
 
 
 def object_on_grey(layers: Layers) -> Tensor:
-    """Finish on a plain grey, as bright as the scenery that it replaces.
+    """Draw the object on a plain grey, as bright as the background that it replaces.
 
     Differs: style transfer spreads the texture over the whole image; here the background shows
     no class at all, so that only shape and texture are in conflict.
@@ -49,16 +55,16 @@ def object_on_grey(layers: Layers) -> Tensor:
     return compose(layers.mask, layers.foreground, grey.expand_as(layers.foreground))
 
 
-def _draw(designs: Tensor, textures: Tensor, rng: np.random.Generator) -> ImageSet:
-    """Render objects before greys of random brightness; ids are designs."""
-    sceneries = torch.from_numpy(rng.integers(len(CLASSES), size=len(designs)))
-    scene = draw_scene(designs, textures, sceneries, rng)
-    factors = Factors(scene.factors.shape, textures, torch.full_like(designs, -1))
-    return render(scene, designs, finish=object_on_grey, factors=factors)
+def _draw(glyphs: Tensor, textures: Tensor, rng: np.random.Generator) -> ImageSet:
+    """Render objects on greys of random brightness; ids are glyphs."""
+    backgrounds = torch.from_numpy(rng.integers(len(CLASSES), size=len(glyphs)))
+    scene = draw_scene(glyphs, textures, backgrounds, rng)
+    factors = Factors(scene.factors.shape, textures, torch.full_like(glyphs, -1))
+    return render(scene, glyphs, compositor=object_on_grey, factors=factors)
 
 
 def variants(source: DataSource) -> dict[str, ImageSet]:
-    """Make the test sets; their ids are designs, `ALL_DESIGNS[id].unseen` if never trained on.
+    """Make the test sets; their ids are glyphs.
 
     Returns:
         `conflict`, every ordered pair of different classes equally often, and `agree`, whose
@@ -67,13 +73,13 @@ def variants(source: DataSource) -> dict[str, ImageSet]:
     require_embedded(source)
     rng = np.random.default_rng(SEED)
     n_others = len(CLASSES) - 1
-    labels, designs = designs_in_turn(n_others * N_PER_PAIR)
-    # Blocks, not turns: in turns, a class with four designs would pair each with few textures.
+    labels, glyphs = glyphs_in_turn(n_others * N_PER_PAIR)
+    # Blocks, not turns: in turns, a class with four glyphs would pair each with few textures.
     step = 1 + torch.arange(n_others).repeat_interleave(N_PER_PAIR).repeat(len(CLASSES))
-    agreeing, agreeing_designs = designs_in_turn(N_AGREEING_PER_CLASS)
+    agreeing, agreeing_glyphs = glyphs_in_turn(N_AGREEING_PER_CLASS)
     return {
-        "conflict": _draw(designs, (labels + step) % len(CLASSES), rng),
-        "agree": _draw(agreeing_designs, agreeing, rng),
+        "conflict": _draw(glyphs, (labels + step) % len(CLASSES), rng),
+        "agree": _draw(agreeing_glyphs, agreeing, rng),
     }
 
 
@@ -92,4 +98,81 @@ CUE_CONFLICT = Suite(
         accuracy("agree", chance=CHANCE),
     ),
     primary="conflict_shape_bias",
+)
+
+STIMULUS = re.compile(r"([a-z]+)\d+-([a-z]+)\d+")
+
+
+def official_variants(source: DataSource) -> dict[str, ImageSet]:
+    """Find the stimuli in `<shape>/<shape>n-<texture>m.png`, 224 px, as they are.
+
+    Returns:
+        `conflict`, whose shape and texture are of different classes, and `agree`.
+
+    Raises:
+        ValueError: If a class is missing, or a name is of another form.
+    """
+    classes = classes_of("cue_conflict")
+    paths, labels = list_classes(folder_of(source, "cue-conflict"), classes)
+    textures = []
+    for path, label in zip(paths, labels.tolist(), strict=True):
+        match = STIMULUS.fullmatch(path.stem)
+        if match is None or match[1] != classes[label] or match[2] not in classes:
+            raise ValueError(f"{path} is not called as a stimulus, like cat7-elephant1.png")
+        textures.append(classes.index(match[2]))
+    factors = Factors(labels, torch.tensor(textures), torch.full_like(labels, -1))
+    ids = torch.arange(len(paths))
+    images = ImageSet(FileReader(paths, SIZE_PX), factors, ids)
+    agrees = factors.shape == factors.texture
+    return {
+        "conflict": images.select((~agrees).nonzero()[:, 0]),
+        "agree": images.select(agrees.nonzero()[:, 0]),
+    }
+
+
+CUE_CONFLICT_OFFICIAL = Suite(
+    name="cue-conflict-official",
+    question=CUE_CONFLICT.question,
+    protocol="cue-conflict@geirhos-avg-v1",
+    world=IMAGENET,
+    variants=official_variants,
+    scores=(
+        shape_bias("conflict"),
+        accuracy("conflict", chance=1 / 16, metric="shape_accuracy"),
+        accuracy("conflict", chance=1 / 16, metric="texture_accuracy", factor="texture"),
+        neither_rate("conflict", chance=14 / 16),
+        accuracy("agree", chance=1 / 16),
+    ),
+    primary=CUE_CONFLICT.primary,
+    embedded=False,
+    decision_rule=decide_cue_conflict,
+    columns={
+        "prediction_sum": most_probable_sum("cue_conflict"),
+        "prediction_mapped": most_probable_mapped("cue_conflict"),
+        "prediction_top1": most_probable("cue_conflict"),
+    },
+    protocols=(
+        Protocol(
+            name="cue-conflict@sum-v1",
+            about="the highest sum of probabilities decides, which favours classes of many outputs",
+            column="prediction_sum",
+        ),
+        Protocol(
+            name="cue-conflict@argmax207-v1",
+            about="the most probable of the 207 outputs of a class decides, as in ood-benchmarks",
+            column="prediction_mapped",
+        ),
+        Protocol(
+            name="cue-conflict@argmax1000-v1",
+            about="the most probable output decides, and 793 of 1,000 count for no class",
+            column="prediction_top1",
+        ),
+        Protocol(
+            name="cue-conflict@cgn-paper-v1",
+            about="as the code of the CGN paper: resized to 256 px and cropped to 224",
+            view=RESIZED,
+        ),
+    ),
+    n_images={"conflict": 1_200, "agree": 80},
+    data_folder="cue-conflict",
 )

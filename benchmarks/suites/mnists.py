@@ -1,382 +1,44 @@
-"""Colored, double-colored and wildlife MNIST: their data, made from digits, and their suites.
-
-How digits are read is not here: see `benchmarks.worlds.digits`.
+"""Colored, double-colored and wildlife MNIST, on the original's test digits and on MNIST's own.
 
 Source:
-    Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021, and its code.
+    Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
     https://arxiv.org/abs/2101.06046
-    Kim et al., Learning Not to Learn, CVPR 2019 (colored MNIST).
-    https://arxiv.org/abs/1812.10352
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-
 from benchmarks.core.scores import accuracy, worst_group
-from benchmarks.core.suite import DataSource, Suite, TrainingDomain
-from benchmarks.worlds.digits import DIGITS, Bytes, Digits, Split, digits, is_mnist
-from benchmarks.worlds.textures import coats, landscapes
-from cgn.data.decoding import read_image
-from cgn.data.factors import Factors
-from cgn.data.image_set import ImageSet, to_bytes
-from cgn.data.listing import list_images, warn_of_unread
-from cgn.models.cgn import compose
-
-# What is added to the labels of textures and of backgrounds, modulo 10: an intervention on one of
-# them that leaves all else as it is.
-Shift = tuple[NDArray[np.int64] | int, NDArray[np.int64] | int]
-
-SIZE_PX = 32
-
-# Colored MNIST's palette is listed nowhere in the original; these ten agree with the mean object
-# colours that the original authors' own CGN draws.
-JITTERED = np.array(
-    [
-        (220, 20, 60),
-        (0, 128, 128),
-        (253, 233, 16),
-        (0, 149, 182),
-        (237, 145, 33),
-        (145, 30, 188),
-        (70, 240, 240),
-        (250, 197, 187),
-        (210, 245, 60),
-        (128, 0, 0),
-    ]
+from benchmarks.core.suite import Suite, TrainingDomain
+from benchmarks.worlds.digits import Split
+from benchmarks.worlds.mnists import (
+    COLORED_MNIST,
+    DOUBLE_COLORED_MNIST,
+    WILDLIFE_MNIST,
+    Painter,
+    colored,
+    double_colored,
+    paint_split,
+    wildlife,
 )
-JITTER_VARIANCE = 0.02
-
-DOUBLE_BACKGROUND = np.array(
-    [
-        (0, 100, 0),
-        (0, 0, 139),
-        (176, 48, 96),
-        (255, 69, 0),
-        (255, 255, 0),
-        (222, 184, 135),
-        (0, 255, 0),
-        (0, 255, 255),
-        (255, 0, 255),
-        (100, 149, 237),
-    ]
-)
-DOUBLE_OBJECT = np.roll(DOUBLE_BACKGROUND, 6, axis=0)  # object[i] = background[(i - 6) mod 10]
-DOUBLE_SIGMA = 0.01
 
 
-def enlarge(gray: Bytes) -> Bytes:
-    """Resize digits from 28 to 32 pixels, nearest neighbour.
-
-    Example:
-        >>> enlarge(np.eye(28, dtype=np.uint8)[None]).shape
-        (1, 32, 32)
-    """
-    nearest = np.arange(SIZE_PX) * 28 // SIZE_PX
-    return gray[:, nearest[:, None], nearest]
-
-
-def follow(
-    labels: NDArray[np.int64], correlation: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give texture and background labels that follow the digit, but for some.
-
-    P(texture = digit) = P(background = digit) = rho, each on its own; a label that does not
-    follow is uniform over the other nine.
-
-    Args:
-        labels: Of the digits, (N,) int64.
-        correlation: rho, in (0.1, 1].
-        rng: Decides which do not follow, and where they go: with the same state, whatever leaves
-            its digit at one rho leaves it for the same label at every lower one, so that a sweep
-            over rho is smooth.
-
-    Returns:
-        Labels of textures and of backgrounds, each (N,) int64.
-
-    Example:
-        >>> texture, background = follow(np.zeros(10_000, np.int64), 0.9, np.random.default_rng(0))
-        >>> float((texture == 0).mean().round(2)), float((background == 0).mean().round(2))
-        (0.9, 0.9)
-    """
-    leaves = rng.random((2, len(labels))) >= correlation
-    other = (labels + rng.integers(1, len(DIGITS), size=leaves.shape)) % len(DIGITS)
-    texture, background = np.where(leaves, other, labels)
-    return texture, background
-
-
-def _labels(
-    labels: NDArray[np.int64],
-    correlation: float | None,
-    shift: Shift,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give texture and background labels: following the digit, or free if None; then shifted."""
-    if correlation is None:
-        texture, background = rng.integers(10, size=(2, len(labels)))
-    else:
-        # A stream of its own: colours, crops and noise are the same at every correlation.
-        texture, background = follow(labels, correlation, rng.spawn(1)[0])
-    return (texture + shift[0]) % len(DIGITS), (background + shift[1]) % len(DIGITS)
-
-
-def _finish(
-    source: Digits,
-    mask: Bytes,
-    foreground: Bytes | NDArray[np.float64],
-    background: Bytes | NDArray[np.float64],
-    labels: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> ImageSet:
-    """Compose parts given on the scale [0, 255], in double precision and thousands at a time.
-
-    Double precision keeps the bytes the same on every machine.
-    """
-    pixels = torch.empty(len(mask), 3, SIZE_PX, SIZE_PX, dtype=torch.uint8)
-    for start in range(0, len(mask), 5_000):
-        m, f, b = (
-            torch.from_numpy(part[start : start + 5_000] / 255.0)
-            for part in (mask[:, None], foreground, background)
-        )
-        pixels[start : start + 5_000] = to_bytes(compose(m, f.clamp(0, 1), b.clamp(0, 1)))
-    factors = Factors(*(torch.from_numpy(each) for each in (source.labels, *labels)))
-    true_mask = torch.from_numpy(mask > 0.1 * 255)[:, None].to(torch.uint8) * 255
-    return ImageSet(pixels, factors, torch.from_numpy(source.ids), true_mask)
-
-
-def colored(
-    source: Digits,
-    *,
-    biased: bool,
-    seed: int,
-    correlation: float = 1.0,
-    textures: Path | None = None,
-    shift: Shift = (0, 0),
-) -> ImageSet:
-    """Paint gray digits in one jittered colour each, on black.
-
-    Args:
-        source: The digits.
-        biased: Whether the colour follows the digit, or is uniform.
-        seed: Fixes colours and jitter.
-        correlation: How closely biased data follows the digit, see `follow`.
-        textures: Not used here.
-        shift: Added to the labels of textures and backgrounds, modulo 10.
-
-    Returns:
-        Images of 32 x 32 pixels; their background is black and has the label -1.
-
-    Source:
-        Kim et al., variance 0.02.
-    """
-    rng = np.random.default_rng(seed)
-    texture, _ = _labels(source.labels, correlation if biased else None, shift, rng)
-    jitter = rng.normal(0, JITTER_VARIANCE**0.5, size=(len(texture), 3))
-    colour = (JITTERED[texture] + 255 * jitter)[:, :, None, None]
-    black, unknown = np.zeros((len(texture), 3, 1, 1)), np.full_like(texture, -1)
-    return _finish(source, enlarge(source.pixels), colour, black, (texture, unknown))
-
-
-def double_colored(
-    source: Digits,
-    *,
-    biased: bool,
-    seed: int,
-    correlation: float = 1.0,
-    textures: Path | None = None,
-    shift: Shift = (0, 0),
-) -> ImageSet:
-    """Paint binary digits in one palette colour on another, both with a little noise.
-
-    Args:
-        source: The digits.
-        biased: Whether both colours follow the digit, or are uniform and independent.
-        seed: Fixes colours and noise.
-        correlation: How closely biased data follows the digit, see `follow`.
-        textures: Not used here.
-        shift: Added to the labels of textures and backgrounds, modulo 10.
-
-    Source:
-        The authors' code. Differs: colours are clipped to [0, 1] and rounded to bytes, where the
-        original keeps noise beyond white and black.
-    """
-    rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, correlation if biased else None, shift, rng)
-    noise = 255 * rng.normal(0, DOUBLE_SIGMA, size=(2, len(texture), 3))
-    foreground = (DOUBLE_OBJECT[texture] + noise[0])[:, :, None, None]
-    background = (DOUBLE_BACKGROUND[behind] + noise[1])[:, :, None, None]
-    return _finish(source, _binary(source), foreground, background, (texture, behind))
-
-
-def wildlife(
-    source: Digits,
-    *,
-    biased: bool,
-    seed: int,
-    correlation: float = 1.0,
-    textures: Path | None = None,
-    shift: Shift = (0, 0),
-) -> ImageSet:
-    """Cut binary digits out of animal coats and lay them on landscapes.
-
-    Args:
-        source: The digits.
-        biased: Whether coat and landscape follow the digit, or are uniform and independent.
-        seed: Fixes textures and where they are cut.
-        correlation: How closely biased data follows the digit, see `follow`.
-        textures: A folder with ten `object/*.jpg` and ten `background/*.jpg`, sorted by name;
-            None for procedural ones.
-        shift: Added to the labels of textures and backgrounds, modulo 10.
-
-    Source:
-        The authors' code: textures of 150 x 150 pixels with a reflected border of 3.
-
-    Raises:
-        ValueError: If the folder does not hold ten readable pictures of each kind.
-    """
-    rng = np.random.default_rng(seed)
-    texture, behind = _labels(source.labels, correlation if biased else None, shift, rng)
-    coat, landscape = _wildlife_textures(textures)
-    foreground = _crops(coat, texture, rng)
-    background = _crops(landscape, behind, rng)
-    return _finish(source, _binary(source), foreground, background, (texture, behind))
-
-
-def _binary(source: Digits) -> Bytes:
-    """Return masks of the digits: 255 where they are brighter than 0.1, else 0."""
-    return (enlarge(source.pixels) > 0.1 * 255).astype(np.uint8) * np.uint8(255)
-
-
-def _crops(atlas: Bytes, labels: NDArray[np.int64], rng: np.random.Generator) -> Bytes:
-    """Cut one 32 x 32 piece for each label out of its texture, (10, 3, 156, 156)."""
-    y, x = rng.integers(atlas.shape[-1] - SIZE_PX + 1, size=(2, len(labels)))
-    windows = np.lib.stride_tricks.sliding_window_view(atlas, (SIZE_PX, SIZE_PX), axis=(2, 3))
-    return windows[labels, :, y, x]
-
-
-@functools.cache
-def _wildlife_textures(folder: Path | None) -> tuple[Bytes, Bytes]:
-    """Return the two families of textures, each (10, 3, 156, 156)."""
-    if folder is None:
-        families = (np.asarray(coats()), np.asarray(landscapes()))
-    else:
-        families = (_read_textures(folder / "object"), _read_textures(folder / "background"))
-    border = ((0, 0), (0, 0), (3, 3), (3, 3))
-    coat, landscape = (np.pad(family, border, mode="reflect") for family in families)
-    return coat, landscape
-
-
-def _read_textures(folder: Path) -> Bytes:
-    """Read ten pictures, file i for class i, resized to 150 x 150."""
-    paths, others = list_images(folder)
-    if len(paths) != len(DIGITS):
-        raise ValueError(
-            f"{folder} holds {len(paths)} images, expected 10, one a class; --textures names "
-            "a folder with the folders object and background"
-        )
-    warn_of_unread(folder, others)
-    pictures = [Image.fromarray(read_image(path).movedim(0, -1).numpy()) for path in paths]
-    nearest = [each.resize((150, 150), Image.Resampling.NEAREST) for each in pictures]
-    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in nearest])
-
-
-Painter = Callable[..., ImageSet]
-
-
-def interventions(paint: Painter, source: DataSource) -> dict[str, ImageSet]:
-    """Paint test digits with independent labels, and again with one of them changed at a time.
-
-    Args:
-        paint: `colored`, `double_colored` or `wildlife`.
-        source: Where the digits come from.
-
-    Returns:
-        `base`, `do_shape`, `do_texture` and, where there is a background, `do_background`, in one
-        order and with the same ids: colours, crops and noise are those of `base`.
-    """
-    test = digits(source, "test")
-    n = len(test.labels)
-    by_class = np.argsort(test.labels, kind="stable")
-    other = np.empty(n, dtype=np.int64)
-    other[by_class] = np.roll(by_class, n // 2)  # half the set away is another class
-    others = Digits(test.pixels[other], test.labels[other], test.ids)
-    by = np.random.default_rng(5).integers(1, len(DIGITS), size=(2, n))
-    common = partial(paint, biased=False, seed=6, textures=source.textures)
-    painted = {
-        "base": common(test),
-        "do_shape": common(others),
-        "do_texture": common(test, shift=(by[0], 0)),
-    }
-    if paint is colored:  # black behind every digit
-        return painted
-    return painted | {"do_background": common(test, shift=(0, by[1]))}
-
-
-def _made(paint: Painter, source: DataSource, split: Split, **how: Any) -> ImageSet:
-    """Paint the digits of a split."""
-    return paint(digits(source, split), textures=source.textures, **how)
-
-
-def _world(name: str, paint: Painter) -> TrainingDomain:
-    """Build the world of one painter."""
-    return TrainingDomain(
-        name=name,
-        classes=DIGITS,
-        image_size_px=SIZE_PX,
-        train=lambda source: _made(
-            paint, source, "train", biased=True, seed=1, correlation=source.correlation
-        ),
-        unbiased=lambda source: _made(paint, source, "train", biased=False, seed=2),
-        true_counterfactuals=lambda source: {
-            action: _made(paint, source, "train", biased=True, seed=1, shift=shift)
-            for action, shift in (("do_texture", (1, 0)), ("do_background", (0, 1)))
-            # Colored MNIST has no background to act on.
-            if action == "do_texture" or paint is not colored
-        },
-        supports_correlation=True,
-        data_folder="mnist",
-        official_files="MNIST's idx files",
-        takes_textures=paint is wildlife,
-        is_official=is_mnist,
-    )
-
-
-def _suite(name: str, paint: Painter, question: str) -> Suite:
-    """Build the suite of one painter: its world, and the test digits that the original chose."""
-    return _tested(name, question, _world(name, paint), paint, "test", seeds=(3, 4))
-
-
-def _t10k_twin(suite: Suite, paint: Painter) -> Suite:
-    """Build the suite of the same world whose test digits are MNIST's own."""
-    name = f"{suite.name}-t10k"
-    return _tested(name, suite.question, suite.world, paint, "t10k", seeds=(7, 8))
-
-
-def _tested(
-    name: str,
-    question: str,
+def _suite(
     world: TrainingDomain,
     paint: Painter,
-    split: Split,
-    seeds: tuple[int, int],
+    question: str,
+    split: Split = "test",
+    seeds: tuple[int, int] = (3, 4),
 ) -> Suite:
     """Build a suite whose test images are a split's digits, painted biased and unbiased."""
+    name = world.name if split == "test" else f"{world.name}-{split}"
     return Suite(
         name=name,
         question=question,
         protocol=f"{name}@v1",
         world=world,
         variants=lambda source: {
-            "biased": _made(paint, source, split, biased=True, seed=seeds[0]),
-            "unbiased": _made(paint, source, split, biased=False, seed=seeds[1]),
+            "biased": paint_split(paint, source, split, seed=seeds[0], correlation=1.0),
+            "unbiased": paint_split(paint, source, split, seed=seeds[1], correlation=None),
         },
         scores=(
             accuracy("unbiased", chance=0.1),
@@ -385,32 +47,29 @@ def _tested(
         ),
         primary="unbiased_accuracy",
         standard="biased_accuracy",
-        embedded=split != "t10k",
+        embedded=split == "test",
     )
 
 
-COLORED = _suite(
-    "colored-mnist",
-    colored,
-    "Does it read the digit when its colour no longer tells the class?",
-)
-DOUBLE_COLORED = _suite(
-    "double-colored-mnist",
-    double_colored,
-    "Does it read the digit when neither its colour nor the background's tells the class?",
-)
-WILDLIFE = _suite(
-    "wildlife-mnist",
-    wildlife,
-    "Does it read the digit when neither coat nor landscape tells the class?",
+_PARTS = (
+    (
+        COLORED_MNIST,
+        colored,
+        "Does it read the digit when its colour no longer tells the class?",
+    ),
+    (
+        DOUBLE_COLORED_MNIST,
+        double_colored,
+        "Does it read the digit when neither its colour nor the background's tells the class?",
+    ),
+    (
+        WILDLIFE_MNIST,
+        wildlife,
+        "Does it read the digit when neither coat nor landscape tells the class?",
+    ),
 )
 
-# Scored with the same fits as the suites above: one world, two sets of test digits.
-T10K = {
-    suite.name: suite
-    for suite in (
-        _t10k_twin(COLORED, colored),
-        _t10k_twin(DOUBLE_COLORED, double_colored),
-        _t10k_twin(WILDLIFE, wildlife),
-    )
-}
+COLORED, DOUBLE_COLORED, WILDLIFE = (_suite(*parts) for parts in _PARTS)
+
+# Scored with the same fits as the suites above: one world, MNIST's own test digits.
+T10K = tuple(_suite(*parts, split="t10k", seeds=(7, 8)) for parts in _PARTS)

@@ -1,203 +1,36 @@
-"""tiny-in9 and in9-64px: the Backgrounds Challenge on real photographs of 64 pixels.
+"""tiny-in9 and in9-64px: ImageNet-9's questions about real photographs of 64 pixels.
 
-Tiny ImageNet has 500 training and 50 validation images of each of 200 classes, with a box around
-the object; 42 of the classes belong to one of ImageNet-9's nine. Here these are a world to train
-on and a suite to be tested on, in the form of ImageNet-9; `in9-64px` asks the same classifiers
-about ImageNet-9's own images, made as small. How objects are cut out is not here: see
-`cgn.segmentation.boxes`.
+`tiny-in9` lays the objects of Tiny ImageNet's photographs over other backgrounds; `in9-64px` asks
+the same classifiers about ImageNet-9's own images, made as small.
 
 Source:
-    Le and Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford 2015.
     Xiao, Engstrom, Ilyas and Madry, Noise or Signal: The Role of Image Backgrounds in Object
     Recognition, ICLR 2021. https://arxiv.org/abs/2006.09994
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from benchmarks.core.scores import accuracy, paired_difference
-from benchmarks.core.suite import DataSource, Suite, TrainingDomain
-from benchmarks.data.archives import require_sizes
+from benchmarks.core.suite import DataSource, Suite
 from benchmarks.suites import imagenet9
-from benchmarks.suites.imagenet9 import CHANCE, IN9, tile_over
-from benchmarks.suites.official import IN9_CLASSES, OFFICIAL_SUITES, in9_variants, names_in
-from cgn.data import image_set
-from cgn.data.decoding import decode
+from benchmarks.suites.imagenet9 import CHANCE, IN9, IN9_CLASSES, IN9_OFFICIAL, tile_over
+from benchmarks.worlds.photographs import NAME, SIZE_PX, TINY_IN9, fingerprint, photographs
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_bytes, to_images
-from cgn.data.listing import some
 from cgn.data.preprocessing import Preprocessing
-from cgn.models import cgn
 from cgn.models.cgn import compose
-from cgn.segmentation import boxes
-from cgn.segmentation.boxes import WORKERS, masks_from_boxes, opencv
 
-SIZE_PX = 64
-NAME = "tiny-in9"
-BOXES = "boxes.csv"
-MOST_BYTES = 16 << 20  # of a file
-COLUMNS = ("x0", "y0", "x1", "y1")
 LARGEST_BOX = 0.9  # share of the image: beyond, nothing is left to make a background of
 SMALLEST_MASK = 0.04  # share of the image
 SEED = 30
-# What cuts objects out takes minutes: other code may change without doing it again.
-MADE_BY = (imagenet9, image_set, boxes, cgn)
-CODE = (Path(__file__), *(Path(str(module.__file__)) for module in MADE_BY))
-
-
-def archive(source: DataSource) -> Traversable:
-    """Find the images: `tiny-in9.zip`, or its unpacked folder, or the folder that holds either.
-
-    Raises:
-        ValueError: If there is none, or it is cut short, or holds something else.
-    """
-    folder = source.folder
-    if folder is not None:
-        for place in (folder, folder / NAME):
-            if (place / BOXES).is_file():
-                return place
-        if (folder / f"{NAME}.zip").is_file():
-            return _opened(folder / f"{NAME}.zip")
-    there = f"{folder} holds {some(names_in(folder))}" if folder else "there is none"
-    raise ValueError(
-        f"{NAME} needs the folder that holds {NAME}.zip, or train/, val/ and boxes.csv; {there}; "
-        "name it with --data"
-    )
-
-
-def _opened(path: Path) -> Traversable:
-    """Open the archive, at the place of its tables of boxes."""
-    try:
-        place = zipfile.Path(path)
-        members = place.root.infolist()
-    except Exception as error:  # zipfile raises errors of many kinds
-        raise ValueError(f"{path} is no whole zip archive: {error}; fetch it anew") from None
-    require_sizes(path, members)
-    for within in (place, place / NAME):
-        if (within / BOXES).is_file():
-            return within
-    raise ValueError(
-        f"{path} holds {some(sorted(each.name for each in place.iterdir()))}, expected train/, "
-        f"val/ and {BOXES}, at its top or in a folder {NAME}; fetch it anew"
-    )
-
-
-def _content(place: Traversable, name: str) -> bytes:
-    """Read one file of the folder or archive.
-
-    Raises:
-        ValueError: If it is not there, or damaged.
-    """
-    file = place / name
-    try:
-        if (size := _size(file)) > MOST_BYTES:
-            raise ValueError(f"it has {size:,} bytes, and no more than {MOST_BYTES:,} are expected")
-        return file.read_bytes()
-    except Exception as error:  # zipfile and its decompressors raise errors of many kinds
-        said = f"it is not there ({error})" if isinstance(error, (KeyError, OSError)) else error
-        raise ValueError(f"{name!r} of {place} cannot be read: {said}; fetch it anew") from None
-
-
-def _size(file: Traversable) -> int:
-    """Tell how large a file of the folder or archive is, before it is unpacked."""
-    if isinstance(file, zipfile.Path):
-        return file.root.getinfo(file.at).file_size
-    assert isinstance(file, Path)
-    return file.stat().st_size
-
-
-def fingerprint(source: DataSource) -> str:
-    """Hash the archive, or all files of its folder, and the code that makes images of them."""
-    place = archive(source)
-    digest = hashlib.sha256(opencv().__version__.encode())
-    for path in CODE:
-        digest.update(path.read_bytes())
-    if isinstance(place, zipfile.Path):
-        digest.update(Path(str(place.root.filename)).read_bytes())
-        return digest.hexdigest()
-    assert isinstance(place, Path)
-    for path in sorted(path for path in place.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(place)} {path.stat().st_size}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def photographs(source: DataSource, part: Literal["train", "val"]) -> tuple[ImageSet, Tensor]:
-    """Read one part of the images and cut out their objects.
-
-    Returns:
-        The images, all factors of an image's class, with the masks that GrabCut makes of the
-        boxes; and the boxes, (N, 4) int64: first column and row, last column and row.
-
-    Raises:
-        ValueError: If images or boxes are missing, or are of another form.
-    """
-    place = archive(source)
-    table = _boxes(place)
-    table = table[table["file"].str.startswith(f"{part}/")].sort_values("file")
-    labels = table["file"].str.split("/").str[1].map({c: i for i, c in enumerate(IN9_CLASSES)})
-    if labels.isna().any() or set(labels) != set(range(len(IN9_CLASSES))):
-        raise ValueError(f"{part}/ of {place} must have a folder for each of {IN9_CLASSES}")
-    with ThreadPoolExecutor(WORKERS) as pool:
-        pixels = torch.stack(list(pool.map(partial(_decoded, place), table["file"])))
-    images = ImageSet(
-        pixels, Factors.aligned(torch.tensor(labels.tolist())), torch.arange(len(table))
-    )
-    boxes = torch.tensor(table[[*COLUMNS]].to_numpy().tolist())
-    masks = masks_from_boxes(images, boxes)
-    return replace(images, masks=masks.to(torch.uint8) * 255), boxes
-
-
-def _boxes(place: Traversable) -> pd.DataFrame:
-    """Read the table of boxes: a file and four whole numbers in each row."""
-    name = f"{BOXES} of {place}"
-    content = _content(place, BOXES)
-    try:
-        table = pd.read_csv(io.BytesIO(content), dtype={"file": str})
-    except Exception as error:  # pandas has errors of its own
-        raise ValueError(f"{name} is no table: {' '.join(str(error).split())}") from None
-    if lacking := {"file", *COLUMNS} - set(table.columns):
-        raise ValueError(f"{name} lacks the columns {sorted(lacking)}")
-    whole = all(pd.api.types.is_integer_dtype(table[column]) for column in COLUMNS)
-    if not whole or table["file"].isna().any():
-        raise ValueError(f"{name} has rows without a file or without four whole numbers")
-    if (twice := table["file"].duplicated()).any():
-        raise ValueError(f"{name} names {table['file'][twice].iloc[0]!r} twice")
-    return table
-
-
-def _decoded(place: Traversable, name: str) -> Tensor:
-    """Read one image, (3, 64, 64)."""
-    pixels = decode(_content(place, name), f"{name!r} of {place}").contiguous()
-    if pixels.shape != (3, SIZE_PX, SIZE_PX):
-        raise ValueError(
-            f"{name!r} of {place} has {tuple(pixels.shape[1:])} pixels, expected {SIZE_PX} a side"
-        )
-    return pixels
-
-
-def train(source: DataSource) -> ImageSet:
-    """Read the training images; their masks are what GrabCut found, not the truth."""
-    return photographs(source, "train")[0]
-
-
-def unbiased(source: DataSource) -> ImageSet:
-    """Refuse: nobody has photographs whose factors are independent."""
-    raise ValueError(f"{NAME} has no images with independent factors; leave out the oracle")
+CODE = (Path(__file__), Path(imagenet9.__file__))
 
 
 def variants(source: DataSource) -> dict[str, ImageSet]:
@@ -304,63 +137,49 @@ def small_in9_variants(source: DataSource) -> dict[str, ImageSet]:
     if not found:
         raise ValueError(
             f"in9-64px needs ImageNet-9's bg_challenge, and {NAME} for training, in one folder; "
-            f"it is not in {folder or 'no folder'} nor one folder below; name it with --data"
+            f"it is not in {folder or 'no folder'} nor one folder below"
         )
-    sets = in9_variants(replace(source, folder=found[0]))
+    sets = imagenet9.official_variants(replace(source, folder=found[0]))
     small = Preprocessing(SIZE_PX, SIZE_PX)
-    made = {}
+    resized = {}
     for name, images in sets.items():
         # So small, all of them fit into memory, and each model need not decode them again.
-        made[name] = ImageSet(images.prepared(small).pixels, images.factors, images.ids)
-    return made
+        resized[name] = ImageSet(images.prepared(small).pixels, images.factors, images.ids)
+    return resized
 
 
-TINY_IN9 = TrainingDomain(
-    name=NAME,
-    classes=IN9_CLASSES,
-    image_size_px=SIZE_PX,
-    train=train,
-    unbiased=unbiased,
-    fingerprint=fingerprint,
-    masks_are_predicted=True,
-    data_folder=".",  # images come from several folders within it
-)
-
-NATURAL = {
-    suite.name: suite
-    for suite in (
-        Suite(
-            name=NAME,
-            question="When the background of a photograph changes, is the object still seen?",
-            protocol="tiny-in9@grabcut-v1",
-            world=TINY_IN9,
-            variants=variants,
-            scores=(
-                accuracy("mixed_rand", chance=CHANCE),
-                accuracy("original", chance=CHANCE),
-                accuracy("mixed_same", chance=CHANCE),
-                paired_difference("mixed_same", "mixed_rand", metric="bg_gap"),
-                accuracy(
-                    "mixed_rand", chance=CHANCE, metric="background_decisions", factor="background"
-                ),
-                replace(accuracy("only_bg_t", chance=CHANCE), higher_is_better=False),
+NATURAL = (
+    Suite(
+        name=NAME,
+        question="When the background of a photograph changes, is the object still seen?",
+        protocol="tiny-in9@grabcut-v1",
+        world=TINY_IN9,
+        variants=variants,
+        scores=(
+            accuracy("mixed_rand", chance=CHANCE),
+            accuracy("original", chance=CHANCE),
+            accuracy("mixed_same", chance=CHANCE),
+            paired_difference("mixed_same", "mixed_rand", metric="bg_gap"),
+            accuracy(
+                "mixed_rand", chance=CHANCE, metric="background_decisions", factor="background"
             ),
-            primary=IN9.primary,
-            standard=IN9.standard,
-            embedded=False,
-            fingerprint=fingerprint,
+            replace(accuracy("only_bg_t", chance=CHANCE), higher_is_better=False),
         ),
-        Suite(
-            name="in9-64px",
-            question="The same, on ImageNet-9's own images, made as small as those of tiny-in9",
-            protocol="in9@madry-64px-v1",
-            world=TINY_IN9,
-            variants=small_in9_variants,
-            scores=OFFICIAL_SUITES["in9"].scores,
-            primary=IN9.primary,
-            standard=IN9.standard,
-            embedded=False,
-            n_images=OFFICIAL_SUITES["in9"].n_images,
-        ),
-    )
-}
+        primary=IN9.primary,
+        standard=IN9.standard,
+        embedded=False,
+        fingerprint=lambda source: fingerprint(source, *CODE),
+    ),
+    Suite(
+        name="in9-64px",
+        question="The same, on ImageNet-9's own images, made as small as those of tiny-in9",
+        protocol="in9@madry-64px-v1",
+        world=TINY_IN9,
+        variants=small_in9_variants,
+        scores=IN9_OFFICIAL.scores,
+        primary=IN9.primary,
+        standard=IN9.standard,
+        embedded=False,
+        n_images=IN9_OFFICIAL.n_images,
+    ),
+)

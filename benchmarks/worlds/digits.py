@@ -1,7 +1,5 @@
 """Gray digits: those that come with the packages, and MNIST's own files, checked.
 
-What is painted with them is not here: see `benchmarks.suites.mnists`.
-
 Source:
     LeCun, Cortes and Burges, the MNIST database, and its idx format.
 """
@@ -90,7 +88,7 @@ def _t10k(folder: Path | None) -> Digits:
     if folder is None:
         raise ValueError(
             "MNIST's own test digits do not come with the packages: name a folder that holds "
-            "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, and the training files, with --data"
+            "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, and the training files"
         )
     pixels, labels = _official(folder, "t10k", 10_000)
     return Digits(pixels, labels, np.arange(60_000, 70_000))
@@ -106,7 +104,7 @@ def _official(folder: Path, part: str, n: int) -> tuple[Bytes, NDArray[np.int64]
         odd = int((labels >= len(DIGITS)).sum())
         raise ValueError(
             f"{path} has {odd:,} labels above {len(DIGITS) - 1}, up to {labels.max()}: its images "
-            "are not of ten classes, as MNIST's are; name another folder with --data"
+            "are not of ten classes, as MNIST's are; name another folder"
         )
     return pixels, labels.astype(np.int64)
 
@@ -148,7 +146,7 @@ def _place(folder: Path, name: str) -> Path:
         there = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
         raise ValueError(
             f"{folder} holds no {name}[.gz], nor does its folder MNIST/raw, but {some(there)}; "
-            "name a folder with MNIST's idx files, or leave --data out for the embedded digits"
+            "name a folder with MNIST's idx files, or take the embedded digits"
         )
     return path
 

@@ -1,8 +1,7 @@
 """Procedural textures: animal coats, landscapes, and the surfaces of OpenMoji-9.
 
 Every texture is a pattern in [0, 1] looked up in a palette. Patterns are periodic and
-stationary, so any crop shows the class. Where textures are pasted is not here: see
-`benchmarks.suites.mnists` and `benchmarks.worlds.openmoji`.
+stationary, so any crop shows the class.
 """
 
 from __future__ import annotations
@@ -206,7 +205,7 @@ LANDSCAPES = {
     "autumn": Texture(layered(spots(12), grain(9), 0.5), "0 601c10,.4 b84818,.6 d8882c,1 e8c850"),
 }
 
-SURFACES = {  # what the objects of OpenMoji-9 are made of
+OBJECT_TEXTURES = {  # what the objects of OpenMoji-9 are made of
     "dog": Texture(grain(7, 4, 60), "0 6c4420,.5 b47c40,1 e8c488"),
     "bird": Texture(grain(8, 2.5, 20), "0 102c78,.4 2058b8,.7 4c90e8,1 f0a840"),
     "wheeled vehicle": Texture(weave(9), "0 3c0408,.3 8c1018,.6 d02028,.8 ec5830,1 f8a050"),
@@ -218,7 +217,7 @@ SURFACES = {  # what the objects of OpenMoji-9 are made of
     "fish": Texture(cells(10, 0.1), "0 581030,.3 b02868,.6 e05890,1 f8b0cc"),
 }
 
-SCENERIES = {  # what lies behind the objects of OpenMoji-9
+BACKGROUND_TEXTURES = {  # what lies behind the objects of OpenMoji-9
     "dog": Texture(grain(6, 4, 95), "0 2c5c1c,.5 549430,1 98c858"),
     "bird": Texture(grain(30, 1.5, width=0.7), "0 4888cc,.5 78b0e4,.7 e0ecf6,1 ffffff"),
     "wheeled vehicle": Texture(
@@ -266,12 +265,12 @@ def _atlas(textures: dict[str, Texture], seed: int, haze: float = 0.0) -> Tensor
 
 
 @cache
-def surfaces() -> Tensor:
+def object_textures() -> Tensor:
     """Draw the object textures of OpenMoji-9: class, variant, (9, 4, 3, 128, 128) uint8."""
-    return _atlas(SURFACES, seed=3)
+    return _atlas(OBJECT_TEXTURES, seed=3)
 
 
 @cache
-def sceneries() -> Tensor:
+def background_textures() -> Tensor:
     """Draw the background textures of OpenMoji-9: class, variant, (9, 4, 3, 128, 128) uint8."""
-    return _atlas(SCENERIES, seed=4, haze=HAZE)
+    return _atlas(BACKGROUND_TEXTURES, seed=4, haze=HAZE)

@@ -16,7 +16,8 @@ from benchmarks.cli.models import PretrainedModel
 from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext
 from benchmarks.records.leaderboard import read_runs
-from benchmarks.suites.official import OFFICIAL_SUITES, outputs
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.worlds.imagenet import class_table
 from cgn.data.preprocessing import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import architectures
@@ -90,7 +91,7 @@ def test_a_file_of_lite0_scores_on_imagenet_a_as_lite0_does(
     lite0: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
-    table = outputs()
+    table = class_table()
     for wnid in table.loc[table["imagenet_a"], "wnid"]:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)

@@ -13,14 +13,13 @@ from typing import Any, NoReturn
 import pandas as pd
 import pytest
 import torch
-from support import patch_commands, tiny_images, tiny_suite
+from support import patch_commands, patch_suites, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 import benchmarks.records.published
 import benchmarks.suites
-from benchmarks import cli
+from benchmarks import cli, runner
 from benchmarks.cli.arguments import find_suites
-from benchmarks import runner
 from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite, TestSet
@@ -98,7 +97,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("cgn-abduct", trains_on=("abducted",)),
         Recipe("oracle-mask", input_kind="masks"),
     ]
-    patch_commands(monkeypatch, "SUITES", suites)
+    patch_suites(monkeypatch, suites)
     patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
     patch_commands(monkeypatch, "fit_cached", fit_cached)
     monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
@@ -641,7 +640,7 @@ def test_every_suite_is_called_what_its_results_are_called(name: str) -> None:
     assert benchmarks.suites.SUITES[name].name == name
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -649,7 +648,7 @@ def test_an_interruption_exits_with_130_and_leaves_whole_rows(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training_sets, "counterfactuals", interrupt)
+        patch.setattr(training_sets, "sample_cached", interrupt)
         assert command(results, "--suite tiny --model cgn") == 130
         assert files(results) == {}
         patch_commands(patch, "show_result", interrupt)
@@ -757,7 +756,8 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 
 
 def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    patch_commands(monkeypatch, "SUITES", benchmarks.suites.SUITES)
+    patch_commands(monkeypatch, "ALL_SUITES", benchmarks.suites.ALL_SUITES)
+    patch_commands(monkeypatch, "GROUPS", benchmarks.suites.GROUPS)
     names = [suite.name for suite in find_suites("t10k")]
     assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
     assert not set(names) & set(benchmarks.suites.SUITES)

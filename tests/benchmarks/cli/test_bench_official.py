@@ -16,7 +16,7 @@ from benchmarks.cli.models import prepared as prepared_images
 from benchmarks.core.suite import DataSource, TestSet
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
-from benchmarks.suites.official import classes_of
+from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET, Preprocessing
 from classifiers.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
 from classifiers.pretrained import (
@@ -121,7 +121,7 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
     [
         ("--suite in9 --model efficientnet-lite0", "for which in9 has no images here"),
         ("--suite cue-conflict --model erm --data STIMULI", "erm is trained here, on other"),
-        ("--suite imagenet --model efficientnet-lite0", "need a folder; name one with --data"),
+        ("--suite imagenet --model efficientnet-lite0", "need a folder of data"),
         ("--suite in9 --model timm:a.b --data STIMULI", "there is no folder"),
         (
             "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import FirstRow, edit, patch_commands, run_model, tiny_images, tiny_suite
+from support import FirstRow, edit, patch_commands, patch_suites, run_model, tiny_images, tiny_suite
 from torch import Tensor, nn
 
 from benchmarks import cli
@@ -68,7 +68,7 @@ def become(suite: Suite) -> Change:
     """Replace the suite."""
 
     def change(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        patch_commands(monkeypatch, "SUITES", {suite.name: suite})
+        patch_suites(monkeypatch, {suite.name: suite})
 
     return change
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.table import Table
-from support import FirstRow, patch_commands, run_model, tiny_suite
+from support import FirstRow, patch_suites, run_model, tiny_suite
 
 from benchmarks import cli
 from benchmarks.cli.output import Output, PlainConsole
@@ -119,8 +119,7 @@ def test_hostile_names_in_committed_rows_are_shown_by_every_command_that_reads_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     suite = tiny_suite()
-    patch_commands(monkeypatch, "known_suites", lambda: {suite.name: suite})
-    patch_commands(monkeypatch, "resolve_suites", lambda _: [suite])
+    patch_suites(monkeypatch, {suite.name: suite})
     torch.manual_seed(0)
     predictions = evaluate(FirstRow(), suite.variants(EMBEDDED))[0]
     name = "".join(HOSTILE.values()).replace("\udcff", "")  # which no table holds

@@ -33,10 +33,9 @@ REFUSED = [
     *(f"{TRAIN} --batch-size {n}" for n in ("0", "-2", "7", "10000000")),
     *(f"{TRAIN} --steps {n}" for n in ("0", "-1", "1" + 5_000 * "0")),
     *(f"{TRAIN} --learning-rate {n}" for n in ("0", "-1", "nan", "inf", "1e9")),
-    *(f"{TRAIN} --weight-style {n}" for n in ("-1", "nan", "inf")),
+    *(f"{TRAIN} --weights.style {n}" for n in ("-1", "nan", "inf")),
     *(f"{TRAIN} --tile-px {n}" for n in ("0", "-1", "1000000")),
     *(f"{TRAIN} --correlation {n}" for n in ("0", "2", "nan", "-1")),
-    *(f"{TRAIN} --style-features {word}" for word in ("nope", "''")),
     *(
         f"{TRAIN} --out {path}"
         for path in ("/", "FOLDER", "''", "FILE/a.safetensors", "FOLDER/a.png")
@@ -60,7 +59,6 @@ REFUSED = [
     *(f"--suite {names} --model erm" for names in ("''", ",", "in9,", "../in9", "in9/..")),
     *(f"--suite in9 --model erm --results {path}" for path in ("FILE", "''", "FILE/a")),
     "--suite in9 --model erm --protocol ''",
-    "--suite in9 --model file:FOLDER/a,b.pt#arch=timm:resnet18 --data embedded",
     "check --against ''",
     "check --summary FOLDER",
     "check --summary FILE/a.md",
@@ -102,10 +100,6 @@ REFUSED = [
     *(f"{DRAW} --n {n}" for n in ("0", "-1", "nan", "1e9")),
     *(f"{DRAW} --n 1 --jpeg-quality {n}" for n in ("0", "101", "-1")),
     *(f"{DRAW} --n 1 --seed {n}" for n in ("-1", "18446744073709551616")),
-    *(f"{DRAW}.png --combine {n}" for n in ("0", "-1", "100000")),
-    f"{DRAW}.png --interpolate shape",
-    f"{DRAW}.png --interpolate shape --to -1",
-    f"{DRAW} --combine 2",
     DRAW,
     "counterfactuals --weights FILE --out FILE --n 1",
     "counterfactuals --weights FOLDER --out FOLDER/new --n 1",

@@ -202,7 +202,7 @@ def test_results_that_cannot_be_written_are_found_before_the_work(
     (place.results / "predictions").mkdir(parents=True)
     (place.results / "predictions" / "tiny").write_text("a file where a folder should be")
     module = Counting()
-    with pytest.raises(ValueError, match="tiny is no folder; name another --results"):
+    with pytest.raises(ValueError, match="tiny is no folder; name another `results`"):
         evaluate_and_record(taken, fit_of(module), place)
     assert module.seen == 0
 

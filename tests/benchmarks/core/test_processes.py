@@ -19,7 +19,7 @@ from benchmarks import cli
 from benchmarks.core.distributed import all_gather, init_distributed, local_batches
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
-from benchmarks.suites.official import classes_of
+from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET
 from cgn.device.distributed import dist_info
 from classifiers.pretrained import Pretrained

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.core.evaluate import probabilities, score
 from benchmarks.core.sanity_checks import DEVIATION, MEAN, labels_in_another_order, suspicions
-from benchmarks.suites.official import OFFICIAL_SUITES, decide_imagenet_a, outputs
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.suites.decisions import decide_imagenet_a
+from benchmarks.worlds.imagenet import class_table
 from cgn.data.factors import Factors
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
@@ -85,7 +87,7 @@ def test_images_that_are_prepared_wrongly_are_noticed(
 
 @needs_data
 def test_a_real_network_is_told_from_one_that_takes_images_for_bytes(tmp_path: Path) -> None:
-    table = outputs()
+    table = class_table()
     for wnid in table.loc[table["imagenet_a"], "wnid"]:
         (tmp_path / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)
     images, _ = image_folder(tmp_path, IMAGENET)
@@ -172,4 +174,4 @@ def test_a_module_left_in_training_mode_is_evaluated_in_the_other_and_this_is_sa
 
 
 def test_a_suite_of_imagenet_knows_the_order_of_its_classes_by_their_folders() -> None:
-    assert OFFICIAL_SUITES["imagenet"].world.classes == tuple(outputs()["wnid"])
+    assert OFFICIAL_SUITES["imagenet"].world.classes == tuple(class_table()["wnid"])

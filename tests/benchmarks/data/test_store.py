@@ -21,9 +21,11 @@ from support import patch_commands
 from benchmarks import cli
 from benchmarks.core.suite import DataSource
 from benchmarks.data import download as store
-from benchmarks.data.download import DATA_SETS, DataSet, Download, fetch, verify
+from benchmarks.data.class_folders import list_classes
+from benchmarks.data.download import DataSet, Download, fetch, verify
 from benchmarks.data.paths import official_folder
-from benchmarks.suites.official import OFFICIAL_SUITES, files_of
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.suites.data_sets import DATA_SETS
 from cgn.data.factors import Factors
 from cgn.data.image_files import FileReader
 from cgn.data.image_set import ImageSet
@@ -112,7 +114,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 def zoo_variants(source: DataSource) -> dict[str, ImageSet]:
     assert source.folder is not None
-    paths, labels = files_of(source.folder / "zoo", CLASSES)
+    paths, labels = list_classes(source.folder / "zoo", CLASSES)
     factors = Factors.aligned(labels)
     images = ImageSet(FileReader(paths, 8), factors, torch.arange(len(paths)))
     return {"all": images}
@@ -305,7 +307,7 @@ def test_offline_takes_what_is_there_and_connects_nowhere(
     make: Make, server: Server, tmp_path: Path
 ) -> None:
     data = make(tar(animals()))
-    with pytest.raises(ValueError, match=r"zoo is not in .*, and --offline connects nowhere"):
+    with pytest.raises(ValueError, match=r"zoo is not in .*, and nothing is fetched offline"):
         fetch(data, tmp_path, offline=True)
     assert server.asked == []
     fetch(data, tmp_path)

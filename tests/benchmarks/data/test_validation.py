@@ -14,12 +14,14 @@ import pytest
 from scipy.io import savemat
 
 from benchmarks.data import imagenet_validation as validation
-from benchmarks.data.download import DATA_SETS, fetch
+from benchmarks.data.download import fetch
 from benchmarks.data.imagenet_validation import ARCHIVE, DEVKIT, published_list
-from benchmarks.suites.official import OFFICIAL_SUITES, outputs
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.suites.data_sets import DATA_SETS
+from benchmarks.worlds.imagenet import class_table
 
 N = 2_000
-WNIDS = list(outputs()["wnid"])
+WNIDS = list(class_table()["wnid"])
 # Image i is of the class CLASS[i], two of each.
 CLASS = np.random.default_rng(0).permutation(np.repeat(np.arange(1_000), 2)).tolist()
 NAMES = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, N + 1)]
@@ -93,7 +95,7 @@ WRITE = (write_synsets, write_kaggles, write_caffes, write_devkit)
 @pytest.mark.parametrize("write", WRITE)
 def test_each_published_list_says_the_same(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path)
-    assert published_list(tmp_path) == [WNIDS[label] for label in CLASS]
+    assert published_list(tmp_path, WNIDS) == [WNIDS[label] for label in CLASS]
 
 
 def test_the_flat_archive_is_sorted_and_kept(tmp_path: Path) -> None:
@@ -161,4 +163,4 @@ def test_a_list_that_is_not_the_published_one_sorts_nothing(
 def test_a_development_kit_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / DEVKIT).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{DEVKIT} (cannot be read|lacks meta\.mat)"):
-        published_list(tmp_path)
+        published_list(tmp_path, WNIDS)

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.core.statistics import Estimate
 from benchmarks.records.effective_robustness import LinearFit, effective_robustness, fits
 from benchmarks.records.leaderboard import COLUMNS
-from benchmarks.suites.official import OFFICIAL_SUITES
+from benchmarks.suites import OFFICIAL_SUITES
 
 SKETCH, HARD = fits()
 

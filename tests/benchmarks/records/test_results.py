@@ -7,9 +7,13 @@ import pytest
 from support import RESULTS
 
 from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, read_runs, with_few_seeds
-from benchmarks.suites import ATTRIBUTIONS, NATURAL, OFFICIAL_SUITES, SUITES, T10K
+from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES, SUITES
 
-TRAINED_HERE = SUITES | T10K | ATTRIBUTIONS | NATURAL
+TRAINED_HERE = {
+    name: ALL_SUITES[name]
+    for group in ("all", "t10k", "attributions", "natural")
+    for name in GROUPS[group]
+}
 OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
 
 

@@ -12,7 +12,7 @@ from support import ROOT
 import benchmarks
 from benchmarks.records.check import results_at_revision
 from benchmarks.report.readme import documents, readme_blocks, rewritten
-from benchmarks.suites import ATTRIBUTIONS, SUITES
+from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from cgn.counterfactuals.sampling import SHIPPED
 from cgn.io.weights import load_tensors
 from cgn.training.small import PRESETS, LossWeights, TrainConfig
@@ -106,9 +106,9 @@ def test_the_python_example_scores_a_module_of_ones_own(
     assert {"variant", "metric", "value", "low", "high", "n"} <= set(names["table"].columns)
 
 
-@pytest.mark.parametrize("name", [*SUITES, *ATTRIBUTIONS])
+@pytest.mark.parametrize("name", [*SUITES, *GROUPS["attributions"]])
 def test_every_committed_leaderboard_reads_without_arguments(name: str) -> None:
     table = pd.read_csv(ROOT / "results" / f"{name}.csv")
-    primary = (SUITES | ATTRIBUTIONS)[name].primary
+    primary = ALL_SUITES[name].primary
     assert {"rank", "model", "n", primary, "protocol", "source"} <= set(table.columns)
     assert {"erm", "cgn", "cgn-ensemble", "oracle"} <= set(table["model"])

@@ -21,7 +21,7 @@ from benchmarks.records.leaderboard import Row, append, leaderboard, read_runs
 from benchmarks.records.published import published
 from benchmarks.report.figures import cue_shares, cues_figure
 from benchmarks.report.page import N_DISPUTED, _figures, write_report
-from benchmarks.suites import ATTRIBUTIONS, SUITES
+from benchmarks.suites import ALL_SUITES, SUITES
 from cgn.counterfactuals.sampling import write_png
 from cgn.data.image_set import to_images
 
@@ -143,7 +143,7 @@ def test_published_scores_stand_beside_ours_with_verdict_and_source(tmp_path: Pa
 
 
 def test_the_effects_of_factors_are_drawn_and_said_in_words(tmp_path: Path) -> None:
-    suite = ATTRIBUTIONS["attribution-colored-mnist"]
+    suite = ALL_SUITES["attribution-colored-mnist"]
     run_model(tmp_path, PREDICTIONS, seed=0)
     common = first_row(tmp_path)
     common |= {"suite": suite.name, "protocol": suite.protocol, "source": "official"}

@@ -16,17 +16,18 @@ from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.compare import compare
 from benchmarks.records.predictions import Run, load, save
+from benchmarks.suites.attribution import ATTRIBUTIONS as ATTRIBUTION_SUITES
 from benchmarks.suites.attribution import (
-    ATTRIBUTIONS,
     effect,
     flip_rate,
     shape_share,
     true_class_change,
 )
-from benchmarks.suites.mnists import DOUBLE_OBJECT, JITTERED
+from benchmarks.worlds.mnists import DOUBLE_OBJECT, JITTERED
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 
+ATTRIBUTIONS = {suite.name: suite for suite in ATTRIBUTION_SUITES}
 every_world = pytest.mark.parametrize("name", ATTRIBUTIONS)
 
 

@@ -25,7 +25,7 @@ from benchmarks.suites.backgrounds_challenge import (
     outcomes_kept,
     predictions_of,
 )
-from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
+from benchmarks.suites.imagenet9 import IN9_CLASSES, IN9_VARIANTS
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import IMAGENET

@@ -15,24 +15,22 @@ from scipy.stats import chi2_contingency
 from support import SHARED
 
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, format_model_id, parse_model_id
-from benchmarks.suites import mnists
-from benchmarks.suites.mnists import (
-    COLORED,
+from benchmarks.suites import ALL_SUITES, GROUPS, MNISTS
+from benchmarks.worlds import mnists
+from benchmarks.worlds.digits import Digits, Split, digits
+from benchmarks.worlds.mnists import (
     DOUBLE_BACKGROUND,
-    DOUBLE_COLORED,
     DOUBLE_OBJECT,
     JITTERED,
-    T10K,
-    WILDLIFE,
     colored,
     double_colored,
     enlarge,
     wildlife,
 )
-from benchmarks.worlds.digits import Digits, Split, digits
 from cgn.data.image_set import ImageSet
 
-SUITES = {suite.name: suite for suite in (COLORED, DOUBLE_COLORED, WILDLIFE)}
+SUITES = {suite.name: suite for suite in MNISTS}
+T10K = {name: ALL_SUITES[name] for name in GROUPS["t10k"]}
 PAINTERS: dict[str, Callable[..., ImageSet]] = {
     "colored-mnist": colored,
     "double-colored-mnist": double_colored,
@@ -58,7 +56,7 @@ def some_digits(n: int = 300) -> Digits:
 
 @cache
 def painted(name: str, biased: bool) -> ImageSet:
-    return PAINTERS[name](some_digits(), biased=biased, seed=5)
+    return PAINTERS[name](some_digits(), correlation=1.0 if biased else None, seed=5)
 
 
 def mask_of(images: ImageSet) -> torch.Tensor:
@@ -69,7 +67,7 @@ def mask_of(images: ImageSet) -> torch.Tensor:
 @every_suite
 def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
     hashes = [
-        PAINTERS[name](some_digits(50), biased=False, seed=seed).sha256() for seed in (1, 1, 2)
+        PAINTERS[name](some_digits(50), correlation=None, seed=seed).sha256() for seed in (1, 1, 2)
     ]
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -214,7 +212,7 @@ def test_a_colored_digit_is_its_gray_digit_times_one_colour() -> None:
 def test_colored_digits_jitter_around_their_colour_by_the_published_variance() -> None:
     many = chosen(some_digits(1), np.zeros(3_000, np.int64))
     many = many._replace(pixels=np.full_like(many.pixels, 255), labels=many.labels * 0 + 5)
-    colours = colored(many, biased=True, seed=0).pixels[:, :, 16, 16].double()
+    colours = colored(many, correlation=1.0, seed=0).pixels[:, :, 16, 16].double()
     # Green, 30, and the others are clipped: only medians are left in place by clipping.
     assert (colours.median(dim=0).values - torch.from_numpy(JITTERED[5])).abs().max() < 6
     within = (colours[:, 0] - JITTERED[5][0]).abs() < 255 * 0.02**0.5
@@ -291,7 +289,7 @@ def test_wildlife_textures_are_150_pixels_and_a_reflected_border() -> None:
 @pytest.mark.parametrize("suite", T10K.values(), ids=list(T10K))
 def test_mnists_own_test_digits_cannot_be_had_without_a_folder(suite: Suite) -> None:
     assert not suite.embedded
-    message = "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte.*with --data"
+    message = "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
     with pytest.raises(ValueError, match=message):
         suite.variants(EMBEDDED)
 
@@ -338,7 +336,7 @@ def write_textures(folder: Path, n: int = 10) -> Path:
 def test_textures_of_a_folder_go_to_the_classes_in_the_order_of_their_names(
     tmp_path: Path,
 ) -> None:
-    images = wildlife(some_digits(40), biased=False, seed=0, textures=write_textures(tmp_path))
+    images = wildlife(some_digits(40), correlation=None, seed=0, textures=write_textures(tmp_path))
     mask = mask_of(images).expand(-1, 3, -1, -1)
     meant = torch.where(
         mask,
@@ -351,8 +349,8 @@ def test_textures_of_a_folder_go_to_the_classes_in_the_order_of_their_names(
 
 def test_a_wrong_number_of_textures_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     folder = write_textures(tmp_path, n=9)
-    with pytest.raises(ValueError, match=r"object holds 9 images, expected 10.*--textures"):
-        wildlife(some_digits(5), biased=False, seed=0, textures=folder)
+    with pytest.raises(ValueError, match=r"object holds 9 images, expected 10, one a class"):
+        wildlife(some_digits(5), correlation=None, seed=0, textures=folder)
 
 
 @pytest.mark.parametrize("data", [b"no picture", b""])
@@ -362,7 +360,7 @@ def test_a_texture_that_is_no_picture_is_an_error_that_names_its_folder(
     folder = write_textures(tmp_path)
     (folder / "background" / "3.jpg").write_bytes(data)
     with pytest.raises(ValueError, match=r"background/3\.jpg cannot be read as an image"):
-        wildlife(some_digits(5), biased=False, seed=0, textures=folder)
+        wildlife(some_digits(5), correlation=None, seed=0, textures=folder)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -373,7 +371,7 @@ def test_painting_official_digits_uses_places_in_the_official_files(
     every = digits(DataSource(folder=folder), split)
     assert len(every.labels) == {"train": 50_000, "test": 10_000}[split]
     few = chosen(every, np.arange(20))
-    images = PAINTERS[name](few, biased=True, seed=0)
+    images = PAINTERS[name](few, correlation=1.0, seed=0)
     first = {"train": 0, "test": 50_000}[split]
     assert images.ids.tolist() == list(range(first, first + 20))
     assert images.factors.shape.tolist() == few.labels.tolist()
@@ -383,8 +381,8 @@ def test_real_wildlife_textures_can_be_read() -> None:
     folder = SHARED / "wildlife-textures"
     if not folder.is_dir():
         pytest.skip("the wildlife textures are not in ../shared")
-    images = wildlife(some_digits(20), biased=True, seed=0, textures=folder)
-    procedural = wildlife(some_digits(20), biased=True, seed=0)
+    images = wildlife(some_digits(20), correlation=1.0, seed=0, textures=folder)
+    procedural = wildlife(some_digits(20), correlation=1.0, seed=0)
     assert torch.equal(mask_of(images), mask_of(procedural))
     assert images.sha256() != procedural.sha256()
 
@@ -403,11 +401,11 @@ def test_a_true_counterfactual_differs_only_in_the_factor_that_was_acted_on(name
     images, true_counterfactuals = world.train(EMBEDDED), world.true_counterfactuals(EMBEDDED)
     assert images.masks is not None
     is_object = images.masks > 0
-    if name == COLORED.name:  # its digits have gray edges, which the masks leave out
+    if name == "colored-mnist":  # its digits have gray edges, which the masks leave out
         is_object = torch.from_numpy(enlarge(digits(EMBEDDED, "train").pixels))[:, None] > 0
     assert (
         list(true_counterfactuals)
-        == ["do_texture", "do_background"][: 1 if name == COLORED.name else 2]
+        == ["do_texture", "do_background"][: 1 if name == "colored-mnist" else 2]
     )
     for action, truth in true_counterfactuals.items():
         factor = action.removeprefix("do_")

@@ -12,18 +12,13 @@ from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate, score, score_suite
 from benchmarks.core.suite import DataSource
+from benchmarks.data.class_folders import list_classes
 from benchmarks.suites import OFFICIAL_SUITES, SUITES
-from benchmarks.suites.official import (
-    IN9_VARIANTS,
-    classes_of,
-    cue_conflict_variants,
-    decide_cue_conflict,
-    decide_imagenet_a,
-    decide_in9,
-    files_of,
-    in9_variants,
-    outputs,
-)
+from benchmarks.suites.cue_conflict import official_variants as cue_conflict_variants
+from benchmarks.suites.decisions import decide_cue_conflict, decide_imagenet_a, decide_in9
+from benchmarks.suites.imagenet9 import IN9_VARIANTS
+from benchmarks.suites.imagenet9 import official_variants as in9_variants
+from benchmarks.worlds.imagenet import class_table, classes_of
 
 CLASSES = ["bird", "cat", "dog"]
 IN9_CLASSES = [
@@ -55,14 +50,14 @@ def one_hot(*chosen: int) -> Tensor:
 
 
 def test_the_map_to_nine_classes_has_the_published_counts() -> None:
-    counts = outputs()["in9"].value_counts()
+    counts = class_table()["in9"].value_counts()
     assert classes_of("in9") == IN9_CLASSES
     assert [counts[name] for name in IN9_CLASSES] == [116, 52, 42, 36, 35, 27, 26, 20, 16]
     assert counts[""] == 630
 
 
 def test_the_map_to_sixteen_classes_has_the_published_counts() -> None:
-    counts = outputs()["cue_conflict"].value_counts().to_dict()
+    counts = class_table()["cue_conflict"].value_counts().to_dict()
     assert counts.pop("") == 1_000 - 207
     assert counts == {
         "airplane": 1, "bear": 4, "bicycle": 2, "bird": 49, "boat": 5, "bottle": 7, "car": 3,
@@ -72,7 +67,7 @@ def test_the_map_to_sixteen_classes_has_the_published_counts() -> None:
 
 
 def test_the_outputs_of_imagenet_a_are_the_published_ones() -> None:
-    table = outputs()
+    table = class_table()
     indices = ",".join(map(str, table.index[table["imagenet_a"]]))
     assert hashlib.sha256(indices.encode()).hexdigest().startswith("973e8c3e530bf5db")
     # Where suites overlap, and how outputs are ordered.
@@ -189,7 +184,7 @@ def test_an_odd_folder_is_told_what_is_there_what_is_missing_and_what_to_do(
         if path.suffix:
             path.touch()
     with pytest.raises(ValueError, match=message):
-        files_of(tmp_path, CLASSES)
+        list_classes(tmp_path, CLASSES)
 
 
 def test_the_scores_of_known_answers_are_known(in9: Path) -> None:
@@ -223,7 +218,7 @@ class Cats(nn.Module):
     """Takes everything for a cat."""
 
     def forward(self, images: Tensor) -> Tensor:
-        cat = list(outputs()["cue_conflict"]).index("cat")
+        cat = list(class_table()["cue_conflict"]).index("cat")
         return one_hot(cat).expand(len(images), -1)
 
 

@@ -18,14 +18,15 @@ from benchmarks.records.predictions import Run, load, save
 from benchmarks.records.rescore import missing_rows
 from benchmarks.records.sensitivity import FILE, sensitivity, write_sensitivity
 from benchmarks.report.tables import sensitivity_table
-from benchmarks.suites.official import OFFICIAL_SUITES, classes_of, outputs
+from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.worlds.imagenet import class_table, classes_of
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 
 CUE_CONFLICT, IN9 = OFFICIAL_SUITES["cue-conflict"], OFFICIAL_SUITES["in9"]
 NO_CLASS = 999  # an output that counts for no class
 OVEN = 766
-DOGS = [i for i, name in enumerate(outputs()["cue_conflict"]) if name == "dog"]
+DOGS = [i for i, name in enumerate(class_table()["cue_conflict"]) if name == "dog"]
 # What a network thinks of images with the shape of an oven, the only output of its class, and the
 # texture of a dog, one of 109: probabilities by output.
 SPREAD_OUT = {OVEN: 0.3, NO_CLASS: 0.1} | dict.fromkeys(DOGS, 0.6 / 109)

@@ -11,15 +11,12 @@ from torch import Tensor
 
 from benchmarks.core.scores import accuracy
 from benchmarks.core.suite import Suite
-from benchmarks.suites import ATTRIBUTIONS, OFFICIAL_SUITES, SUITES, T10K
-from benchmarks.suites.backgrounds_challenge import CHALLENGE
-from benchmarks.suites.official import decide_in9
+from benchmarks.suites import ALL_SUITES, OFFICIAL_SUITES
+from benchmarks.suites.decisions import decide_in9
 from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint, scores_sha256
 
 HASHES = {"tiny": TINY_SHA256}
-OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
-EVERY = SUITES | T10K | OFFICIAL | {CHALLENGE.name: CHALLENGE} | ATTRIBUTIONS
-VERSIONS = [(suite, name) for suite in EVERY.values() for name in suite.protocol_names]
+VERSIONS = [(suite, name) for suite in ALL_SUITES.values() for name in suite.protocol_names]
 
 
 @pytest.fixture

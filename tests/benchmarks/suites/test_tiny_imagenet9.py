@@ -19,20 +19,16 @@ from benchmarks import cli
 from benchmarks.core.suite import DataSource
 from benchmarks.data import archives
 from benchmarks.data.rendered import training_cached, variants_cached
-from benchmarks.suites import NATURAL
-from benchmarks.suites.official import IN9_CLASSES, IN9_VARIANTS
+from benchmarks.suites import ALL_SUITES, GROUPS
+from benchmarks.suites.imagenet9 import IN9_CLASSES, IN9_VARIANTS
 from benchmarks.suites.tiny_imagenet9 import (
-    COLUMNS,
-    TINY_IN9,
     another_of_class,
-    archive,
     inside,
-    photographs,
     small_in9_variants,
-    train,
     variants,
     with_other_backgrounds,
 )
+from benchmarks.worlds.photographs import COLUMNS, TINY_IN9, archive, photographs, train
 from cgn.data.image_set import ImageSet
 from classifiers import MODELS
 
@@ -155,10 +151,9 @@ def test_archive_and_unpacked_folder_hold_the_same_images(
 def test_a_folder_without_the_images_is_an_error_that_says_what_it_needs(
     make: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"name it with --data"):
-        make(DataSource(folder=tmp_path))
-    with pytest.raises(ValueError, match=r"name it with --data"):
-        make(DataSource())
+    for source in (DataSource(folder=tmp_path), DataSource()):
+        with pytest.raises(ValueError, match=r"(tiny-in9|in9-64px) needs .*tiny-in9"):
+            make(source)
 
 
 def test_imagenet9_is_found_beside_and_made_small(source: DataSource) -> None:
@@ -170,7 +165,7 @@ def test_imagenet9_is_found_beside_and_made_small(source: DataSource) -> None:
 def test_what_has_a_fingerprint_is_kept_until_its_material_changes(
     folder: Path, source: DataSource, tmp_path: Path
 ) -> None:
-    suite, made = NATURAL["tiny-in9"], []
+    suite, made = ALL_SUITES["tiny-in9"], []
 
     def counted(source: DataSource) -> ImageSet:
         made.append(source)
@@ -199,7 +194,7 @@ def test_one_command_recombines_fits_and_scores_both_suites(
     command = ["--suite", "natural", "--model", ",".join(names), "--data", str(folder)]
     assert cli.main([*command, "--results", str(tmp_path)]) == 0, capsys.readouterr().err
     runs = pd.read_csv(tmp_path / "runs.csv")
-    assert set(runs["suite"]) == set(NATURAL)
+    assert set(runs["suite"]) == set(GROUPS["natural"])
     heads = {f"{names[1]}/{head}" for head in ("shape", "texture", "background")}
     assert set(runs["model"]) == {*names, *heads}
     assert set(runs["source"]) == {"official", "official-part"}

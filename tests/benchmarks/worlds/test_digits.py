@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import logging
 import tracemalloc
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.cli.resolve import resolve_source
 from support import SHARED
 
+from benchmarks.cli.arguments import Data
 from benchmarks.core.suite import DataSource
 from benchmarks.suites.mnists import COLORED, T10K
 from benchmarks.worlds import digits as reading
@@ -81,7 +80,7 @@ def test_a_damaged_gzip_file_is_an_error_that_says_what_to_do(damage: str, tmp_p
 
 
 def test_a_folder_without_digits_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no train-images.*leave --data out"):
+    with pytest.raises(ValueError, match=r"holds no train-images.*or take the embedded digits"):
         digits(DataSource(folder=tmp_path), "test")
 
 
@@ -175,9 +174,8 @@ def test_other_data_under_mnists_names_is_custom_and_said_to_be_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_mnist(tmp_path)
-    options = argparse.Namespace(data=str(tmp_path), textures=None, correlation=1.0)
     with caplog.at_level(logging.WARNING):
-        source = resolve_source(COLORED, options)
+        source = Data(data=str(tmp_path)).source(COLORED)
     assert source.name == "custom"
     assert "holds other data under the file names of colored-mnist" in caplog.text
     assert DataSource(folder=tmp_path, textures=tmp_path, custom=True).name == "custom+textures"
@@ -188,9 +186,8 @@ def test_mnist_is_official_and_its_images_under_other_labels_are_not(tmp_path: P
     folder = SHARED / "mnist"
     if not folder.is_dir():
         pytest.skip("MNIST's files are not in ../shared")
-    options = argparse.Namespace(data=str(folder), textures=None, correlation=1.0)
-    for suite in (COLORED, *T10K.values()):
-        assert resolve_source(suite, options).name == "official"
+    for suite in (COLORED, *T10K):
+        assert Data(data=str(folder)).source(suite).name == "official"
     raw = folder / "MNIST" / "raw"
     for path in raw.iterdir():
         (tmp_path / path.name).symlink_to(path)

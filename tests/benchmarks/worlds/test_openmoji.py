@@ -6,35 +6,33 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from support import ROOT
 
 from benchmarks.core.evaluate import data_sha256
 from benchmarks.core.suite import EMBEDDED, DataSource
-from benchmarks.suites import imagenet9, imagenet_shifts
 from benchmarks.suites.cue_conflict import CUE_CONFLICT, N_PER_PAIR
+from benchmarks.suites.imagenet import IMAGENET_A, IMAGENET_SKETCH, draw_conditions
 from benchmarks.suites.imagenet9 import ID_STRIDE, IN9, box_of, tile_over
-from benchmarks.suites.imagenet_shifts import IMAGENET_A, IMAGENET_SKETCH, draw_conditions
-from benchmarks.worlds import openmoji
-from benchmarks.worlds.openmoji import (
-    ALL_DESIGNS,
-    CLASSES,
-    OPENMOJI9,
-    TRAIN_COUNTS,
+from benchmarks.suites.protocols import PINNED
+from benchmarks.worlds.glyphs import CLASSES, GLYPHS, draw_glyphs, glyph_tiles, glyphs_in_turn
+from benchmarks.worlds.openmoji import OPENMOJI9, TRAIN_COUNTS
+from benchmarks.worlds.openmoji import unbiased as unbiased_images
+from benchmarks.worlds.scenes import (
+    CHUNK,
     Layers,
-    designs_in_turn,
-    draw_designs,
+    draw_background_texture,
+    draw_object_texture,
     draw_scene,
-    draw_scenery,
-    draw_surface,
     render,
 )
 from cgn.data.image_set import ImageSet
 
 SUITES = {suite.name: suite for suite in (IN9, CUE_CONFLICT, IMAGENET_A, IMAGENET_SKETCH)}
 every_suite = pytest.mark.parametrize("name", SUITES)
-UNSEEN = torch.tensor([design.unseen for design in ALL_DESIGNS])
+HELD_OUT = torch.tensor([glyph.held_out for glyph in GLYPHS])
 
 
 @cache
@@ -49,9 +47,7 @@ def biased() -> ImageSet:
 
 @cache
 def unbiased() -> ImageSet:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openmoji, "TRAIN_COUNTS", (2000,))
-        return OPENMOJI9.unbiased(EMBEDDED)
+    return unbiased_images(EMBEDDED, 2_000)
 
 
 def masks_of(images: ImageSet) -> torch.Tensor:
@@ -59,19 +55,14 @@ def masks_of(images: ImageSet) -> torch.Tensor:
     return images.masks
 
 
-def designs_of(images: ImageSet, name: str) -> torch.Tensor:
+def glyphs_of(images: ImageSet, name: str) -> torch.Tensor:
     return images.ids // ID_STRIDE if name == "in9" else images.ids
 
 
 @every_suite
-def test_test_sets_are_the_same_when_made_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imagenet9, "N_PER_CLASS", 8)
-    monkeypatch.setattr(imagenet_shifts, "N_PER_CLASS", 12)
-    monkeypatch.setattr(imagenet_shifts, "N_POOL_PER_CONDITION", 1)
-    monkeypatch.setattr(imagenet_shifts, "PROBE_COUNTS", (10,) * len(CLASSES))
-    first, second = (SUITES[name].variants(EMBEDDED) for _ in range(2))
-    hashes = [{k: v.sha256() for k, v in made.items()} for made in (first, second)]
-    assert hashes[0] == hashes[1]
+def test_test_images_are_the_bytes_that_the_protocol_says(name: str) -> None:
+    pins = pd.read_csv(PINNED, index_col="protocol")["images_sha256"]
+    assert data_sha256(sets_of(name)) == pins[SUITES[name].protocol]
 
 
 def test_the_bytes_need_no_vector_instructions_and_no_number_of_threads() -> None:
@@ -94,9 +85,9 @@ def test_the_bytes_need_no_vector_instructions_and_no_number_of_threads() -> Non
 
 
 def test_glyphs_are_the_same_when_drawn_again() -> None:
-    first = openmoji._glyphs()
-    openmoji._glyphs.cache_clear()
-    same = torch.equal(first, openmoji._glyphs())
+    first = glyph_tiles()
+    glyph_tiles.cache_clear()
+    same = torch.equal(first, glyph_tiles())
     assert same
 
 
@@ -108,13 +99,13 @@ def test_every_class_is_tested_equally_often(name: str) -> None:
 
 
 @every_suite
-def test_every_test_set_shows_known_and_unseen_designs_of_every_class(name: str) -> None:
+def test_every_test_set_shows_known_and_held_out_glyphs_of_every_class(name: str) -> None:
     for images in sets_of(name).values():
-        designs = designs_of(images, name)
-        labels = torch.tensor([ALL_DESIGNS[i].label for i in designs.tolist()])
+        glyphs = glyphs_of(images, name)
+        labels = torch.tensor([GLYPHS[i].label for i in glyphs.tolist()])
         assert torch.equal(labels, images.factors.shape)
         for label in range(len(CLASSES)):
-            assert UNSEEN[designs[labels == label]].unique().tolist() == [False, True]
+            assert HELD_OUT[glyphs[labels == label]].unique().tolist() == [False, True]
 
 
 @every_suite
@@ -125,18 +116,18 @@ def test_scores_name_variants_that_exist(name: str) -> None:
 
 @every_suite
 def test_a_folder_is_refused_with_advice(name: str) -> None:
-    with pytest.raises(ValueError, match="leave --data out to use OpenMoji-9"):
+    with pytest.raises(ValueError, match="take the embedded data"):
         SUITES[name].variants(DataSource(folder=Path("in9")))
 
 
 @pytest.mark.parametrize("make", [OPENMOJI9.train, OPENMOJI9.unbiased])
 def test_training_sets_refuse_a_folder_with_advice(make: Callable[..., ImageSet]) -> None:
-    with pytest.raises(ValueError, match="leave --data out to use OpenMoji-9"):
+    with pytest.raises(ValueError, match="take the embedded data"):
         make(DataSource(folder=Path("in9")))
 
 
 def test_training_images_that_do_not_follow_their_class_are_refused() -> None:
-    with pytest.raises(ValueError, match="OpenMoji-9 cannot, leave --correlation out"):
+    with pytest.raises(ValueError, match="at correlation 1 alone, got 0"):
         OPENMOJI9.train(DataSource(correlation=0.99))
 
 
@@ -175,14 +166,17 @@ def test_an_object_is_told_from_its_background_by_colour_alone() -> None:
 def test_the_light_changes_backgrounds_more_than_objects() -> None:
     labels = torch.zeros(500, dtype=torch.int64)
     rng = np.random.default_rng(0)
-    scenery, surface = draw_scenery(labels, rng).gain, draw_surface(labels, rng).gain
+    scenery, surface = (
+        draw_background_texture(labels, rng).gain,
+        draw_object_texture(labels, rng).gain,
+    )
     assert scenery.std() > surface.std()
     assert surface.amin() > 0.5
 
 
 @pytest.mark.parametrize("make", [biased, unbiased])
-def test_nothing_is_trained_on_unseen_designs(make: Callable[..., ImageSet]) -> None:
-    assert not UNSEEN[make().ids].any()
+def test_nothing_is_trained_on_held_out_glyphs(make: Callable[..., ImageSet]) -> None:
+    assert not HELD_OUT[make().ids].any()
 
 
 @pytest.mark.parametrize("make", [biased, unbiased])
@@ -194,37 +188,37 @@ def test_every_object_is_visible_and_wholly_inside(make: Callable[..., ImageSet]
     assert not border.any()
 
 
-def test_no_two_designs_have_the_same_glyph() -> None:
-    glyphs = openmoji._glyphs().flatten(1)
+def test_no_two_glyphs_have_the_same_glyph() -> None:
+    glyphs = glyph_tiles().flatten(1)
     distances = torch.cdist(glyphs, glyphs) + torch.eye(len(glyphs)) * 1e9
-    assert len({design.codepoint for design in ALL_DESIGNS}) == len(ALL_DESIGNS)
+    assert len({glyph.codepoint for glyph in GLYPHS}) == len(GLYPHS)
     assert distances.min() > 5
 
 
 def test_the_mask_is_exactly_where_the_foreground_is_pasted() -> None:
-    designs = torch.arange(len(ALL_DESIGNS))
-    labels = torch.zeros_like(designs)
-    scene = draw_scene(designs, labels, labels, np.random.default_rng(0))
+    glyphs = torch.arange(len(GLYPHS))
+    labels = torch.zeros_like(glyphs)
+    scene = draw_scene(glyphs, labels, labels, np.random.default_rng(0))
 
     def white_on_black(layers: Layers) -> torch.Tensor:
         return (layers.mask >= 0.5).double().expand(-1, 3, -1, -1)
 
-    images = render(scene, designs, finish=white_on_black)
+    images = render(scene, glyphs, compositor=white_on_black)
     assert torch.equal(images.pixels[:, :1], masks_of(images))
 
 
 def test_a_scene_is_rendered_alike_in_any_company() -> None:
     labels = torch.arange(9).repeat(15)
     rng = np.random.default_rng(1)
-    scene = draw_scene(draw_designs(labels, rng, unseen=True), labels, labels, rng)
+    scene = draw_scene(draw_glyphs(labels, rng, held_out=True), labels, labels, rng)
     whole = render(scene, labels)
-    first = render(next(scene.chunks()), labels[: openmoji.CHUNK])
-    assert torch.equal(whole.pixels[: openmoji.CHUNK], first.pixels)
+    first = render(next(scene.chunks()), labels[:CHUNK])
+    assert torch.equal(whole.pixels[:CHUNK], first.pixels)
 
 
-def test_designs_in_turn_takes_each_as_often_as_the_others() -> None:
-    labels, designs = designs_in_turn(4 * 12)
-    assert designs[labels == 0].bincount().tolist() == [12, 12, 12, 12]
+def test_glyphs_in_turn_takes_each_as_often_as_the_others() -> None:
+    labels, glyphs = glyphs_in_turn(4 * 12)
+    assert glyphs[labels == 0].bincount().tolist() == [12, 12, 12, 12]
 
 
 def test_in9_variants_share_their_foregrounds() -> None:

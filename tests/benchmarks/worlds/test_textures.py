@@ -4,13 +4,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.worlds import textures
-from benchmarks.worlds.textures import coats, gaussian_noise, landscapes, sceneries, surfaces
+from benchmarks.worlds.textures import (
+    background_textures,
+    coats,
+    gaussian_noise,
+    landscapes,
+    object_textures,
+)
 
 FAMILIES = {
     "coats": coats,
     "landscapes": landscapes,
-    "surfaces": surfaces,
-    "sceneries": sceneries,
+    "object_textures": object_textures,
+    "background_textures": background_textures,
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
 

@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks import cli
 from benchmarks.cli.models import with_outputs_of
 from benchmarks.suites import OFFICIAL_SUITES
-from benchmarks.suites.official import decide_in9
+from benchmarks.suites.decisions import decide_in9
 from cgn.data.factors import Factors
 from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
@@ -203,7 +203,7 @@ def test_fit_says_what_is_wrong_with_its_input(
         empty.parent.mkdir(parents=True, exist_ok=True)
         np.save(empty, np.zeros((40, 50), np.uint8))
     for extra, message in (
-        ([], "one of the arguments --counterfactuals --real-only --masks is required"),
+        ([], "name one of --counterfactuals, --masks and --real-only"),
         (["--masks", str(tmp_path)], "has no mask"),
         (["--masks", str(folder / "empty")], "are empty, '0.npy' the first"),
         (["--masks", str(tmp_path), "--schedule", "linear"], "schedule must be one of"),

@@ -215,7 +215,7 @@ def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path)
         ),
         (
             "benchmarks.suites.backgrounds_challenge",
-            {"official.py", "image_files.py", "image_set.py", "cgn.py"},
+            {"decisions.py", "image_files.py", "image_set.py", "cgn.py"},
         ),
     ],
 )

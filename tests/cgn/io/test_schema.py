@@ -13,9 +13,10 @@ import pytest
 import torch
 from support import RESULTS
 
-from benchmarks.data.download import DATA_SETS, PINS, fetch
+from benchmarks.data.download import PINS, fetch
 from benchmarks.records.predictions import load as load_predictions
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
+from benchmarks.suites.data_sets import DATA_SETS
 from cgn.counterfactuals.sampling import find_weights
 from cgn.data.image_set import ImageSet
 from cgn.data.shards import MANIFEST, SetConfig, load_shards

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.core.suite import EMBEDDED
-from benchmarks.suites.mnists import colored, double_colored
 from benchmarks.worlds.digits import digits
+from benchmarks.worlds.mnists import colored, double_colored
 from cgn.data.image_set import ImageSet
 from classifiers.networks.input_transforms import GrayscaleCNN, TwoMeansCNN, luma, two_means
 from classifiers.networks.small import SmallCNN
@@ -15,7 +15,7 @@ from classifiers.networks.small import SmallCNN
 
 @pytest.fixture(scope="module")
 def test_digits() -> ImageSet:
-    return double_colored(digits(EMBEDDED, "test"), biased=False, seed=4)
+    return double_colored(digits(EMBEDDED, "test"), correlation=None, seed=4)
 
 
 def intersection_over_union(images: ImageSet) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_two_means_finds_every_double_colored_digit_that_can_be_seen(test_digits
 
 
 def test_two_means_finds_the_bright_part_of_every_colored_digit() -> None:
-    images = colored(digits(EMBEDDED, "test"), biased=False, seed=4)
+    images = colored(digits(EMBEDDED, "test"), correlation=None, seed=4)
     found = two_means(images.images()).bool()
     assert images.masks is not None
     assert not (found & (images.masks == 0)).any()  # the true masks hold the gray edges too
