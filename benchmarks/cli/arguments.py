@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,7 +16,7 @@ from cyclopts.config import Dict
 
 from benchmarks.cli.errors import did_you_mean
 from benchmarks.core.suite import DataSource, Suite
-from benchmarks.data.paths import official_folder
+from benchmarks.data.sources import choose_source
 from benchmarks.data.training import training_preset
 from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from benchmarks.suites.data_sets import DATA_SETS
@@ -25,9 +24,7 @@ from cgn.device.distributed import own_device
 from cgn.io.schema import RANGES, user_path
 from cgn.training.imagenet_config import IMAGENET_PRESETS
 from classifiers import MODELS
-from classifiers.pretrained import specs_of
-
-log = logging.getLogger(__name__)
+from classifiers.networks.pretrained import specs_of
 
 Entry = TypeVar("Entry")
 ROOT = Path(__file__).parents[2]
@@ -261,36 +258,8 @@ class Data:
     textures: ReadFolder | None = None
 
     def source(self, suite: Suite, correlation: float = 1.0) -> DataSource:
-        """Decide where the data of a suite comes from.
-
-        Raises:
-            ValueError: If there is no such folder, it cannot be read, or the world of the suite
-                has no correlation.
-        """
-        official = official_folder(suite)
-        if self.data in (None, "embedded"):
-            folder = official if self.data is None and official.is_dir() else None
-        else:
-            folder = official if self.data == "official" else user_path(str(self.data))
-            if not folder.is_dir():
-                raise ValueError(
-                    f"there is no folder {folder}; name one with `data`, or leave it out"
-                )
-        textures = self.textures if suite.world.name == "wildlife-mnist" else None
-        source = DataSource(folder=folder, textures=textures, correlation=correlation)
-        if source.correlation < 1 and not suite.world.supports_correlation:
-            raise ValueError(
-                f"`correlation` is for the MNISTs, and the images of {suite.name} follow their "
-                "class; leave out either"
-            )
-        if folder is not None and not suite.world.is_official(DataSource(folder=folder)):
-            log.warning(
-                "%s holds other data under the file names of %s: its rows are marked `custom`",
-                folder,
-                suite.world.name,
-            )
-            return replace(source, custom=True)
-        return source
+        """Choose where the data of a suite comes from; see `choose_source`."""
+        return choose_source(suite, self.data, self.textures, correlation)
 
 
 @Parameter(name="*")
@@ -306,7 +275,7 @@ class TrainingData(Data):
     correlation: float = 1.0
 
     def source(self, suite: Suite, correlation: float | None = None) -> DataSource:
-        """Decide where the data of a suite comes from; see `Data.source`."""
+        """Choose where the data of a suite comes from; see `choose_source`."""
         return super().source(suite, self.correlation if correlation is None else correlation)
 
 

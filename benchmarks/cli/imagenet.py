@@ -22,8 +22,8 @@ from benchmarks.cli.arguments import (
     resolve_device,
 )
 from benchmarks.cli.output import Output
+from benchmarks.core.environment import environment
 from benchmarks.data.paths import check_place, user_weights_dir
-from benchmarks.records.leaderboard import environment
 from cgn.counterfactuals.pictures import sheets
 from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import own_device, team

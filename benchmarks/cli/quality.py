@@ -19,8 +19,8 @@ from benchmarks.core.context import Progress
 from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.data.paths import cache_dir, image_cache_dir
 from benchmarks.data.rendered import training_cached
-from benchmarks.data.training import trained_cgn
-from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
+from benchmarks.data.training import object_masks, trained_cgn
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
@@ -133,7 +133,7 @@ def measure(
     # Digits have the same places in both sets: no evaluation network has seen what is measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with progress.task(f"{world.name}: objects"):
-        masks = segment_by_colour_cached(images, cache_dir() / "counterfactuals", device=device)
+        masks = object_masks(images, cache_dir() / "counterfactuals", device)
     others = images.select(~real), masks[~real]
     with progress.task(f"{world.name}: images for the verifier") as update:
         verifier_images = verifier_training_set(

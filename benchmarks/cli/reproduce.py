@@ -21,9 +21,9 @@ from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
 from benchmarks.core.models import Model
 from benchmarks.core.suite import DataSource, Suite, TestSet
-from benchmarks.data.paths import cache_dir
+from benchmarks.data.paths import cache_dir, image_cache_dir
 from benchmarks.data.training import TrainingSets, require_cgn
-from benchmarks.records.leaderboard import leaderboard, read_runs
+from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import (
     EXTRA_MODELS,
     OFFICIAL,
@@ -32,13 +32,13 @@ from benchmarks.records.published import (
     models_to_run,
     published,
 )
+from benchmarks.records.runs import read_runs
 from benchmarks.records.sensitivity import write_sensitivity
 from benchmarks.report.tables import published_table
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES, OFFICIAL_SUITES
-from classifiers import MODELS
-from classifiers.pretrained import is_spec
+from classifiers import MODELS, is_spec
 
 
 def reproduce(
@@ -97,7 +97,10 @@ def run_missing(
     require_results(results)
     with output.progress() as progress:
         context = RunContext(device, results, cache_dir(), progress)
-        tests = [load_test_set(*pair, progress) for pair in zip(suites, sources, strict=True)]
+        tests = [
+            load_test_set(*pair, progress, cache=image_cache_dir())
+            for pair in zip(suites, sources, strict=True)
+        ]
         todo = [(test, *job) for test in tests for job in missing_models(test, n_seeds, context)]
         worlds = {(t.suite.world, t.source) for t, model, _ in todo if draws_from_cgn(model)}
         for world, source in worlds:  # now, and not hours later at the third suite

@@ -24,7 +24,7 @@ from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet
-from benchmarks.data.paths import cache_dir, check_place, user_weights_dir
+from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.records.check import (
     check,
     check_history,
@@ -34,18 +34,12 @@ from benchmarks.records.check import (
     summary,
 )
 from benchmarks.records.compare import compare, format_run_commands
-from benchmarks.records.leaderboard import (
-    ENOUGH_SEEDS,
-    alone,
-    append,
-    markdown,
-    read_runs,
-    with_few_seeds,
-    write_leaderboards,
-)
+from benchmarks.records.leaderboard import ENOUGH_SEEDS, with_few_seeds, write_leaderboards
 from benchmarks.records.predictions import Run, load_runs
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.report.readme import markdown
 from benchmarks.report.tables import differences_table
 from benchmarks.runner import load_test_set, predict, run_metadata
 from benchmarks.suites import ALL_SUITES, SUITES
@@ -53,7 +47,7 @@ from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerpr
 from cgn.counterfactuals.sampling import find_weights, sheet
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
-from classifiers.shipped import is_shipped
+from classifiers.checkpoints import is_shipped
 
 
 def suites_with_rows(results: Path) -> list[Suite]:
@@ -84,7 +78,7 @@ def compare_models(
     models = first, second
     differences = []
     for each in suite if suite is not None else find_suites("all"):
-        with alone(results):
+        with exclusive(results):
             runs = load_runs(results, each, source, models)
         if all(runs):
             scores = [score for score in each.scores if score.supports_bootstrap]
@@ -119,12 +113,16 @@ def check_results(
     Returns:
         1 if there is a row that does not hold.
     """
-    with alone(results):
+    with exclusive(results):
         runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name another folder with `results`")
-    with output.progress() as progress, alone(results):
-        tests = [load_test_set(each, EMBEDDED, progress) for each in suites if each.embedded]
+    with output.progress() as progress, exclusive(results):
+        tests = [
+            load_test_set(each, EMBEDDED, progress, cache=image_cache_dir())
+            for each in suites
+            if each.embedded
+        ]
         hashes = {test.suite.name: test.data_sha256 for test in tests}
         versions = [each.with_protocol(name) for each in suites for name in each.protocol_names]
         if pin and (added := record_fingerprint(versions, hashes, protocols)):
@@ -185,7 +183,7 @@ def rescore(
     """
     suites = suite if suite is not None else suites_with_rows(results)
     require_results(results)
-    with alone(results):
+    with exclusive(results):
         with output.progress() as progress, progress.task("scores") as update:
             rows = missing_rows(results, {each.name: each for each in suites}, update)
         n_added = append(rows, results)
@@ -218,7 +216,9 @@ def report(
     check_place(page, "out")
     with output.progress() as progress:
         images = {
-            each.name: load_test_set(each, EMBEDDED, progress).variants if each.embedded else {}
+            each.name: load_test_set(each, EMBEDDED, progress, cache=image_cache_dir()).variants
+            if each.embedded
+            else {}
             for each in suites
         }
     worlds = dict.fromkeys(each.world.name for each in suites if each.embedded)

@@ -20,15 +20,16 @@ from benchmarks.cli.models import resolve_models
 from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext
 from benchmarks.core.distributed import init_distributed
-from benchmarks.core.suite import DataSource, Suite, TestSet
-from benchmarks.data.paths import cache_dir, check_place, official_folder
-from benchmarks.records.effective_robustness import effective_robustness
-from benchmarks.records.leaderboard import leaderboard, read_runs
+from benchmarks.core.suite import TestSet
+from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
+from benchmarks.records.effective_robustness import CLEAN, effective_robustness, fits
+from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.runs import FILE, append, read_runs
 from benchmarks.records.sensitivity import sensitivity, write_sensitivity
 from benchmarks.report.tables import robustness_table, scores_table, sensitivity_table
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
-from benchmarks.suites import ALL_SUITES, OFFICIAL_SUITES
+from benchmarks.suites import ALL_SUITES, official_variant
 from cgn.device.distributed import dist_info
 from cgn.device.precision import PRECISIONS
 
@@ -76,7 +77,7 @@ def run(
             context = RunContext(resolve_device(device), results, cache_dir(), progress, precision)
             # All test images are read before any work starts, so that bad data costs no time.
             tests = [
-                load_test_set(*pair, progress, protocol)
+                load_test_set(*pair, progress, protocol, cache=image_cache_dir())
                 for pair in zip(suites, sources, strict=True)
             ]
             rows = run_models(tests, models, range(seeds), context)
@@ -88,20 +89,16 @@ def run(
             show_what_follows(results, {each.name for each in suites}, output)
 
 
-def official_variant(suite: Suite, source: DataSource) -> Suite:
-    """Choose the official edition of a suite if the user has its images, and it has one."""
-    return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
-
-
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
     check_place(results / "throughput.csv")
-    read_runs(results)
+    if (results / FILE).exists():
+        append([], results)
 
 
 def show_result(test: TestSet, names: Sequence[str], results: Path, output: Output) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results), test.shown)
+    board = leaderboard(read_runs(results, [test.suite.name]), test.shown)
     same = (board["source"] == test.source_name) & (board["data_sha256"] == test.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
     output.tables(scores_table(test.shown, ours, caption(test)))
@@ -109,12 +106,11 @@ def show_result(test: TestSet, names: Sequence[str], results: Path, output: Outp
 
 def show_what_follows(results: Path, names: Collection[str], output: Output) -> None:
     """Print what rows say together: how far protocols move a model, and effective robustness."""
-    runs = read_runs(results)
-    suites = [suite for suite in ALL_SUITES.values() if suite.name in names]
-    for suite in (each for each in suites if each.protocols):
+    runs = read_runs(results, {*names, CLEAN, *(fit.suite for fit in fits())})
+    for suite in (ALL_SUITES[name] for name in names if ALL_SUITES[name].protocols):
         if len(table := sensitivity(runs, [suite])):
             output.tables(sensitivity_table(suite, table))
-    if len(table := effective_robustness(runs, names)):
+    if len(table := effective_robustness(runs, ALL_SUITES, names)):
         output.tables(robustness_table(table))
 
 

@@ -32,16 +32,16 @@ from benchmarks.cli.output import Output
 from benchmarks.cli.quality import measure
 from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
+from benchmarks.core.environment import environment
 from benchmarks.core.suite import EMBEDDED, TrainingDomain
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
+from benchmarks.data.training import recombined_images
 from benchmarks.data.user_images import (
     load_counterfactuals,
     load_images,
     load_masks,
-    recombine_images,
 )
-from benchmarks.records.leaderboard import environment
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES
@@ -51,10 +51,10 @@ from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.shipped import PREFIX, save_classifier, shipped_path
+from classifiers.recipes import EnsembleConfig
 
 
 def train_cgn(
@@ -170,7 +170,7 @@ def train_classifier(
     }
     save_classifier(path, fitted.module, about)
     tests = [
-        load_test_set(suite, EMBEDDED, context.progress)
+        load_test_set(suite, EMBEDDED, context.progress, cache=image_cache_dir())
         for suite in ALL_SUITES.values()
         if suite.world.name == world.name and suite.embedded
     ]
@@ -239,8 +239,14 @@ def fit_ensemble(
             if counterfactuals is not None:
                 sets["recombined"] = load_counterfactuals(counterfactuals, size, n_classes)
             elif objects is not None:
-                sets["recombined"] = recombine_images(
-                    real, objects, n_counterfactuals, n_classes, config.seed, update
+                sets["recombined"] = recombined_images(
+                    real,
+                    objects,
+                    n_counterfactuals,
+                    n_classes=n_classes,
+                    seed=config.seed,
+                    folder=cache_dir() / "counterfactuals",
+                    progress=update,
                 )
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
 

@@ -17,7 +17,7 @@ from benchmarks import cli
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.leaderboard import write_leaderboards
-from classifiers.shipped import Shipped, load_shipped
+from classifiers.checkpoints import Shipped, load_shipped
 
 SPEC = "shipped:cgn-ensemble"
 SUITE = tiny_suite()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from support import SHARED
 
-from benchmarks.cli.arguments import Data
 from benchmarks.core.suite import DataSource
+from benchmarks.data.sources import choose_source
 from benchmarks.suites.mnists import COLORED, T10K
 from benchmarks.worlds import digits as reading
 from benchmarks.worlds.digits import digits, is_mnist, read_idx
@@ -175,7 +175,7 @@ def test_other_data_under_mnists_names_is_custom_and_said_to_be_so(
 ) -> None:
     write_mnist(tmp_path)
     with caplog.at_level(logging.WARNING):
-        source = Data(data=str(tmp_path)).source(COLORED)
+        source = choose_source(COLORED, tmp_path)
     assert source.name == "custom"
     assert "holds other data under the file names of colored-mnist" in caplog.text
     assert DataSource(folder=tmp_path, textures=tmp_path, custom=True).name == "custom+textures"
@@ -187,7 +187,7 @@ def test_mnist_is_official_and_its_images_under_other_labels_are_not(tmp_path: P
     if not folder.is_dir():
         pytest.skip("MNIST's files are not in ../shared")
     for suite in (COLORED, *T10K):
-        assert Data(data=str(folder)).source(suite).name == "official"
+        assert choose_source(suite, folder).name == "official"
     raw = folder / "MNIST" / "raw"
     for path in raw.iterdir():
         (tmp_path / path.name).symlink_to(path)
