@@ -39,7 +39,7 @@ def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    notebook = nbformat.read(EXAMPLES / "what_does_it_look_at.ipynb", as_version=4)
+    notebook = nbformat.read(EXAMPLES / "what_does_it_look_at.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     assert any("flip rate of shape" in str(cell.get("outputs")) for cell in notebook.cells)
