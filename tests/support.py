@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import data_sha256, evaluate, score_suite
 from benchmarks.core.scores import accuracy, paired_difference
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
-from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
+from benchmarks.records.runs import Row, append, exclusive
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 
@@ -102,7 +104,7 @@ def run_model(
         for score, estimate in score_suite(suite, predictions).items()
     ]
     results.mkdir(parents=True, exist_ok=True)
-    with alone(results):
+    with exclusive(results):
         save(predictions, run.path(results), run)
         append(rows, results)
         write_leaderboards(results, [suite])
@@ -137,6 +139,24 @@ RUN = Run(
     model="cgn-ensemble/shape",
     weights_sha256="34",
     seed=1,
+)
+
+ROW = Row(
+    suite="tiny",
+    protocol="1",
+    source="embedded",
+    data_sha256="d0",
+    model="erm",
+    weights_sha256="w0",
+    seed=0,
+    variant="hard",
+    metric="accuracy",
+    value=0.5,
+    low=0.4,
+    high=0.6,
+    n=40,
+    images_per_second=123.4,
+    **environment("cpu"),
 )
 
 

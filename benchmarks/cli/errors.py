@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cli.terminal import printable
 from benchmarks.data.paths import cache_dir
+from cgn.io.text import printable
 
 BAD_INPUT = 2
 UNFORESEEN = 3  # exit codes

@@ -14,6 +14,7 @@ from benchmarks.cli.resolve import (
     resolve_device,
 )
 from benchmarks.cli.terminal import say
+from benchmarks.core.environment import environment
 from benchmarks.data.paths import (
     cache_dir,
     check_place,
@@ -23,9 +24,6 @@ from benchmarks.data.user_images import (
     load_counterfactuals,
     load_images,
     load_masks,
-)
-from benchmarks.records.leaderboard import (
-    environment,
 )
 from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at

@@ -18,12 +18,10 @@ from benchmarks.cli.resolve import (
     resolve_device,
 )
 from benchmarks.cli.terminal import say
+from benchmarks.core.environment import environment
 from benchmarks.data.paths import (
     check_place,
     user_weights_dir,
-)
-from benchmarks.records.leaderboard import (
-    environment,
 )
 from cgn.counterfactuals.pictures import draw_picture, sheets
 from cgn.data.shards import SetConfig, generate

@@ -9,9 +9,10 @@ from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from benchmarks.cli.terminal import PlainConsole, printable
+from benchmarks.cli.terminal import PlainConsole
 from benchmarks.core.context import Update
 from cgn.device.distributed import dist_info
+from cgn.io.text import printable
 
 
 class TerminalProgress:

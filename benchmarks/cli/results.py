@@ -49,11 +49,7 @@ from benchmarks.records.check import (
 from benchmarks.records.compare import compare, format_run_commands
 from benchmarks.records.leaderboard import (
     ENOUGH_SEEDS,
-    alone,
-    append,
     leaderboard,
-    markdown,
-    read_runs,
     with_few_seeds,
     write_leaderboards,
 )
@@ -67,7 +63,9 @@ from benchmarks.records.published import (
     published,
 )
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.report.readme import markdown
 from benchmarks.report.tables import (
     differences_table,
     published_table,
@@ -97,7 +95,7 @@ def compare_models(options: argparse.Namespace) -> None:
     first, second = options.models
     found = []
     for suite in resolve_suites(options.suite):
-        with alone(options.results):
+        with exclusive(options.results):
             runs = load_runs(options.results, suite, options.source, options.models)
         if all(runs):
             scores = [score for score in suite.scores if score.supports_bootstrap]
@@ -113,11 +111,11 @@ def compare_models(options: argparse.Namespace) -> None:
 def check_results(options: argparse.Namespace) -> int:
     """Find rows that do not hold; 1 if there are any."""
     results: Path = options.results
-    with alone(results):
+    with exclusive(results):
         runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
         raise ValueError(f"{results} holds no rows to check; name a folder with --results")
-    with progress_bars() as bars, alone(results):
+    with progress_bars() as bars, exclusive(results):
         problems = found_problems(suites, options, bars)
     for problem in problems:
         say(problem)
@@ -182,7 +180,7 @@ def rescore(options: argparse.Namespace) -> None:
     results: Path = options.results
     suites = resolve_suites(options.suite) if options.suite else suites_with_rows(results)
     require_results(results)
-    with alone(results):
+    with exclusive(results):
         with progress_bars() as bars, bars.task("scores") as update:
             rows = missing_rows(results, {suite.name: suite for suite in suites}, update)
         added = append(rows, results)

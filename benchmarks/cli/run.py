@@ -19,8 +19,9 @@ from benchmarks.core.context import RunContext
 from benchmarks.core.distributed import init_distributed
 from benchmarks.core.suite import TestSet
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
-from benchmarks.records.effective_robustness import effective_robustness
-from benchmarks.records.leaderboard import leaderboard, read_runs
+from benchmarks.records.effective_robustness import CLEAN, effective_robustness, fits
+from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.runs import FILE, append, read_runs
 from benchmarks.records.sensitivity import sensitivity, write_sensitivity
 from benchmarks.report.tables import robustness_table, scores_table, sensitivity_table
 from benchmarks.runner import load_test_set
@@ -59,12 +60,13 @@ def run(options: argparse.Namespace) -> None:
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
     check_place(results / "throughput.csv", "--results")
-    read_runs(results)
+    if (results / FILE).exists():
+        append([], results)
 
 
 def show_result(test: TestSet, names: Sequence[str], results: Path) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results), test.shown)
+    board = leaderboard(read_runs(results, [test.suite.name]), test.shown)
     same = (board["source"] == test.source_name) & (board["data_sha256"] == test.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
     console().print(scores_table(test.shown, ours, caption(test)))
@@ -72,12 +74,12 @@ def show_result(test: TestSet, names: Sequence[str], results: Path) -> None:
 
 def show_what_follows(results: Path, names: Collection[str]) -> None:
     """Print what rows say together: how far protocols move a model, and effective robustness."""
-    runs = read_runs(results)
-    suites = [suite for suite in known_suites().values() if suite.name in names]
-    for suite in (each for each in suites if each.protocols):
+    suites = known_suites()
+    runs = read_runs(results, {*names, CLEAN, *(fit.suite for fit in fits())})
+    for suite in (suites[name] for name in names if suites[name].protocols):
         if len(table := sensitivity(runs, [suite])):
             console().print(sensitivity_table(suite, table))
-    if len(table := effective_robustness(runs, names)):
+    if len(table := effective_robustness(runs, suites, names)):
         console().print(robustness_table(table))
 
 

@@ -13,27 +13,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-
-def printable(text: str) -> str:
-    r"""Make what a terminal would obey visible, ends of lines among it.
-
-    Args:
-        text: Anything.
-
-    Returns:
-        The text, with an escape in place of each character that is not printed as itself: controls,
-        marks of direction, halves of characters as in names of files that are no Unicode.
-
-    Example:
-        >>> print(printable("a\x1b[2Jb\r\u202ec é"))
-        a\x1b[2Jb\r\u202ec é
-    """
-    return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    """Write a character as Python would in quotes."""
-    return character.encode("unicode_escape").decode("ascii")
+from cgn.io.text import printable
 
 
 class PlainConsole(Console):

@@ -25,6 +25,7 @@ from benchmarks.cli.resolve import (
 from benchmarks.cli.run import require_results
 from benchmarks.cli.terminal import say
 from benchmarks.core.context import Progress, RunContext
+from benchmarks.core.environment import environment
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
 from benchmarks.data.paths import (
     cache_dir,
@@ -34,9 +35,6 @@ from benchmarks.data.paths import (
 )
 from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import training_preset
-from benchmarks.records.leaderboard import (
-    environment,
-)
 from benchmarks.runner import (
     load_test_set,
 )

@@ -15,7 +15,7 @@ import benchmarks.cli.main as bench
 from benchmarks.cli.models import PretrainedModel
 from benchmarks.cli.progress import progress_bars
 from benchmarks.core.context import RunContext
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import class_table
 from cgn.data.preprocessing import Preprocessing

@@ -27,8 +27,8 @@ from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.data import training as training_sets
 from benchmarks.data.training import Generation
-from benchmarks.records.leaderboard import Row, read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import Row, read_runs
 from benchmarks.runner import evaluate_and_record
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights

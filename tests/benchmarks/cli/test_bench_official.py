@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import benchmarks.cli.main as bench
 from benchmarks.cli.models import prepared as prepared_images
 from benchmarks.core.suite import DataSource, TestSet
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET, Preprocessing

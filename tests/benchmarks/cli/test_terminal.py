@@ -13,9 +13,10 @@ from support import FirstRow, patch_commands, run_model, tiny_suite
 
 import benchmarks.cli.main as bench
 from benchmarks.cli.progress import progress_bars
-from benchmarks.cli.terminal import PlainConsole, printable
+from benchmarks.cli.terminal import PlainConsole
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
+from cgn.io.text import printable
 
 HOSTILE = {
     "clears the screen": "a\x1b[2J\x1b[Hb",

@@ -18,8 +18,8 @@ from benchmarks.core.evaluate import evaluate_outputs
 from benchmarks.core.models import FittedModel
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import EMBEDDED, TestSet
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import read_runs
 from benchmarks.runner import evaluate_and_record, load_test_set
 from cgn.io.cache import weights_sha256
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import benchmarks.cli.main as bench
 from benchmarks.core.evaluate import probabilities, score_suite
 from benchmarks.core.suite import DataSource
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites.backgrounds_challenge import (
     AT_RANDOM,
     CHALLENGE,
