@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
 import benchmarks.records.published
-import benchmarks.suites
 from benchmarks.cli import resolve as choices
 from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
@@ -27,6 +26,7 @@ from benchmarks.data import training as training_sets
 from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
 from benchmarks.runner import evaluate_and_record
+from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights
 from cgn.data.factors import Factors
@@ -99,7 +99,10 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("oracle-mask", input_kind="masks"),
     ]
     patch_commands(monkeypatch, "SUITES", suites)
-    monkeypatch.setattr(choices, "SUITES", suites)
+    others = {n: each for n, each in ALL_SUITES.items() if n not in SUITES}
+    monkeypatch.setattr(choices, "ALL_SUITES", suites | others)
+    groups = {"all": tuple(suites), "mnists": ("other-mnist",)}
+    monkeypatch.setattr(choices, "GROUPS", GROUPS | groups)
     patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
     patch_commands(monkeypatch, "fit_cached", fit_cached)
     monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
@@ -631,9 +634,9 @@ def test_bad_settings_are_refused_before_training(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", benchmarks.suites.SUITES)
+@pytest.mark.parametrize("name", SUITES)
 def test_every_suite_is_called_what_its_results_are_called(name: str) -> None:
-    assert benchmarks.suites.SUITES[name].name == name
+    assert SUITES[name].name == name
 
 
 def interrupt(*_: object) -> None:
@@ -754,10 +757,11 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 
 
 def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "SUITES", benchmarks.suites.SUITES)
+    monkeypatch.setattr(choices, "ALL_SUITES", ALL_SUITES)
+    monkeypatch.setattr(choices, "GROUPS", GROUPS)
     names = [suite.name for suite in choices.resolve_suites("t10k")]
     assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
-    assert not set(names) & set(benchmarks.suites.SUITES)
+    assert not set(names) & set(SUITES)
     assert not set(names) & {suite.name for suite in choices.resolve_suites("all,mnists")}
 
 
