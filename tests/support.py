@@ -50,6 +50,7 @@ def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
         image_size_px=8,
         train=lambda source: tiny_images(3),
         unbiased=lambda source: tiny_images(4),
+        official_files="its files" if "mnist" in name else "",
     )
     return Suite(
         name=name,

@@ -18,7 +18,7 @@ from benchmarks.data.download import fetch, verify
 from benchmarks.data.paths import (
     data_folder,
 )
-from benchmarks.report.readme import readme_blocks, rewritten
+from benchmarks.report.readme import documents, readme_blocks
 from benchmarks.report.tables import (
     data_table,
 )
@@ -32,12 +32,12 @@ from classifiers import MODELS
 
 
 def show_lists(options: argparse.Namespace) -> None:
-    """Print all suites and models, or make the README's tables anew."""
+    """Print all suites and models, or write the tables of the README and of docs."""
     if options.readme:
         blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
-        text = options.readme.read_text(encoding="utf-8")
-        write_text(options.readme, rewritten(text, blocks))
-        say(f"made anew in {options.readme}: {', '.join(blocks)}")
+        for path, text in documents(options.readme, blocks).items():
+            write_text(path, text)
+            say(f"wrote the tables of {path}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
     for suite in known_suites().values():

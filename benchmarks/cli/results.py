@@ -19,8 +19,8 @@ from benchmarks.cli.progress import EtaLogger, progress_bars
 from benchmarks.cli.resolve import (
     known_suites,
     resolve_device,
-    resolve_source,
     resolve_suites,
+    source_for,
     suites_with_rows,
 )
 from benchmarks.cli.run import require_results, show_what_follows
@@ -31,6 +31,7 @@ from benchmarks.core.suite import EMBEDDED, Suite, TestSet
 from benchmarks.data.paths import (
     cache_dir,
     check_place,
+    image_cache_dir,
     user_weights_dir,
 )
 from benchmarks.data.training import (
@@ -85,9 +86,8 @@ from cgn.counterfactuals.sampling import (
 )
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
-from classifiers import MODELS
-from classifiers.pretrained import is_spec
-from classifiers.shipped import (
+from classifiers import MODELS, is_spec
+from classifiers.checkpoints import (
     is_shipped,
 )
 
@@ -135,7 +135,11 @@ def found_problems(
 ) -> list[str]:
     """Hold results against each other, the test images, the shipped weights and the past."""
     results: Path = options.results
-    exams = [load_test_set(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
+    exams = [
+        load_test_set(suite, EMBEDDED, bars, cache=image_cache_dir())
+        for suite in suites
+        if suite.embedded
+    ]
     hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
     versions = [suite.with_protocol(name) for suite in suites for name in suite.protocol_names]
     if options.pin and (added := record_fingerprint(versions, hashes)):
@@ -204,7 +208,7 @@ def reproduce(options: argparse.Namespace) -> None:
 
 def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
     """Fit and score what the rows lack for each suite, and say how long the rest will take."""
-    sources = [resolve_source(suite, options) for suite in suites]
+    sources = [source_for(suite, options) for suite in suites]
     for suite, source in zip(suites, sources, strict=True):
         if not source.name.startswith(OFFICIAL):
             raise ValueError(
@@ -215,21 +219,23 @@ def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
     with progress_bars() as bars:
         device = resolve_device(options.device)
         context = RunContext(device, options.results, cache_dir(), bars)
-        tests = [load_test_set(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        tests = [
+            load_test_set(*pair, bars, cache=image_cache_dir())
+            for pair in zip(suites, sources, strict=True)
+        ]
         todo = [(test, *job) for test in tests for job in missing_models(test, options, context)]
         worlds = {(t.suite.world, t.source) for t, model, _ in todo if draws_from_cgn(model)}
         for world, source in worlds:  # now, and not hours later at the third suite
             require_cgn(world, source, bars)
         eta = EtaLogger(sum(len(seeds) for *_, seeds in todo), bars)
-        for test, model, seeds in todo:
+        for test, model, seed in ((test, model, s) for test, model, seeds in todo for s in seeds):
             try:
-                run_models([test], [model], seeds, context)
+                run_models([test], [model], [seed], context)
             except ValueError as error:
                 if isinstance(model, RecipeModel):
                     raise
                 bars.note(f"not run: {error}")  # a network that cannot be had here
-            for seed in seeds:
-                eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
+            eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
         write_sensitivity(options.results, known_suites().values())
 
 
@@ -266,7 +272,9 @@ def report(options: argparse.Namespace) -> None:
     check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
-            suite.name: load_test_set(suite, EMBEDDED, bars).variants if suite.embedded else {}
+            suite.name: load_test_set(suite, EMBEDDED, bars, cache=image_cache_dir()).variants
+            if suite.embedded
+            else {}
             for suite in suites
         }
         sheets = {}

@@ -24,7 +24,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.core.evaluate import score_suite
-from benchmarks.core.scores import CONFIDENCE, Score
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import CONFIDENCE
 from benchmarks.core.suite import Suite
 from benchmarks.records.compare import Difference, compare, holm
 from benchmarks.records.csv_cells import csv_text

@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.core.scores import (
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import (
     CONFIDENCE,
     RESAMPLES,
     TAILS,
-    Score,
-    counted,
+    is_count,
     n_images,
+    ratios,
     resample,
-    shares,
 )
 from benchmarks.core.suite import parse_model_id
 
@@ -102,19 +102,19 @@ def compare(
         raise ValueError("the runs are not on the same images: there is nothing to pair")
     clusters = np.stack([each.to_numpy() for each in counts], axis=1)  # (clusters, runs, sums)
     n = n_images(clusters[:, 0])
-    runs = shares(clusters.sum(axis=0))
+    runs = ratios(clusters.sum(axis=0))
     one, other = float(runs[: len(first)].mean()), float(runs[len(first) :].mean())
     if not np.isfinite(one - other):
         return Difference(one, other, np.nan, np.nan, np.nan, np.nan, np.nan, n)
     generator = np.random.default_rng(seed)
     drawn = resample(clusters.reshape(len(clusters), -1), generator)
-    drawn_runs = shares(drawn.reshape(RESAMPLES, *clusters.shape[1:]))
+    drawn_runs = ratios(drawn.reshape(RESAMPLES, *clusters.shape[1:]))
     n_first = len(first)
     differences = drawn_runs[:, :n_first].mean(axis=1) - drawn_runs[:, n_first:].mean(axis=1)
     differences += _other_seeds([runs[:n_first], runs[n_first:]], generator)
     low, high = np.nanquantile(differences, TAILS)
     single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
-    single = single and counted(clusters)
+    single = single and is_count(clusters)
     p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
     spread = (high - low) / (2 * norm.ppf(TAILS[1]))  # a deviation, but for far tails
     minimum_detectable_effect = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from benchmarks.core.scores import Estimate
+from benchmarks.core.statistics import Estimate
 from benchmarks.suites import OFFICIAL_SUITES
 
 FACTS = Path(__file__).with_name("effective_robustness.csv")

@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.core.scores import Score, mean
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import mean
 from benchmarks.core.suite import Suite
 from benchmarks.records.csv_cells import csv_text, guarded, unguarded
 from benchmarks.records.predictions import Run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.core.scores import CONFIDENCE
+from benchmarks.core.statistics import CONFIDENCE
 from benchmarks.core.suite import PART, Suite
 
 FACTS = Path(__file__).with_name("published.csv")

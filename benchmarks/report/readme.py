@@ -1,6 +1,6 @@
-"""Tables of the README, made from rows of results and from the headers of the shipped CGNs.
+"""Tables of the README and of `docs`, from rows of results and headers of the shipped CGNs.
 
-Each stands between two marks, `<!-- name -->` and `<!-- /name -->`. Nothing is scored here.
+Each stands between two marks, `<!-- name -->` and `<!-- /name -->`.
 """
 
 from __future__ import annotations
@@ -48,10 +48,31 @@ def rewritten(text: str, blocks: Mapping[str, str]) -> str:
     return text
 
 
+def documents(readme: Path, blocks: Mapping[str, str]) -> dict[Path, str]:
+    """Put the tables of `readme_blocks` into a README and the pages of `docs` beside it.
+
+    Returns:
+        The new texts of the files that have tables.
+
+    Raises:
+        ValueError: If no file has the marks of a block, or one file has them twice.
+    """
+    texts = {}
+    for path in (readme, *sorted(readme.parent.glob("docs/*.md"))):
+        text = path.read_text(encoding="utf-8")
+        own = {name: block for name, block in blocks.items() if f"<!-- {name} -->" in text}
+        if own:
+            texts[path] = rewritten(text, own)
+            blocks = {name: block for name, block in blocks.items() if name not in own}
+    if blocks:
+        raise ValueError(f"no file has a place for <!-- {next(iter(blocks))} -->")
+    return texts
+
+
 def readme_blocks(
     results: Path, suites: Sequence[Suite], models: Iterable[str], weights: Path
 ) -> dict[str, str]:
-    """Make all tables of the README.
+    """Make all tables of the README and of `docs`.
 
     Args:
         results: The folder of `runs.csv`.

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import probabilities
-from benchmarks.core.scores import Score, accuracy, bootstrap
+from benchmarks.core.scores import Score, accuracy
+from benchmarks.core.statistics import bootstrap
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.data.class_folders import folder_of, list_classes
 from benchmarks.suites.decisions import decide_in9
@@ -35,10 +36,10 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_images
 from cgn.data.preprocessing import DECODED_BY
 from cgn.device.precision import evaluating
-from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions
+from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions, weights_sha256
 from cgn.io.journal import journal
 from cgn.io.schema import checked
-from cgn.models.cgn import compose, weights_sha256
+from cgn.models.cgn import compose
 from cgn.segmentation.files import masks_from_files
 
 log = logging.getLogger(__name__)

@@ -9,16 +9,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-import benchmarks.core.scores
+import benchmarks.core.statistics
 import benchmarks.records.compare
-from benchmarks.core.scores import (
-    Estimate,
-    Score,
-    bootstrap,
-    mean,
-    proportion,
-    worst_group_interval,
-)
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import Estimate, bootstrap, mean, proportion, worst_group_interval
 from benchmarks.records.compare import compare
 
 N_EXPERIMENTS = 2_000
@@ -31,13 +25,13 @@ COUNTED = Score(
 )
 
 
-def counted(*hits: Bits) -> NDArray[np.int64]:
+def is_count(*hits: Bits) -> NDArray[np.int64]:
     """Hits and images of objects with one image in each variant, (objects, 2 * variants)."""
     return np.stack([column for hit in hits for column in (hit, np.ones_like(hit))], axis=1) * 1
 
 
 def table_of(hits: Bits) -> pd.DataFrame:
-    return pd.DataFrame(counted(hits), columns=["hits", "images"]).assign(variant="v")
+    return pd.DataFrame(is_count(hits), columns=["hits", "images"]).assign(variant="v")
 
 
 def alike(generator: np.random.Generator, n: int) -> tuple[Bits, Bits]:
@@ -66,7 +60,7 @@ def of_a_shape_bias(generator: np.random.Generator) -> tuple[float, float, float
 
 
 def of_a_gap(generator: np.random.Generator) -> tuple[float, float, float]:
-    estimate = bootstrap(counted(*alike(generator, 300)))
+    estimate = bootstrap(is_count(*alike(generator, 300)))
     return estimate.low, estimate.high, 0.1
 
 
@@ -122,7 +116,7 @@ def of_a_difference_over_seeds_and_images(
 def test_an_interval_covers_the_truth_in_93_to_97_of_100_experiments(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (benchmarks.core.scores, benchmarks.records.compare):
+    for module in (benchmarks.core.statistics, benchmarks.records.compare):
         monkeypatch.setattr(module, "RESAMPLES", 1_000)  # ten times as fast, and enough for this
     generator = np.random.default_rng(0)
     low, high, truth = np.array([experiment(generator) for _ in range(N_EXPERIMENTS)]).T

@@ -8,15 +8,8 @@ import pandas as pd
 import pytest
 from support import golden
 
-from benchmarks.core.scores import (
-    accuracy,
-    bootstrap,
-    paired_difference,
-    proportion,
-    shape_bias,
-    worst_group,
-    worst_group_interval,
-)
+from benchmarks.core.scores import accuracy, paired_difference, shape_bias, worst_group
+from benchmarks.core.statistics import bootstrap, proportion, worst_group_interval
 
 Seen = Callable[..., pd.DataFrame]
 ACCURACY = accuracy("v", chance=0.1)

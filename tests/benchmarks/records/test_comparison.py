@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import binom
 from support import golden
 
-from benchmarks.core.scores import RESAMPLES, accuracy, paired_difference, shape_bias, worst_group
+from benchmarks.core.scores import accuracy, paired_difference, shape_bias, worst_group
+from benchmarks.core.statistics import RESAMPLES
 from benchmarks.records.compare import compare, holm, verdict
 
 Seen = Callable[..., pd.DataFrame]

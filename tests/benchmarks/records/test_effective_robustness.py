@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from benchmarks.core.scores import Estimate
+from benchmarks.core.statistics import Estimate
 from benchmarks.records.effective_robustness import LinearFit, effective_robustness, fits
 from benchmarks.records.leaderboard import COLUMNS
 from benchmarks.suites import OFFICIAL_SUITES

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate, score_suite
-from benchmarks.core.scores import Estimate
+from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.compare import compare
 from benchmarks.records.predictions import Run, load, save
