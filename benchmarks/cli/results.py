@@ -64,9 +64,9 @@ from benchmarks.records.published import (
 from benchmarks.records.rescore import missing_rows
 from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
-from benchmarks.report.readme import markdown
 from benchmarks.report.tables import (
     differences_table,
+    primary_scores_table,
     published_table,
 )
 from benchmarks.runner import (
@@ -122,8 +122,8 @@ def check_results(options: argparse.Namespace) -> int:
     for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
         say(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if options.summary:
-        table = markdown(results, list(SUITES.values()))
-        write_text(options.summary, summary(problems, table))
+        table = primary_scores_table(runs, SUITES.values(), "embedded")
+        write_text(options.summary, summary(problems, table.to_markdown()))
     say(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 

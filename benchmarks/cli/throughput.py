@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks.cli.resolve import (
     resolve_device,
@@ -12,13 +15,13 @@ from benchmarks.cli.terminal import console, say
 from benchmarks.data.paths import (
     check_place,
 )
+from benchmarks.report.tables import speeds_table
 from benchmarks.throughput import (
     append_speeds,
     measure_all,
     read_speeds,
     slower,
     speeds_markdown,
-    speeds_table,
 )
 
 
@@ -38,7 +41,8 @@ def measure_throughput(options: argparse.Namespace) -> int:
     if measured.speeds and not options.quick:
         append_speeds(measured.speeds, results)
     if measured.speeds:
-        console().print(speeds_table(measured.speeds, measured.speeds[0].card))
+        speeds = pd.DataFrame(map(asdict, measured.speeds))
+        console().print(speeds_table(speeds, measured.speeds[0].card))
     problems = [f"failed: {line}" for line in measured.failed]
     if options.compare_fail is not None and not options.quick:
         lines = slower(before, measured.speeds, options.compare_fail)
