@@ -1,5 +1,6 @@
-"""Classifiers: networks, objectives and recipes. What scores them is not here."""
+"""Classifiers: networks, objectives, and recipes to fit them."""
 
-from classifiers.recipes import RECIPES
+from classifiers.recipes import MODELS
+from classifiers.specs import is_spec, load_model
 
-MODELS = {recipe.name: recipe for recipe in RECIPES}
+__all__ = ["MODELS", "is_spec", "load_model"]

@@ -16,16 +16,15 @@ from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
 from cgn.device.graphs import Captured
 from cgn.device.precision import evaluating, supports_bfloat16, training
-from cgn.io.cache import LIBRARIES, cache_key, open_or_make, sources, versions
+from cgn.io.cache import LIBRARIES, cache_key, open_or_make, sources, versions, weights_sha256
 from cgn.io.locks import locked_if
 from cgn.io.weights import load_tensors, misfit, read_checkpoint, restoring, save_tensors
 from cgn.io.writing import require_room
-from cgn.models.cgn import weights_sha256
 from cgn.training.loop import seeded, write_checkpoint
-from classifiers.batches import batches_of
+from classifiers.data import Source, iterate_batches
 from classifiers.networks.backbones import Backbone
+from classifiers.networks.pretrained import pin_spec
 from classifiers.objectives.basic import Batches, Objective
-from classifiers.pretrained import pinned
 from classifiers.recipes import Recipe
 
 PREDICTED_AT_ONCE = 500  # images
@@ -75,9 +74,19 @@ def fit(
     _require(recipe, sets)
     own = {name: sets[name] for name in recipe.trains_on}
     predictions: dict[str, Tensor] = {}
-    if recipe.first is not None:
-        first = fit(recipe.first, sets, n_classes=n_classes, seed=seed, device=device)
-        predictions = {name: _classes(first, images, device) for name, images in own.items()}
+    if recipe.identification_model is not None:
+        first = fit(
+            recipe.identification_model, sets, n_classes=n_classes, seed=seed, device=device
+        )
+        predictions = {name: _predict(first, images, device) for name, images in own.items()}
+    sources = {
+        name: Source(
+            images,
+            recipe.sampling(images.factors, predictions.get(name)),
+            recipe.batch_size_of(name),
+        )
+        for name, images in own.items()
+    }
     steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     alone = locked_if(checkpoint if dist_info().is_main_process else None)
     with alone, seeded(seed, device) as generator, training(device):
@@ -89,8 +98,9 @@ def fit(
             require_room(checkpoint.parent, _bytes_of_a_checkpoint(run.network))
             if checkpoint.is_file():
                 run.restore(checkpoint, origin)
-        for batches in batches_of(
-            recipe, own, predictions, range(run.step, steps), generator, seed, run.device
+        left = range(run.step, steps)
+        for batches in iterate_batches(
+            sources, recipe.augment, left, generator, seed=seed, device=run.device
         ):
             run.train_step(batches)
             if (
@@ -116,7 +126,7 @@ def _require(recipe: Recipe, sets: Mapping[str, ImageSet]) -> None:
 
 
 @torch.inference_mode()
-def _classes(network: nn.Module, images: ImageSet, device: torch.device | str) -> Tensor:
+def _predict(network: nn.Module, images: ImageSet, device: torch.device | str) -> Tensor:
     """Let a fitted network classify a set, (N,) int64 on the CPU."""
     network = network.to(device)
     batches = images.batches(PREDICTED_AT_ONCE, device=device)
@@ -184,7 +194,8 @@ class Fitting:
         sets = (tensors[start : start + 4] for start in range(0, len(tensors), 4))
         named = zip(self.recipe.trains_on, sets, strict=True)
         batches = {name: (images, Factors(*labels)) for name, (images, *labels) in named}
-        kind, low = self.device.type, supports_bfloat16(self.device)
+        kind = self.device.type
+        low = self.recipe.bfloat16 and supports_bfloat16(self.device)
         # A graph would keep casts of weights as they were.
         with torch.autocast(kind, torch.bfloat16, enabled=low, cache_enabled=kind != "cuda"):
             loss: Tensor = self.loss(batches)
@@ -337,7 +348,7 @@ def _key(
     shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, supports_bfloat16(device)
     parts = [_described(recipe), shown, n_classes, seed, kind, versions(*LIBRARIES)]
-    return cache_key(parts, sources("classifiers.fit", "classifiers.ensemble"))
+    return cache_key(parts, sources("classifiers.fit"))
 
 
 def _described(recipe: Recipe | None) -> list[object]:
@@ -361,14 +372,20 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.weight_decay,
         recipe.ema_decay,
         recipe.frozen_norms,
+        recipe.bfloat16,
     )
-    return [recipe.name, [_named(each) for each in made_of], settings, _described(recipe.first)]
+    return [
+        recipe.name,
+        [_named(each) for each in made_of],
+        settings,
+        _described(recipe.identification_model),
+    ]
 
 
 def _named(function: Callable[..., Any]) -> str:
     """Name a function or a class; describe what is no more than its settings."""
     if isinstance(function, Backbone):
-        return f"{function!r} {pinned(function.spec)}"
+        return f"{function!r} {pin_spec(function.spec)}"
     if not hasattr(function, "__qualname__"):
         return repr(function)
     return f"{function.__module__}.{function.__qualname__}"

@@ -8,7 +8,18 @@ from typing import Literal
 
 from torch import nn
 
-from classifiers.augmentation import Augmentation, flip_and_crop, identity
+from cgn.io.schema import require_in_range
+from classifiers.data import (
+    AUGMENTATIONS,
+    Augmentation,
+    Sampling,
+    balanced_environments,
+    balanced_groups,
+    flip_and_crop,
+    identity,
+    uniform,
+    upweighted_errors,
+)
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.input_transforms import GrayscaleCNN, TwoMeansCNN
 from classifiers.networks.small import InvariantEnsemble, SmallCNN
@@ -20,14 +31,7 @@ from classifiers.objectives.debiasing import (
     irm,
     unlearn,
 )
-from classifiers.sampling import (
-    Sampling,
-    balanced_environments,
-    balanced_groups,
-    uniform,
-    upweighted_errors,
-)
-from classifiers.schedules import Schedule, adamw_one_cycle
+from classifiers.schedules import SCHEDULES, Schedule, adamw_one_cycle
 
 # On real objects cut out of 2,100 training images that were set apart for this choice, the shape
 # head was the best before other backgrounds, and the background's head misled all the others.
@@ -40,36 +44,36 @@ NARROW_RESNET = Backbone(
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a classifier comes about.
+    """How a classifier is fitted.
 
     Attributes:
         name: Its name on the command line and in results.
-        about: One sentence for `bench.py list`.
+        about: One sentence for lists of models.
         source: Who proposed it, and where.
-        extra_supervision: What it is told beyond the class of biased images, in words; empty for
+        extra_supervision: What it knows beyond the class of biased images, in words; empty for
             nothing.
         trains_on: Names of the sets it sees: "biased", "counterfactual", "abducted" (the
             counterfactuals of training images), "recombined" (parts of different training
             images), "generated" (by a GAN), "unbiased".
-        input_kind: The images of these sets and of the tests, or their true masks in place of them;
-            whoever fits and tests it swaps them.
+        input_kind: The images of these sets and of the tests, or their true masks, which the
+            caller of `fit` passes in place of them.
         network: From number of classes and image size in pixels to a fresh network.
         objective: What it minimises.
         sampling: Which images of a set one round goes through, and how often.
-        first: A recipe that is fitted before; its predictions on the sets go to `sampling`.
+        identification_model: A recipe that is fitted first; `sampling` gets its predictions.
         steps: Optimiser steps, at least.
-        epochs: How often it sees each image of its largest set, at least; 0 where `steps` decides:
-            biased images are told apart by colour, and soon without error, but many free shapes,
-            surfaces and backgrounds take longer.
-        batch_size: Images from each set in a step.
+        epochs: Rounds through its largest set, at least. Biased images are told apart by colour,
+            which takes few steps; independent shapes, textures and backgrounds take longer.
         epoch_reference: The set that `epochs` counts instead of the largest; empty for that one.
+        batch_size: Images from each set in a step.
         ratio: Counterfactual images for each biased one in a step, where it trains on both.
         learning_rate: The highest of the schedule.
         weight_decay: Of the optimiser.
         schedule: The optimiser and its learning rate over time.
-        augment: What is done to the images of each batch.
-        ema_decay: Of the running mean of the weights, which is what is kept; 0 keeps the last.
+        augment: How the images of each batch are changed.
+        ema_decay: Of the running mean of the weights, which is the result; 0 keeps the last.
         frozen_norms: Whether batch norms keep the statistics that the network came with.
+        bfloat16: Whether to compute in bfloat16 where the device has instructions for it.
     """
 
     name: str
@@ -81,11 +85,11 @@ class Recipe:
     network: Callable[[int, int], nn.Module] = SmallCNN
     objective: Objective = shape_cross_entropy
     sampling: Sampling = uniform
-    first: Recipe | None = None
+    identification_model: Recipe | None = None
     steps: int = 400
     epochs: int = 0
-    batch_size: int = 96
     epoch_reference: str = ""
+    batch_size: int = 96
     ratio: float = 1.0
     learning_rate: float = 5e-3
     weight_decay: float = 0.05
@@ -93,14 +97,20 @@ class Recipe:
     augment: Augmentation = identity
     ema_decay: float = 0.0
     frozen_norms: bool = False
+    bfloat16: bool = True
 
     def steps_for(self, n_images: Mapping[str, int]) -> int:
-        """Return the optimiser steps that it takes on sets of so many images, by name."""
+        """Return the optimiser steps for sets of so many images, by name.
+
+        Example:
+            >>> replace(ERM, steps=10, epochs=2, batch_size=5).steps_for({"biased": 100})
+            40
+        """
         counted = n_images.get(self.epoch_reference, max(n_images.values()))
         return max(self.steps, -(-self.epochs * counted // self.batch_size))
 
     def batch_size_of(self, name: str) -> int:
-        """Return how many images of a set it takes in a step."""
+        """Return how many images of a set one step takes."""
         whole = name == "biased" or "biased" not in self.trains_on
         return self.batch_size if whole else max(1, round(self.ratio * self.batch_size))
 
@@ -177,8 +187,8 @@ RECIPES = (
         source="Liu et al., ICML 2021, https://arxiv.org/abs/2107.09044",
         trains_on=("biased",),
         sampling=upweighted_errors,
-        # The authors' first network for Waterbirds is that of epoch 60 of 300.
-        first=replace(ERM, steps=ERM.steps // 5),
+        # The authors' identification model for Waterbirds is that of epoch 60 of 300.
+        identification_model=replace(ERM, steps=ERM.steps // 5),
     ),
     Recipe(
         name="gan",
@@ -204,7 +214,7 @@ RECIPES = (
         about="one network trained on counterfactuals of the biased images themselves",
         source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
         trains_on=("abducted",),
-        # Of each image there are several counterfactuals; wildlife gains by it (docs/ablations.md).
+        # Each image has several counterfactuals; wildlife gains by seeing all (docs/ablations).
         epochs=1,
     ),
     Recipe(
@@ -266,3 +276,69 @@ CHECK = replace(
     extra_supervision="",
     trains_on=("counterfactual",),
 )
+
+MODELS = {recipe.name: recipe for recipe in RECIPES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """Everything that fixes a fit of the ensemble on images of one's own; defaults: the paper's."""
+
+    backbone: str = "timm:resnet50.tv_in1k"  # timm:NAME.TAG, timm:NAME untrained, …
+    schedule: str = "sgd-thirds"  # sgd-thirds, the paper's; adamw-cosine; adamw-one-cycle
+    epochs: int = 45  # rounds through the real images; 0 where steps decide
+    steps: int = 1  # optimiser steps, at least
+    batch_size: int = 256  # real images in a step, over all processes
+    ratio: float = 1.0  # counterfactual images for each real one
+    learning_rate: float = 1e-3  # the highest
+    weight_decay: float = 1e-4
+    augment: str = "crop"  # crop or none
+    ema_decay: float = 0.0  # of the running mean of the weights; 0 keeps the last
+    frozen_norms: bool = True  # batch norms keep their statistics
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+        require_in_range(self)
+
+    def recipe(self, *, real_only: bool = False) -> Recipe:
+        """Return the recipe; its sets are "biased" and "recombined".
+
+        Args:
+            real_only: Return the ensemble's baseline instead: one plain head on "biased" alone,
+                with as many optimiser steps.
+        """
+        ensemble = Recipe(
+            name="ensemble",
+            about="one backbone with a head a factor, on real and counterfactual images",
+            source=CGN_SOURCE,
+            trains_on=("biased", "recombined"),
+            network=Backbone(self.backbone, heads=True),
+            objective=invariant,
+            schedule=SCHEDULES[self.schedule],
+            steps=self.steps,
+            epochs=self.epochs,
+            epoch_reference="biased",
+            batch_size=self.batch_size,
+            ratio=self.ratio,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            augment=AUGMENTATIONS[self.augment],
+            ema_decay=self.ema_decay,
+            frozen_norms=self.frozen_norms,
+        )
+        if not real_only:
+            return ensemble
+        return replace(
+            ensemble,
+            name="plain",
+            about="one backbone with one head, on real images",
+            source=ERM.source,
+            trains_on=("biased",),
+            network=Backbone(self.backbone),
+            objective=ERM.objective,
+        )

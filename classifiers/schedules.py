@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import (
 Schedule = Callable[[Iterable[nn.Parameter], float, float, int], tuple[Optimizer, LRScheduler]]
 
 WARM_UP = 0.05  # of the steps
-FIRST = 0.1  # of the learning rate, where it begins
+FIRST_RATE = 0.1  # of the highest learning rate
 
 
 def adamw_one_cycle(
@@ -47,7 +47,7 @@ def adamw_one_cycle(
 def adamw_cosine(
     parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, steps: int
 ) -> tuple[Optimizer, LRScheduler]:
-    """AdamW with a short linear warm-up, then half a cosine to nothing: the modern schedule.
+    """AdamW that rises for a twentieth of the steps, then follows half a cosine to nothing.
 
     Example:
         >>> _, schedule = adamw_cosine([nn.Parameter()], 0.1, 0.0, 100)
@@ -55,15 +55,10 @@ def adamw_cosine(
         [0.01]
     """
     optimiser = AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=True)
-    return optimiser, _after_warm_up(optimiser, steps)
-
-
-def _after_warm_up(optimiser: Optimizer, steps: int) -> LRScheduler:
-    """Rise for a twentieth of the steps, then follow half a cosine to nothing."""
-    rise = max(1, round(WARM_UP * steps))
-    first = LinearLR(optimiser, FIRST, total_iters=rise)
-    then = CosineAnnealingLR(optimiser, max(1, steps - rise))
-    return SequentialLR(optimiser, [first, then], milestones=[rise])
+    warm_up = max(1, round(WARM_UP * steps))
+    rise = LinearLR(optimiser, FIRST_RATE, total_iters=warm_up)
+    fall = CosineAnnealingLR(optimiser, max(1, steps - warm_up))
+    return optimiser, SequentialLR(optimiser, [rise, fall], milestones=[warm_up])
 
 
 def sgd_thirds(
@@ -81,3 +76,10 @@ def sgd_thirds(
     """
     optimiser = SGD(parameters, learning_rate, momentum=0.9, weight_decay=weight_decay)
     return optimiser, MultiStepLR(optimiser, [steps // 3, 2 * steps // 3])
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "sgd-thirds": sgd_thirds,
+    "adamw-cosine": adamw_cosine,
+    "adamw-one-cycle": adamw_one_cycle,
+}

@@ -1,6 +1,6 @@
 """Draw counterfactual images with a bundled CGN and show how each one is composed.
 
-    python examples/draw_counterfactuals.py cgn.png
+Run `python examples/draw_counterfactuals.py cgn.png`.
 
 Each row gives the three mechanisms their labels, joins what they draw, and then keeps the shape
 while the other two labels change. The picture in the README comes from this script.
@@ -46,7 +46,7 @@ def main(out: Path) -> None:
         mask = parts.mask.expand(-1, 3, -1, -1)
         images = torch.cat([mask, parts.foreground, parts.background, parts.image(), more])
         for place, image in zip(row, images, strict=True):
-            place.imshow(image.movedim(0, -1), interpolation="nearest")
+            place.imshow(image.movedim(0, -1).numpy(), interpolation="nearest")
             place.set(xticks=[], yticks=[])
         for place, label in zip(row, labels, strict=False):
             place.set_xlabel(CLASSES[label].replace("_", " "), fontsize=8, labelpad=2)

@@ -35,9 +35,9 @@ from cgn.data.shards import SetConfig, generate, load_shards
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.imagenet.pretrained import load_imagenet_cgn, load_u2net
 from cgn.segmentation.files import masks_from_files
+from classifiers import load_model
+from classifiers.checkpoints import load_classifier, save_classifier
 from classifiers.networks.small import InvariantEnsemble
-from classifiers.pretrained import load
-from classifiers.shipped import load_classifier, save_classifier
 
 ARCHITECTURE = "timm:test_vit"
 SIZE = Preprocessing(16, 16)
@@ -168,7 +168,7 @@ def of_file(make: Callable[[Path], object], name: str, read: Callable[[Path], ob
 
 
 def read_network(path: Path) -> object:
-    return load(f"file:{path}#arch={ARCHITECTURE}")
+    return load_model(f"file:{path}#arch={ARCHITECTURE}")
 
 
 def tiny_world_cgn() -> CGN:

@@ -21,7 +21,7 @@ import benchmarks.cli.main as bench
 from benchmarks.cli import arguments
 from benchmarks.cli import resolve as choices
 from benchmarks.cli.arguments import command_line
-from classifiers.ensemble import EnsembleConfig
+from classifiers.recipes import EnsembleConfig
 
 # Each is odd where one of the flags takes a word; the last ones cannot be seen, or are too long.
 HOSTILE = [

@@ -48,8 +48,7 @@ from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.data.shards import SetConfig, generate
-from cgn.io.cache import open_or_make
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import open_or_make, weights_sha256
 from cgn.training.small import TrainConfig, train
 from classifiers import fit as fitting
 from classifiers.fit import fit_cached

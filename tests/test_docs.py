@@ -9,7 +9,7 @@ import pytest
 from support import ROOT
 
 from benchmarks.cli.arguments import command_line
-from classifiers.ensemble import EnsembleConfig
+from classifiers.recipes import EnsembleConfig
 
 README = ROOT / "README.md"
 PAGES = sorted(

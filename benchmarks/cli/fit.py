@@ -16,19 +16,21 @@ from benchmarks.cli.resolve import (
 from benchmarks.cli.terminal import say
 from benchmarks.core.environment import environment
 from benchmarks.data.paths import (
+    cache_dir,
     check_place,
 )
+from benchmarks.data.training import recombined_images
 from benchmarks.data.user_images import (
     load_counterfactuals,
     load_images,
     load_masks,
-    recombine_images,
 )
 from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
-from classifiers.ensemble import EnsembleConfig, save_ensemble
+from classifiers.checkpoints import save_ensemble
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
+from classifiers.recipes import EnsembleConfig
 
 
 def fit_ensemble(options: argparse.Namespace) -> None:
@@ -55,8 +57,14 @@ def fit_ensemble(options: argparse.Namespace) -> None:
                 sets["recombined"] = (
                     load_counterfactuals(options.counterfactuals, options.size, n_classes)
                     if masks is None
-                    else recombine_images(
-                        images, masks, options.n_counterfactuals, n_classes, config.seed, update
+                    else recombined_images(
+                        images,
+                        masks,
+                        options.n_counterfactuals,
+                        n_classes=n_classes,
+                        seed=config.seed,
+                        folder=cache_dir() / "counterfactuals",
+                        progress=update,
                     )
                 )
         command = shlex.join(["python", "bench.py", *options.given])

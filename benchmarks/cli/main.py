@@ -19,7 +19,7 @@ from benchmarks.cli.run import run
 from benchmarks.cli.terminal import say
 from benchmarks.cli.throughput import measure_throughput
 from benchmarks.cli.train import ship_classifiers, train_cgn
-from classifiers.ensemble import EnsembleConfig
+from classifiers.recipes import EnsembleConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

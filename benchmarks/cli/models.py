@@ -17,14 +17,13 @@ from benchmarks.suites.decisions import wnid_outputs
 from benchmarks.worlds.imagenet import N_OUTPUTS
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
-from classifiers import MODELS
-from classifiers.ensemble import embed_in_label_space
+from classifiers import MODELS, is_spec, load_model
+from classifiers.checkpoints import FOLDER as CLASSIFIERS
+from classifiers.checkpoints import is_shipped, load_shipped
 from classifiers.fit import fit_cached
-from classifiers.networks.small import outputs
-from classifiers.pretrained import Pretrained, is_spec, load
+from classifiers.networks.pretrained import Pretrained
+from classifiers.networks.small import embed_in_label_space, outputs
 from classifiers.recipes import Recipe
-from classifiers.shipped import FOLDER as CLASSIFIERS
-from classifiers.shipped import is_shipped, load_shipped
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class PretrainedModel:
     ) -> Iterator[tuple[FittedModel, TestSet]]:
         """Yield the network with each test set, prepared as the protocol or the network asks."""
         with context.progress.task(f"{self.name}: weights"), dist_info().main_process_first():
-            network = load(self.name)
+            network = load_model(self.name)
         if network.note and dist_info().is_main_process:
             context.progress.note(network.note)
         adapted = [(with_outputs_of(network, test.suite), test) for test in tests]
@@ -213,12 +212,12 @@ def prepared(network: Pretrained, test: TestSet) -> tuple[TestSet, Pretrained]:
     """Prepare images as the protocol or, if it leaves that to it, the network asks for."""
     override = test.shown.view
     if override and override.normalisation:
-        network = network.normalised_by(*override.normalisation)
+        network = network.with_normalisation(*override.normalisation)
     own = network.preprocessing if test.suite.own_preprocessing else None
     test = prepared_as_protocol(test, own)
     first = next(iter(test.variants.values()), None)
     if first is not None:
-        network = network.for_images_of(first.size_px[0])
+        network = network.for_size(first.size_px[0])
     return test, network
 
 

@@ -11,7 +11,7 @@ from benchmarks.cli.progress import progress_bars
 from benchmarks.cli.resolve import (
     resolve_device,
     resolve_one,
-    resolve_source,
+    source_for,
 )
 from benchmarks.cli.terminal import say
 from benchmarks.core.context import Progress
@@ -22,10 +22,11 @@ from benchmarks.data.paths import (
 )
 from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import (
+    object_masks,
     trained_cgn,
 )
 from benchmarks.suites import SUITES
-from cgn.counterfactuals.abduction import real_image_counterfactuals, segment_by_colour_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import (
     sample,
 )
@@ -90,7 +91,7 @@ def measured(
     # Digits have the same places in both sets: nobody who judges has seen those that are measured.
     true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
     with bars.task(f"{world.name}: objects"):
-        masks = segment_by_colour_cached(images, cache_dir() / "counterfactuals", device=device)
+        masks = object_masks(images, cache_dir() / "counterfactuals", device)
     others = images.select(~real), masks[~real]
     with bars.task(f"{world.name}: images for the check") as update:
         learned = verifier_training_set(
@@ -150,7 +151,10 @@ def measure_cgn(options: argparse.Namespace) -> None:
         show_quality(measure_imagenet(options))
         return
     suite = resolve_one(options.suite, SUITES, "suite")
-    source, device = resolve_source(suite, options), resolve_device(options.device)
+    source, device = (
+        source_for(suite, options),
+        resolve_device(options.device),
+    )
     world = suite.world
     with progress_bars() as bars:
         with bars.task(f"{world.name}: training images"):

@@ -17,10 +17,9 @@ import torch
 
 from benchmarks.cli.arguments import training_settings
 from benchmarks.core.suite import DataSource, Suite
-from benchmarks.data.paths import official_folder
-from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES
+from benchmarks.data.sources import choose_source
+from benchmarks.suites import ALL_SUITES, GROUPS
 from cgn.device.distributed import own_device
-from cgn.io.schema import user_path
 from cgn.training.imagenet_config import ImageNetTrainConfig
 from cgn.training.small import TrainConfig
 
@@ -123,11 +122,6 @@ def known_suites() -> dict[str, Suite]:
     return ALL_SUITES
 
 
-def official_variant(suite: Suite, source: DataSource) -> Suite:
-    """Choose the official edition of a suite if the user has its images, and it has one."""
-    return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)
-
-
 def suites_with_rows(results: Path) -> list[Suite]:
     """Suites that have a leaderboard in a folder of results."""
     return [suite for suite in known_suites().values() if (results / f"{suite.name}.csv").exists()]
@@ -149,41 +143,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise ValueError("PyTorch sees no GPU here; leave --device out to use the CPU")
     return own_device(torch.device("cuda")) if there and name != "cpu" else torch.device("cpu")
-
-
-def resolve_source(suite: Suite, options: argparse.Namespace) -> DataSource:
-    """Decide where a suite's data comes from: as asked, else official if it is there.
-
-    Args:
-        suite: The suite.
-        options: `data`, `textures` and `correlation`, as on the command line.
-
-    Raises:
-        ValueError: If there is no such folder, it cannot be read, or the world of the suite has no
-            correlation.
-    """
-    official = official_folder(suite)
-    if options.data in (None, "embedded"):
-        folder = official if options.data is None and official.is_dir() else None
-    else:
-        folder = official if options.data == "official" else user_path(options.data)
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}; name one with --data, or leave it out")
-    textures = options.textures if suite.world.takes_textures else None
-    source = DataSource(folder=folder, textures=textures, correlation=options.correlation)
-    if source.correlation < 1 and not suite.world.supports_correlation:
-        raise ValueError(
-            f"--correlation is for the MNISTs, and the images of {suite.name} follow their class; "
-            "leave out either"
-        )
-    if folder is not None and not suite.world.is_official(DataSource(folder=folder)):
-        log.warning(
-            "%s holds other data under the file names of %s: its rows are marked `custom`",
-            folder,
-            suite.world.name,
-        )
-        return replace(source, custom=True)
-    return source
 
 
 def resolve_config(preset: Config, given: Mapping[str, Any]) -> Config:
@@ -214,3 +173,8 @@ def resolve_config(preset: Config, given: Mapping[str, Any]) -> Config:
         flags = ", ".join(f"--{name}".replace("_", "-") for name in odd)
         raise ValueError(f"{flags}: not a setting of this scale; see `bench.py train --help`")
     return replace(preset, **rest, weights=replace(preset.weights, **weights))
+
+
+def source_for(suite: Suite, options: argparse.Namespace) -> DataSource:
+    """Choose where a suite's data comes from."""
+    return choose_source(suite, options.data, options.textures, options.correlation)

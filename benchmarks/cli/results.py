@@ -19,8 +19,8 @@ from benchmarks.cli.progress import EtaLogger, progress_bars
 from benchmarks.cli.resolve import (
     known_suites,
     resolve_device,
-    resolve_source,
     resolve_suites,
+    source_for,
     suites_with_rows,
 )
 from benchmarks.cli.run import require_results, show_what_follows
@@ -31,6 +31,7 @@ from benchmarks.core.suite import EMBEDDED, Suite, TestSet
 from benchmarks.data.paths import (
     cache_dir,
     check_place,
+    image_cache_dir,
     user_weights_dir,
 )
 from benchmarks.data.training import (
@@ -83,9 +84,8 @@ from cgn.counterfactuals.sampling import (
 )
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
-from classifiers import MODELS
-from classifiers.pretrained import is_spec
-from classifiers.shipped import (
+from classifiers import MODELS, is_spec
+from classifiers.checkpoints import (
     is_shipped,
 )
 
@@ -133,7 +133,11 @@ def found_problems(
 ) -> list[str]:
     """Hold results against each other, the test images, the shipped weights and the past."""
     results: Path = options.results
-    exams = [load_test_set(suite, EMBEDDED, bars) for suite in suites if suite.embedded]
+    exams = [
+        load_test_set(suite, EMBEDDED, bars, cache=image_cache_dir())
+        for suite in suites
+        if suite.embedded
+    ]
     hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
     versions = [suite.with_protocol(name) for suite in suites for name in suite.protocol_names]
     if options.pin and (added := record_fingerprint(versions, hashes)):
@@ -202,7 +206,7 @@ def reproduce(options: argparse.Namespace) -> None:
 
 def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
     """Fit and score what the rows lack for each suite, and say how long the rest will take."""
-    sources = [resolve_source(suite, options) for suite in suites]
+    sources = [source_for(suite, options) for suite in suites]
     for suite, source in zip(suites, sources, strict=True):
         if not source.name.startswith(OFFICIAL):
             raise ValueError(
@@ -213,7 +217,10 @@ def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
     with progress_bars() as bars:
         device = resolve_device(options.device)
         context = RunContext(device, options.results, cache_dir(), bars)
-        tests = [load_test_set(*pair, bars) for pair in zip(suites, sources, strict=True)]
+        tests = [
+            load_test_set(*pair, bars, cache=image_cache_dir())
+            for pair in zip(suites, sources, strict=True)
+        ]
         todo = [(test, *job) for test in tests for job in missing_models(test, options, context)]
         worlds = {(t.suite.world, t.source) for t, model, _ in todo if draws_from_cgn(model)}
         for world, source in worlds:  # now, and not hours later at the third suite
@@ -263,7 +270,9 @@ def report(options: argparse.Namespace) -> None:
     check_place(out, "--out")
     with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
         images = {
-            suite.name: load_test_set(suite, EMBEDDED, bars).variants if suite.embedded else {}
+            suite.name: load_test_set(suite, EMBEDDED, bars, cache=image_cache_dir()).variants
+            if suite.embedded
+            else {}
             for suite in suites
         }
         sheets = {}

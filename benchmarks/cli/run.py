@@ -10,16 +10,15 @@ from benchmarks.cli.models import resolve_models
 from benchmarks.cli.progress import progress_bars
 from benchmarks.cli.resolve import (
     known_suites,
-    official_variant,
     resolve_device,
-    resolve_source,
     resolve_suites,
+    source_for,
 )
 from benchmarks.cli.terminal import console
 from benchmarks.core.context import RunContext
 from benchmarks.core.distributed import init_distributed
 from benchmarks.core.suite import TestSet
-from benchmarks.data.paths import cache_dir, check_place, official_folder
+from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
 from benchmarks.records.effective_robustness import CLEAN, effective_robustness, fits
 from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.runs import FILE, append, read_runs
@@ -27,6 +26,7 @@ from benchmarks.records.sensitivity import sensitivity, write_sensitivity
 from benchmarks.report.tables import robustness_table, scores_table, sensitivity_table
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
+from benchmarks.suites import official_variant
 from cgn.device.distributed import dist_info
 
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         suites = resolve_suites(options.suite)
         if options.textures and not any(suite.world.takes_textures for suite in suites):
             raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
-        sources = [resolve_source(suite, options) for suite in suites]
+        sources = [source_for(suite, options) for suite in suites]
         suites = [official_variant(*pair) for pair in zip(suites, sources, strict=True)]
         models = resolve_models(options.model, suites)
         require_results(options.results)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
             context = RunContext(device, options.results, cache_dir(), bars, options.precision)
             # All test images are read before any work starts, so that bad data costs no time.
             tests = [
-                load_test_set(suite, source, bars, options.protocol)
+                load_test_set(suite, source, bars, options.protocol, cache=image_cache_dir())
                 for suite, source in zip(suites, sources, strict=True)
             ]
             rows = run_models(tests, models, range(options.seeds), context)

@@ -19,8 +19,8 @@ from benchmarks.cli.resolve import (
     resolve_config,
     resolve_device,
     resolve_one,
-    resolve_source,
     resolve_suites,
+    source_for,
 )
 from benchmarks.cli.run import require_results
 from benchmarks.cli.terminal import say
@@ -47,7 +47,7 @@ from cgn.data.image_set import ImageSet
 from cgn.training.checkpoints import alone_at
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.shipped import (
+from classifiers.checkpoints import (
     PREFIX,
     save_classifier,
     shipped_path,
@@ -59,7 +59,10 @@ def train_cgn(options: argparse.Namespace) -> None:
     if options.scale == "imagenet":
         return train_imagenet_cgn(options)
     suite = resolve_one(options.suite, SUITES, "suite")
-    source, device = resolve_source(suite, options), resolve_device(options.device)
+    source, device = (
+        source_for(suite, options),
+        resolve_device(options.device),
+    )
     world = suite.world
     config = resolve_config(training_preset(world), vars(options))
     with progress_bars() as bars:
@@ -150,7 +153,7 @@ def ship_classifier(
     }
     save_classifier(path, fitted.module, about)
     tests = [
-        load_test_set(suite, EMBEDDED, context.progress)
+        load_test_set(suite, EMBEDDED, context.progress, cache=image_cache_dir())
         for suite in known_suites().values()
         if suite.world.name == world.name and suite.embedded
     ]

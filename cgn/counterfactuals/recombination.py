@@ -13,7 +13,6 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_bytes, to_images
-from cgn.io.cache import cache_key, open_or_make, sources, versions
+from cgn.io.cache import Store
 from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import compose
 from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress, opencv
@@ -188,41 +187,18 @@ def decompose(
     return SegmentedImages(images, masks, torch.cat(backgrounds), torch.cat(squares))
 
 
-def decompose_cached(
-    images: ImageSet,
-    masks: Tensor,
-    cache: Path,
-    *,
-    progress: Progress = lambda done, total: None,
-) -> SegmentedImages:
-    """Take real images apart once: later calls open the file.
+def segmented_store(images: ImageSet, masks: Tensor) -> Store[SegmentedImages]:
+    """Return how the results of `decompose` are kept: without the images and masks."""
 
-    Args:
-        images: As for `decompose`, and so are the masks.
-        masks: Where their objects are.
-        cache: Folder for what was made; the file's name is a hash of all that went in.
-        progress: As for `decompose`; not called when the file is there.
-    """
+    def save(segmented: SegmentedImages, path: Path) -> None:
+        tensors = {"backgrounds": segmented.backgrounds, "squares": segmented.squares}
+        save_tensors(path, tensors, {})
 
-    def open_(path: Path) -> SegmentedImages:
-        parts, _ = load_tensors(path, "backgrounds", "squares")
-        return SegmentedImages(images, masks, parts["backgrounds"], parts["squares"])
+    def load(path: Path) -> SegmentedImages:
+        tensors, _ = load_tensors(path, "backgrounds", "squares")
+        return SegmentedImages(images, masks, tensors["backgrounds"], tensors["squares"])
 
-    def make(path: Path) -> None:
-        made = decompose(images, masks, progress=progress)
-        save_tensors(path, {"backgrounds": made.backgrounds, "squares": made.squares}, {})
-
-    return open_or_make(cache / f"cutouts-{_key(images, masks, {})}.safetensors", open_, make)
-
-
-def _key(images: ImageSet, masks: Tensor, settings: dict[str, object]) -> str:
-    """Hash all that decides what is made of images and masks."""
-    parts = settings | {
-        "images": images.fingerprint(),
-        "masks_sha256": hashlib.sha256(masks.contiguous().numpy().data).hexdigest(),
-        "opencv": opencv().__version__,
-    }
-    return cache_key(parts | versions("torch"), sources(__name__))
+    return Store(save, load)
 
 
 def recombine(
@@ -311,52 +287,3 @@ def _joined(
     mask = cutouts.masks[lent.shape].to(device).float()
     background = to_images(cutouts.backgrounds[lent.background].to(device))
     return to_bytes(compose(mask, foreground, background)).cpu()
-
-
-def recombine_cached(
-    images: ImageSet,
-    masks: Tensor,
-    n: int,
-    *,
-    n_classes: int,
-    seed: int,
-    cache: Path,
-    own_texture: float = 0.0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda done, total: None,
-) -> ImageSet:
-    """Recombine real images once and keep the counterfactuals: later calls open the file.
-
-    Args:
-        images: As for `decompose`.
-        masks: Where their objects are.
-        n: As for `recombine`, and so are the other arguments.
-        n_classes: Number of classes.
-        seed: Fixes them.
-        cache: Folder for the sets; the file's name is a hash of all that went in.
-        own_texture: Share whose object keeps its own surface.
-        device: Where they are composed, if they have to.
-        progress: As for `recombine`.
-    """
-    settings: dict[str, object] = {
-        "n": n,
-        "n_classes": n_classes,
-        "seed": seed,
-        "own_texture": own_texture,
-        "device": torch.device(device).type,
-    }
-
-    def make(path: Path) -> None:
-        recombine(
-            decompose_cached(images, masks, cache),
-            n,
-            n_classes=n_classes,
-            seed=seed,
-            own_texture=own_texture,
-            device=device,
-            progress=progress,
-        ).save(path, settings)
-
-    path = cache / f"recombined-{_key(images, masks, settings)}.safetensors"
-    n_bytes = n * 3 * masks.shape[-2:].numel()
-    return open_or_make(path, ImageSet.load, make, n_bytes=n_bytes)

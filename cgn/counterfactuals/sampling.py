@@ -6,7 +6,7 @@ How the weights come about is not here: see `cgn.training.small`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +19,12 @@ from torch.nn.functional import one_hot
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_bytes
 from cgn.device.memory import images_at_once, in_batches
-from cgn.device.precision import evaluating, of_cache
+from cgn.device.precision import evaluating
 from cgn.device.transfer import Mailbox, sent
-from cgn.io.cache import cache_key, open_or_make, sources, versions
 from cgn.io.schema import checked
 from cgn.io.weights import load_tensors
 from cgn.io.writing import written
-from cgn.models.cgn import CGN, MechanismOutputs, Noise, compose, weights_sha256
+from cgn.models.cgn import CGN, MechanismOutputs, Noise, compose
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
 BLOCK = 100  # images whose noise is drawn together: with the seed it decides what they are
@@ -106,41 +105,6 @@ def _drawing(
     truncation = cgn.truncation
     units = truncated_noise(n, cgn.config.noise_size, generator, truncation)
     return lambda span, labels: cgn.draw(sent(units[span], device), labels, truncation)
-
-
-def sample_cached(
-    weights: Path,
-    n: int,
-    *,
-    seed: int,
-    cache: Path,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> ImageSet:
-    """Draw counterfactuals once and keep them: later calls open the file.
-
-    Args:
-        weights: A file written by `CGN.save`.
-        n: Number of images.
-        seed: Fixes them.
-        cache: Folder for the sets; the file's name is a hash of all that went in.
-        device: Where the mechanisms run, if they have to.
-        progress: Called with images done and images in all.
-
-    Raises:
-        ValueError: If the weights cannot be read.
-    """
-    cgn, _ = CGN.load(weights)
-    parts: dict[str, object] = {"weights_sha256": weights_sha256(cgn), "n": n, "seed": seed}
-    parts |= {"config": asdict(cgn.config)}
-    parts |= of_cache(device) | versions("torch")
-    key = cache_key(parts, sources(__name__))
-
-    def make(path: Path) -> None:
-        sample(cgn, n, seed=seed, device=device, progress=progress).save(path, parts)
-
-    n_bytes = n * 4 * cgn.config.image_size_px**2  # of colours and masks
-    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make, n_bytes=n_bytes)
 
 
 class Weights(NamedTuple):

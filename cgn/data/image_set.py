@@ -18,7 +18,7 @@ from typing_extensions import override
 from cgn.data.factors import Factors
 from cgn.data.preprocessing import AS_IT_IS, DECODED_BY, Preprocessing
 from cgn.device.transfer import sent, sent_ahead
-from cgn.io.cache import cache_key, sources
+from cgn.io.cache import Store, cache_key, sources
 from cgn.io.schema import checked
 from cgn.io.weights import load_tensors, save_tensors
 
@@ -318,6 +318,9 @@ class ImageSet:
             ValueError: If the file is no such set, or cut short.
         """
         return _from_tensors(load_tensors(path)[0], path)
+
+
+IMAGES: Store[ImageSet] = Store(ImageSet.save, ImageSet.load)
 
 
 def _tensors(images: ImageSet) -> dict[str, Tensor]:

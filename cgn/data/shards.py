@@ -37,11 +37,10 @@ from cgn.data.preprocessing import (
 from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
 from cgn.device.transfer import sent
-from cgn.io.cache import cache_key
+from cgn.io.cache import cache_key, weights_sha256
 from cgn.io.locks import locked
 from cgn.io.schema import checked, read_json, require_in_range
 from cgn.io.writing import require_room, write_text, written
-from cgn.models.cgn import weights_sha256
 from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig, truncated_noise
 
 MANIFEST = "set.json"

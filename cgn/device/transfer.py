@@ -6,13 +6,17 @@ Only from and to pinned memory does a GPU copy while the host does something els
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-AHEAD = 2  # batches that are read and sent before they are asked for
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 2  # batches that are read before they are needed
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -25,6 +29,24 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
     if torch.device(device).type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def prefetch(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Apply a function to items in threads, a few ahead of the caller, and keep their order.
+
+    Example:
+        >>> list(prefetch(abs, [-1, -2, -3, -4]))
+        [1, 2, 3, 4]
+    """
+    # Several at once, for where one batch ends its last images leave most decoders idle.
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def sent_ahead(
@@ -49,33 +71,30 @@ def sent_ahead(
         with torch.cuda.stream(stream):
             return sent(batch, device), stream.record_event() if stream else None
 
-    # Several at once, for where one batch ends its last images leave most decoders idle.
-    with ThreadPoolExecutor(AHEAD) as readers:
-        waiting = deque(readers.submit(send, index) for index in indices[:AHEAD])
-        for index in (*indices[AHEAD:], *[None] * len(waiting)):
-            batch, arrived = waiting.popleft().result()
-            if index is not None:
-                waiting.append(readers.submit(send, index))
-            if stream is None or arrived is None:
-                yield batch
-                continue
-            user = torch.cuda.current_stream(device)
-            user.wait_event(arrived)
+    for batch, arrived in prefetch(send, indices):
+        if stream is None or arrived is None:
             yield batch
-            # What is sent from now on may be given the memory of this batch.
-            stream.wait_event(user.record_event())
+            continue
+        user = torch.cuda.current_stream(device)
+        user.wait_event(arrived)
+        yield batch
+        # What is sent from now on may be given the memory of this batch.
+        stream.wait_event(user.record_event())
 
 
 class Mailbox:
-    """Brings batches from a device into one tensor in host memory, each while the next is made."""
+    """Brings batches from a device into one tensor in host memory, each while the next is made.
+
+    Attributes:
+        target: Where batches go, (N, ...) on the CPU.
+    """
 
     def __init__(self, target: Tensor) -> None:
-        """Name the tensor that batches go into, (N, ...) on the CPU."""
         self.target = target
         self._coming: tuple[slice, Tensor, torch.cuda.Event] | None = None
 
     def put(self, span: slice, batch: Tensor) -> None:
-        """Send for what goes into `span`; the batch before is laid into its place."""
+        """Request a batch for `span`, and store the batch before."""
         if not batch.is_cuda:
             self.target[span] = batch
             return
@@ -85,7 +104,7 @@ class Mailbox:
         self._coming = span, landing, arrived
 
     def close(self) -> Tensor:
-        """Wait for what is on its way; returns the tensor."""
+        """Wait for the last batch; return the tensor."""
         if self._coming is not None:
             span, landing, arrived = self._coming
             arrived.synchronize()

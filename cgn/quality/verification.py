@@ -64,7 +64,7 @@ def verifier_training_set(
         masks,
         n_joined,
         seed=seed,
-        lent=1.0,
+        swap_fraction=1.0,
         device=device,
         progress=lambda done, _: progress(done, n),
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cgn.data.image_set import ImageSet
-from cgn.io.cache import cache_key, open_or_make, sources
-from cgn.io.weights import load_tensors, save_tensors
 
 Progress = Callable[[int, int], None]
 
@@ -133,35 +130,6 @@ def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64]) -> NDArray[np.bool_
     down = (rows - (top + bottom) / 2) / max(1, CORE * (bottom - top + 1) / 2)
     inside: NDArray[np.bool_] = across**2 + down**2 <= 1
     return inside
-
-
-def masks_from_boxes_cached(
-    images: ImageSet,
-    boxes: Tensor,
-    cache: Path,
-    *,
-    progress: Progress = lambda done, total: None,
-) -> Tensor:
-    """Cut objects out once and keep the masks: later calls open the file.
-
-    Args:
-        images: As for `masks_from_boxes`, and so are the boxes.
-        boxes: One an image.
-        cache: Folder for the masks; the file's name is a hash of all that went in.
-        progress: As for `masks_from_boxes`; not called when the masks are there.
-
-    Returns:
-        As from `masks_from_boxes`.
-    """
-    parts: dict[str, object] = {"images": images.fingerprint(), "boxes": boxes.tolist()}
-    parts["opencv"] = opencv().__version__
-
-    def make(path: Path) -> None:
-        masks = masks_from_boxes(images, boxes, progress=progress)
-        save_tensors(path, {"masks": masks}, {"images": parts["images"]})
-
-    path = cache / f"masks-{cache_key(parts, sources(__name__))}.safetensors"
-    return open_or_make(path, lambda path: load_tensors(path, "masks")[0]["masks"], make)
 
 
 @torch.inference_mode()

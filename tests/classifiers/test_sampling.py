@@ -5,14 +5,14 @@ import torch
 
 from cgn.data.factors import Factors
 from classifiers import MODELS
-from classifiers.objectives.debiasing import agrees
-from classifiers.sampling import (
+from classifiers.data import (
     UPWEIGHT,
     balanced_environments,
     balanced_groups,
     uniform,
     upweighted_errors,
 )
+from classifiers.objectives.debiasing import agrees
 
 
 @pytest.fixture
@@ -79,4 +79,4 @@ def test_errors_without_a_first_network_are_refused() -> None:
 
 def test_only_recipes_with_a_first_network_upweight_its_errors() -> None:
     for recipe in MODELS.values():
-        assert (recipe.first is not None) == (recipe.sampling is upweighted_errors)
+        assert (recipe.identification_model is not None) == (recipe.sampling is upweighted_errors)

@@ -12,11 +12,17 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import worse_p_value
 from benchmarks.suites import SUITES
+from cgn.io.cache import weights_sha256
 from cgn.io.weights import load_tensors, save_tensors
-from cgn.models.cgn import weights_sha256
 from classifiers import MODELS
+from classifiers.checkpoints import (
+    FOLDER,
+    load_classifier,
+    load_shipped,
+    save_classifier,
+    shipped_path,
+)
 from classifiers.networks.small import InvariantEnsemble
-from classifiers.shipped import FOLDER, load_classifier, load_shipped, save_classifier, shipped_path
 
 ABOUT = {"recipe": "cgn-ensemble", "n_classes": 3, "image_size_px": 16, "seed": 0}
 FILES = sorted(FOLDER.glob("*.safetensors"))

@@ -22,7 +22,8 @@ from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.models.cgn import CGN, CGNConfig, weights_sha256
+from cgn.io.cache import weights_sha256
+from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGANConfig
 from cgn.models.imagenet.pretrained import from_biggan
@@ -168,7 +169,7 @@ def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> Non
     cgn = CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=32, width=8))
     masks = segment_by_colour(of.pixels, of.factors.shape)
     ledger.reset()
-    real_image_counterfactuals(cgn, of, masks, 1_000, seed=0, lent=0.5, device="cuda")
+    real_image_counterfactuals(cgn, of, masks, 1_000, seed=0, swap_fraction=0.5, device="cuda")
     assert_within(ledger, ledger.counts(), 110, 44, 3)
 
 
@@ -203,8 +204,9 @@ def test_the_imagenet_cgn_trains_and_draws(ledger: Ledger) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_every_recipe_keeps_its_budget(ledger: Ledger, name: str) -> None:
     recipe = replace(MODELS[name], batch_size=8, epochs=0)
-    if recipe.first is not None:
-        recipe = replace(recipe, first=replace(recipe.first, steps=1, batch_size=8, epochs=0))
+    if (first := recipe.identification_model) is not None:
+        first = replace(first, steps=1, batch_size=8, epochs=0)
+        recipe = replace(recipe, identification_model=first)
     sets = dict.fromkeys(recipe.trains_on, images())
 
     def run(steps: int) -> None:

@@ -105,10 +105,10 @@ def test_objects_are_found_on_a_gpu_as_on_a_cpu() -> None:
 def test_counterfactuals_of_real_images_are_those_of_a_cpu() -> None:
     images = squares()
     masks = segment_by_colour(images.pixels, images.factors.shape)
-    here = real_image_counterfactuals(drawer(), images, masks, 1_000, seed=2, lent=0.5)
+    here = real_image_counterfactuals(drawer(), images, masks, 1_000, seed=2, swap_fraction=0.5)
     with pretended_cuda() as ledger:
         there = real_image_counterfactuals(
-            drawer(), images, masks, 1_000, seed=2, lent=0.5, device="cuda"
+            drawer(), images, masks, 1_000, seed=2, swap_fraction=0.5, device="cuda"
         )
         assert ledger.counts().launches <= 200, str(ledger)
     assert_alike(here, there)
@@ -143,9 +143,9 @@ def test_quality_is_measured_on_the_device_that_is_given() -> None:
     assert sure_here.any()
 
 
-def fitted(name: str, steps: int, device: str = "cuda") -> nn.Module:
+def fitted(name: str, steps: int, device: str = "cuda", *, bfloat16: bool = True) -> nn.Module:
     recipe = CHECK if name == CHECK.name else MODELS[name]
-    recipe = replace(recipe, steps=steps, epochs=0, batch_size=8)
+    recipe = replace(recipe, steps=steps, epochs=0, batch_size=8, bfloat16=bfloat16)
     sets = dict.fromkeys(recipe.trains_on, squares())
     return fit(recipe, sets, n_classes=N_CLASSES, seed=0, device=device)
 
@@ -168,13 +168,10 @@ def test_a_step_of_a_fit_touches_no_host_memory_and_is_a_graph(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["erm", "irm", "group-dro", "lntl", "cgn-ensemble"])
-def test_a_fit_in_a_graph_ends_with_the_weights_of_one_without(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("classifiers.fit.bfloat16_pays", lambda _: False)
-    here = fitted(name, 7, "cpu").state_dict()
+def test_a_fit_in_a_graph_ends_with_the_weights_of_one_without(name: str) -> None:
+    here = fitted(name, 7, "cpu", bfloat16=False).state_dict()
     with pretended_cuda():
-        there = fitted(name, 7).state_dict()
+        there = fitted(name, 7, bfloat16=False).state_dict()
     assert all(torch.allclose(here[key], there[key], atol=1e-5) for key in here)
 
 

@@ -26,7 +26,8 @@ from cgn.data.factors import Factors
 from cgn.data.image_files import FileReader
 from cgn.data.image_set import ImageSet, to_images
 from cgn.models.efficientnet import efficientnet_lite
-from classifiers.pretrained import Normalised, load
+from classifiers import load_model
+from classifiers.networks.input_transforms import Normalised
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_evaluation_beside_the_forward_pass_and_timm(
     In each round another one comes first: what follows work on one core finds the machine faster.
     """
     batch_size = PIXELS_AT_ONCE["cpu"] // 224**2
-    found, plain = load("efficientnet-lite0"), efficientnet_lite(0)
+    found, plain = load_model("efficientnet-lite0"), efficientnet_lite(0)
     paths = sorted(photographs.iterdir())
     labels = Factors.aligned(torch.zeros(len(paths), dtype=torch.int64))
     files = ImageSet(FileReader(paths, 224), labels, torch.arange(len(paths)))
@@ -149,7 +150,7 @@ def test_what_is_timed_beside_evaluation_sees_the_same_images(photographs: Path)
             self.shown = images
             return images.flatten(1)[:, :1_000]
 
-    found = load("efficientnet-lite0")
+    found = load_model("efficientnet-lite0")
     theirs = Seen(efficientnet_lite(0).pretrained_cfg)
     as_validate_py(theirs, photographs, 8)()
     paths = sorted(photographs.iterdir())[-8:]

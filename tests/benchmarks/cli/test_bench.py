@@ -26,6 +26,7 @@ from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.data import training as training_sets
+from benchmarks.data.training import Generation
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import Row, read_runs
 from benchmarks.runner import evaluate_and_record
@@ -35,8 +36,8 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, InMemory
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.training.small import LossWeights, TrainConfig
+from classifiers.checkpoints import Shipped
 from classifiers.networks.small import InvariantEnsemble
-from classifiers.shipped import Shipped
 
 READER = {"seed": 0, "generator_seed": "7"}
 
@@ -105,14 +106,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
     patch_commands(monkeypatch, "fit_cached", fit_cached)
     monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
-    monkeypatch.setattr(
-        training_sets, "sample_cached", lambda weights, n, *, seed, **_: tiny_images(seed, n=6)
-    )
-    monkeypatch.setattr(
-        training_sets,
-        "real_image_counterfactuals_cached",
-        lambda weights, images, n, *, seed, **_: tiny_images(seed, n=6),
-    )
+    monkeypatch.setattr(Generation, "draw", lambda self, kind: tiny_images(self.seed, n=6))
     patch_commands(
         monkeypatch, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
     )
@@ -213,51 +207,26 @@ def test_suites_of_one_world_share_each_fit(
 def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
     results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[tuple[str, int, int]] = []
+    drawn: list[tuple[str, str, int]] = []
 
-    def generated_cached(
-        images: ImageSet, n_classes: int, config: TrainConfig, n: int, *, seed: int, **_: object
-    ) -> ImageSet:
-        drawn.append((images.sha256(), n_classes, seed))
-        return tiny_images(seed, n=6)
+    def draw(self: Generation, kind: str) -> ImageSet:
+        drawn.append((kind, self.biased.sha256(), self.seed))
+        return tiny_images(self.seed, n=6)
 
-    monkeypatch.setattr(training_sets, "generated_cached", generated_cached)
+    monkeypatch.setattr(Generation, "draw", draw)
     assert command(results, "--suite tiny --model gan --seeds 2") == 0
-    assert drawn == [(tiny_images(3).sha256(), 3, seed) for seed in (0, 1)]
+    assert drawn == [("generated", tiny_images(3).sha256(), seed) for seed in (0, 1)]
     assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
 
 
 def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
-    results: Path, monkeypatch: pytest.MonkeyPatch
+    results: Path,
 ) -> None:
-    monkeypatch.setattr(training_sets, "generated_cached", lambda *_, **__: tiny_images(0, n=6))
     assert command(results, "--suite tiny --model erm,cgn-ensemble,gan,cgn-abduct") == 0
     runs = read_runs(results)
     found = {str(m): set(rows["generator_seed"]) for m, rows in runs.groupby("model")}
     wanted = {"erm": "", "cgn-ensemble": "7", "gan": "0", "cgn-abduct": "7"}
     assert found == {f"{m}{head}": {seed} for m, seed in wanted.items() for head in ("", "/shape")}
-
-
-def test_each_seed_gets_three_counterfactuals_of_each_biased_image_half_of_them_borrowing(
-    results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[tuple[str, int, float, int]] = []
-
-    def real_image_counterfactuals_cached(
-        weights: Path, images: ImageSet, n: int, *, seed: int, lent: float, **_: object
-    ) -> ImageSet:
-        made.append((images.sha256(), n, lent, seed))
-        return tiny_images(seed, n=6)
-
-    n_images = len(tiny_images(3))
-    monkeypatch.setattr(training_sets, "N_COUNTERFACTUALS", n_images)
-
-    monkeypatch.setattr(
-        training_sets, "real_image_counterfactuals_cached", real_image_counterfactuals_cached
-    )
-    assert command(results, "--suite tiny --model cgn-abduct --seeds 2") == 0
-    assert made == [(tiny_images(3).sha256(), 3 * n_images, 0.5, seed) for seed in (0, 1)]
-    assert fits == [("cgn-abduct", seed, ["abducted"]) for seed in (0, 1)]
 
 
 def test_a_recipe_that_sees_masks_is_fitted_and_tested_on_masks(

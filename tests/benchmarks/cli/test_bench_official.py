@@ -18,12 +18,10 @@ from benchmarks.records.runs import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET, Preprocessing
+from classifiers import load_model
 from classifiers.networks.architectures import IMAGENET_MEAN, IMAGENET_STD
-from classifiers.pretrained import (
-    Normalised,
-    Pretrained,
-    load,
-)
+from classifiers.networks.input_transforms import Normalised
+from classifiers.networks.pretrained import Pretrained
 
 
 class KnowsNothing(nn.Module):
@@ -46,7 +44,7 @@ def network(spec: str, preprocessing: Preprocessing = IMAGENET) -> Pretrained:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A network that need not be loaded, and folders of this test alone."""
-    patch_commands(monkeypatch, "load", network)
+    patch_commands(monkeypatch, "load_model", network)
     monkeypatch.setenv("CGN_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
 
@@ -127,7 +125,7 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
             "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",
             "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v1",
         ),
-        ("--suite in9 --model erm --precision bfloat16", "--precision is for pretrained networks"),
+        ("--suite in9 --model erm --precision bfloat16", "precision is for pretrained networks"),
     ],
 )
 def test_models_without_their_images_are_refused(
@@ -144,7 +142,7 @@ def test_a_bare_name_is_refused_with_what_it_may_mean(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    patch_commands(monkeypatch, "load", load)
+    patch_commands(monkeypatch, "load_model", load_model)
     assert run(tmp_path / "results", f"--suite cue-conflict --model resnet50 --data {stimuli}") == 2
     assert "several networks; write timm:resnet50.a1_in1k" in capsys.readouterr().err
 
@@ -230,7 +228,7 @@ def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
             raise ValueError(f"the weights of {spec} could not be downloaded")
         return replace(network(spec), spec=spec)
 
-    patch_commands(monkeypatch, "load", only_vgg)
+    patch_commands(monkeypatch, "load_model", only_vgg)
     results = tmp_path / "results"
     text = f"reproduce cue-conflict --data {stimuli} --device cpu --results {results}"
     for _ in range(2):

@@ -18,7 +18,7 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
-from classifiers.shipped import Shipped, load_shipped
+from classifiers.checkpoints import Shipped, load_shipped
 
 SPEC = "shipped:cgn-ensemble"
 SUITE = tiny_suite()

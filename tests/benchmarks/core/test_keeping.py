@@ -21,7 +21,7 @@ from benchmarks.core.suite import EMBEDDED, TestSet
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import read_runs
 from benchmarks.runner import evaluate_and_record, load_test_set
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import weights_sha256
 
 VARIANTS = {"easy": tiny_images(1), "hard": tiny_images(2)}
 BATCH = 8

@@ -22,7 +22,7 @@ from benchmarks.records.runs import read_runs
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET
 from cgn.device.distributed import dist_info
-from classifiers.pretrained import Pretrained
+from classifiers.networks.pretrained import Pretrained
 
 SECONDS = 120.0  # after which processes that wait for each other are given up
 
@@ -93,7 +93,7 @@ def stimuli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         preprocessing=IMAGENET,
         n_classes=1_000,
     )
-    patch_commands(monkeypatch, "load", lambda spec: network)
+    patch_commands(monkeypatch, "load_model", lambda spec: network)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cue-conflict"
 

@@ -12,7 +12,8 @@ import torch
 from support import SHARED, tiny_suite
 from torch import Tensor, nn
 
-from benchmarks.core.evaluate import probabilities, score
+from benchmarks import score
+from benchmarks.core.evaluate import probabilities
 from benchmarks.core.sanity_checks import DEVIATION, MEAN, labels_in_another_order, suspicions
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.decisions import decide_imagenet_a
@@ -21,7 +22,7 @@ from cgn.data.factors import Factors
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import IMAGENET
-from classifiers.pretrained import load
+from classifiers import load_model
 
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
 
@@ -92,7 +93,7 @@ def test_a_real_network_is_told_from_one_that_takes_images_for_bytes(tmp_path: P
         (tmp_path / wnid).symlink_to(SHARED / "imagenet-sample" / wnid)
     images, _ = image_folder(tmp_path, IMAGENET)
     few = images.select(torch.arange(0, 200, 3))
-    network = load("efficientnet-lite0").module
+    network = load_model("efficientnet-lite0").module
     assert suspicions(network, {"hard": few}, decide_imagenet_a) == []
     for_bytes = Shown(network, lambda x: x / 255)
     (sentence,) = suspicions(for_bytes, {"hard": few}, decide_imagenet_a)
@@ -164,13 +165,13 @@ class Row(nn.Module):
 def test_a_module_left_in_training_mode_is_evaluated_in_the_other_and_this_is_said() -> None:
     suite, module = tiny_suite(), Row()
     with pytest.warns(UserWarning, match=r"Row: it came in training mode, and was evaluated in"):
-        trained = score(module, suite)
+        trained = score(module, suite, data="embedded")
     assert module.training
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluated = score(module.eval(), suite)
-    pd.testing.assert_frame_equal(trained, evaluated)
-    assert (evaluated["value"][:2] == 1).all()
+        evaluated = score(module.eval(), suite, data="embedded")
+    pd.testing.assert_frame_equal(trained.to_frame(), evaluated.to_frame())
+    assert (evaluated.to_frame()["value"][:2] == 1).all()
 
 
 def test_a_suite_of_imagenet_knows_the_order_of_its_classes_by_their_folders() -> None:

@@ -103,7 +103,7 @@ def test_the_python_example_scores_a_module_of_ones_own(
     names: dict[str, Any] = {}
     exec(example, names)
     assert "mixed_rand" in capsys.readouterr().out
-    assert {"variant", "metric", "value", "low", "high", "n"} <= set(names["table"].columns)
+    assert {"score", "value", "low", "high", "n"} <= set(names["table"].columns)
 
 
 @pytest.mark.parametrize("name", [*SUITES, *GROUPS["attributions"]])

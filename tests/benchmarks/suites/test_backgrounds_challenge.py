@@ -30,7 +30,7 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import IMAGENET
 from cgn.models.cgn import compose
-from classifiers.pretrained import Pretrained
+from classifiers.networks.pretrained import Pretrained
 
 N_CLASSES = 3
 
@@ -294,7 +294,7 @@ def test_the_command_line_runs_the_challenge_and_says_what_it_took(
         preprocessing=IMAGENET,
         n_classes=1_000,
     )
-    patch_commands(monkeypatch, "load", lambda spec: always_dog)
+    patch_commands(monkeypatch, "load_model", lambda spec: always_dog)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     results = tmp_path / "results"
     text = f"--suite in9-challenge --model efficientnet-lite0 --data {archive.parent} --device cpu"

@@ -23,8 +23,9 @@ from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet, InMemory
 from cgn.data.preprocessing import AS_IT_IS, Preprocessing
+from classifiers import load_model
+from classifiers.networks.pretrained import Pretrained
 from classifiers.networks.small import InvariantEnsemble
-from classifiers.pretrained import Pretrained, load
 
 SMALL = Preprocessing(32, 32)
 
@@ -143,7 +144,7 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     shown = capsys.readouterr()
     assert f"--model ensemble:{out}" in shown.out
     assert "masks: 0 of 6 are empty" in shown.err
-    first = load(f"ensemble:{out}")
+    first = load_model(f"ensemble:{out}")
     assert first.module(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
     assert not out.with_suffix(".checkpoint").exists()
 
@@ -153,7 +154,7 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     made.save(tmp_path / "set.safetensors")
     given = ["--counterfactuals", str(tmp_path / "set.safetensors")]
     assert bench.main([*command, *given]) == 0, capsys.readouterr().err
-    assert load(f"ensemble:{out}").weights_sha256 != first.weights_sha256
+    assert load_model(f"ensemble:{out}").weights_sha256 != first.weights_sha256
 
     for odd, message in (
         (
@@ -168,7 +169,7 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
         assert message in capsys.readouterr().err
 
     assert bench.main([*command, "--real-only"]) == 0, capsys.readouterr().err
-    assert not isinstance(load(f"ensemble:{out}").module, InvariantEnsemble)
+    assert not isinstance(load_model(f"ensemble:{out}").module, InvariantEnsemble)
 
 
 def test_a_network_that_knows_only_classes_of_in9_is_scored_on_it() -> None:

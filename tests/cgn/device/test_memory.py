@@ -20,7 +20,7 @@ FRAGMENT = """
 import os
 from pathlib import Path
 import torch
-from cgn.device.memory import give_back
+from cgn.device.memory import trim_heap
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -28,7 +28,7 @@ def resident():
 blocks = [torch.ones(16 * 1024) for _ in range(4_000)]
 del blocks[::2]
 before = resident()
-give_back(torch.device("DEVICE"))
+trim_heap(torch.device("DEVICE"))
 print((before - resident()) / (2_000 * 64 * 1024))
 """
 needs_glibc = pytest.mark.skipif(

@@ -23,8 +23,7 @@ from cgn.data.shards import MANIFEST, SetConfig, load_shards
 from cgn.io.schema import checked, parsed, read_json
 from cgn.io.weights import save_tensors
 from cgn.models.cgn import CGN, CGNConfig
-from classifiers.ensemble import load_ensemble
-from classifiers.shipped import load_classifier
+from classifiers.checkpoints import load_classifier, load_ensemble
 
 
 @dataclass(frozen=True)

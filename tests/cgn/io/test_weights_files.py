@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cgn.io.weights import read_checkpoint, read_safetensors
-from classifiers.pretrained import load
+from classifiers import load_model
 
 ARCH = "timm:test_resnet"
 
@@ -50,7 +50,7 @@ BAD = {
 def refused(spec: str) -> str:
     """Why a file is refused: one line, in plain characters, that names the file."""
     with pytest.raises(ValueError, match=r"mine\.pth") as error:
-        load(spec)
+        load_model(spec)
     text = str(error.value)
     assert text.isprintable()
     assert len(text) < 400

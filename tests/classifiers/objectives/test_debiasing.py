@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgn.data.factors import Factors
-from classifiers.networks.small import FEATURES, SmallCNN
+from classifiers.networks.small import N_FEATURES, SmallCNN
 from classifiers.objectives import debiasing
 from classifiers.objectives.basic import Batches
 from classifiers.objectives.debiasing import (
@@ -175,7 +175,7 @@ def test_features_climb_the_loss_that_the_bias_head_descends(
     monkeypatch.setattr(debiasing, "ENTROPY_WEIGHT", 0.0)
     network = unlearning()
     head: Any = network.bias_heads[0]
-    features = torch.linspace(-1, 1, 2 * FEATURES).view(2, FEATURES).requires_grad_()
+    features = torch.linspace(-1, 1, 2 * N_FEATURES).view(2, N_FEATURES).requires_grad_()
     network.backbone = Fixed(features.detach())  # type: ignore[assignment]
     nn.init.zeros_(network.head.weight)  # the class passes no gradient on
     unlearn(network, batch([0, 1], [0, 1], [-1, -1])).backward()
