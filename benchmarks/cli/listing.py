@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-from rich.table import Table
-from rich.text import Text
 
 from benchmarks.cli.progress import progress_bars
 from benchmarks.cli.resolve import (
@@ -14,14 +12,12 @@ from benchmarks.cli.resolve import (
     resolve_names,
 )
 from benchmarks.cli.terminal import console, say
-from benchmarks.data.download import fetch, verify
+from benchmarks.data.download import DataSet, fetch, verify
 from benchmarks.data.paths import (
     data_folder,
 )
 from benchmarks.report.readme import documents, readme_blocks
-from benchmarks.report.tables import (
-    data_table,
-)
+from benchmarks.report.table import Cell, Table
 from benchmarks.suites import SUITES
 from benchmarks.suites.data_sets import DATA_SETS
 from cgn.counterfactuals.sampling import (
@@ -39,14 +35,14 @@ def show_lists(options: argparse.Namespace) -> None:
             write_text(path, text)
             say(f"wrote the tables of {path}")
         return
-    suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
+    suites = Table(["suite", "question", "protocol", "ranked by"], "Suites")
     for suite in known_suites().values():
-        names = Text("\n".join(suite.protocol_names))
-        suites.add_row(suite.name, suite.question, names, suite.primary)
-    models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
+        names = Cell("\n".join(suite.protocol_names), suite.protocol_names)
+        suites.add(suite.name, suite.question, names, suite.primary)
+    models = Table(["model", "what it is", "trains on", "is told", "source"], "Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)
-        models.add_row(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
+        models.add(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
     console().print(suites, models)
 
 
@@ -72,3 +68,26 @@ def official_data(options: argparse.Namespace) -> int:
         say(problem)
     say(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
     return int(bool(problems))
+
+
+def data_table(data_sets: Iterable[DataSet], there: Mapping[str, Path], root: Path) -> Table:
+    """Lay out official data: what there is, and what of it is on this machine.
+
+    Args:
+        data_sets: All of it.
+        there: The folders that exist, by name.
+        root: Where they are looked for.
+    """
+    table = Table(
+        ["name", "what it is", "size", "licence", "source", "here"],
+        f"Official data in {root}",
+        "fetch with: bench.py data NAME",
+    )
+    for data in data_sets:
+        sizes = [each.size_bytes for each in data.downloads]
+        known = sum(size for size in sizes if size is not None)
+        is_known = known > 0 and None not in sizes
+        size = Cell(f"{known / 1e6:,.0f} MB", known) if is_known else Cell("unknown", None)
+        here = "yes" if data.name in there else ("no" if data.downloads else data.by_hand)
+        table.add(data.name, data.about, size, data.licence, data.source, here)
+    return table

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from benchmarks.core.scores import Score
 from benchmarks.core.suite import Suite
-from benchmarks.data.download import DataSet
 from benchmarks.records.compare import Difference, holm, verdict
 from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.sensitivity import SCORE
@@ -207,29 +205,6 @@ def published_table(
             row["source"],
         )
     return table.select(columns)
-
-
-def data_table(data_sets: Iterable[DataSet], there: Mapping[str, Path], root: Path) -> Table:
-    """Lay out official data: what there is, and what of it is on this machine.
-
-    Args:
-        data_sets: All of it.
-        there: The folders that exist, by name.
-        root: Where they are looked for.
-    """
-    table = Table(
-        ["name", "what it is", "size", "licence", "source", "here"],
-        f"Official data in {root}",
-        "fetch with: bench.py data NAME",
-    )
-    for data in data_sets:
-        sizes = [each.size_bytes for each in data.downloads]
-        known = sum(size for size in sizes if size is not None)
-        is_known = known > 0 and None not in sizes
-        size = Cell(f"{known / 1e6:,.0f} MB", known) if is_known else Cell("unknown", None)
-        here = "yes" if data.name in there else ("no" if data.downloads else data.by_hand)
-        table.add(data.name, data.about, size, data.licence, data.source, here)
-    return table
 
 
 def speeds_table(speeds: pd.DataFrame, title: str = "") -> Table:
