@@ -58,7 +58,7 @@ def train_imagenet_cgn(options: argparse.Namespace) -> None:
         with bars.task("weights"), seeded(config.seed):
             real = load_biggan([options.biggan] if options.biggan else None)
             cgn = from_biggan(real, load_u2net(options.u2net))
-            real = real.folded(config.dtype)
+            real = real.fused(config.dtype)
             features = VGGFeatures(None if options.vgg == "random" else options.vgg)
         if options.dry_run:
             run = ImageNetTraining(cgn, real, features, config, device, of)
