@@ -89,7 +89,7 @@ def train_imagenet_cgn(
         with progress.task("weights"), seeded(config.seed):
             real = load_biggan([biggan] if biggan else None)
             cgn = from_biggan(real, load_u2net(u2net))
-            real = real.folded(config.dtype)
+            real = real.fused(config.dtype)
             features = VGGFeatures(None if vgg == "random" else vgg)
         if dry_run:
             training = ImageNetTraining(cgn, real, features, config, chosen, group)

@@ -129,8 +129,8 @@ class U2Net(nn.Module):
         sides = [resized(side, images) for side in reversed(sides)]
         return torch.sigmoid(self.outconv(torch.cat(sides, dim=1)).float())
 
-    def folded(self, dtype: torch.dtype = torch.float32) -> U2Net:
-        """Return a frozen network that finds the same, normalisation folded into convolutions."""
+    def fused(self, dtype: torch.dtype = torch.float32) -> U2Net:
+        """Return a frozen network that finds the same, normalisation fused into convolutions."""
         frozen = copy.deepcopy(self).requires_grad_(False).eval()
         for module in frozen.modules():
             if isinstance(module, Convolution) and isinstance(module.bn_s1, nn.BatchNorm2d):
