@@ -93,8 +93,8 @@ def largest_squares(masks: Tensor) -> Tensor:
 
     def depth(mask: Bytes) -> NDArray[np.float32]:
         # The edge of the image is an edge of the object: a square must lie within both.
-        found: NDArray[np.float32] = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)
-        return found[1:-1, 1:-1]
+        padded: NDArray[np.float32] = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)
+        return padded[1:-1, 1:-1]
 
     with ThreadPoolExecutor(WORKERS) as pool:
         depths = list(pool.map(depth, masks[:, 0].to(torch.uint8).numpy()))
@@ -226,6 +226,15 @@ def recombine(
 
     Raises:
         ValueError: If a class has no image that can give one of the parts.
+
+    Example:
+        >>> pixels = torch.full((2, 3, 32, 32), 7, dtype=torch.uint8)
+        >>> pixels[:, :, 8:20, 8:20] = torch.tensor([100, 200], dtype=torch.uint8).view(2, 1, 1, 1)
+        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0, 1])), torch.arange(2))
+        >>> recombined = recombine(decompose(images, pixels[:, :1] > 7), 50, n_classes=2, seed=0)
+        >>> textures = recombined.factors.texture
+        >>> recombined.pixels[:, 0, 12, 12].equal((100 + 100 * textures).to(torch.uint8))
+        True
     """
     generator = torch.Generator().manual_seed(seed)
     factors = Factors.independent(n, n_classes, generator)

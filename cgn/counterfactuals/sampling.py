@@ -52,6 +52,12 @@ def sample(
 
     Returns:
         The images, with the masks they were composed with.
+
+    Example:
+        >>> from cgn.models.cgn import CGNConfig
+        >>> cgn = CGN(CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4))
+        >>> sample(cgn, 5, seed=0).images().shape
+        torch.Size([5, 3, 32, 32])
     """
     generator = torch.Generator().manual_seed(seed)
     n_classes = cgn.config.n_classes

@@ -82,7 +82,7 @@ def formats() -> dict[str, str]:
 
 
 @contextmanager
-def opened(file: BinaryIO) -> Iterator[Image.Image]:
+def open_image(file: BinaryIO) -> Iterator[Image.Image]:
     """Open an image file of one of the formats that are read; no pixel is decoded yet.
 
     Raises:
@@ -107,7 +107,7 @@ def decode(file: bytes, name: object = "the file", *, upright: bool = False) -> 
         ValueError: If it is no image, too large, or of a kind whose black and white are unknown.
     """
     try:
-        return _decoded(file, upright)
+        return _decode(file, upright)
     except Exception as error:  # decoders raise errors of many kinds
         raise ValueError(f"{name} cannot be read as an image: {reason(file, error)}") from None
 
@@ -132,14 +132,14 @@ def sides(path: Path) -> tuple[int, int]:
         ValueError: If it is no image.
     """
     try:
-        with path.open("rb") as file, opened(file) as image:
+        with path.open("rb") as file, open_image(file) as image:
             return image.height, image.width
     except Exception as error:  # decoders raise errors of many kinds
         head = path.read_bytes()[:HEAD_BYTES] if path.is_file() else b"."
         raise ValueError(f"{path} cannot be read as an image: {reason(head, error)}") from None
 
 
-def _decoded(file: bytes, upright: bool) -> Tensor:
+def _decode(file: bytes, upright: bool) -> Tensor:
     """Decode an image file, (3, H, W) uint8."""
     if simplejpeg.is_jpeg(file) and not upright:
         # Pillow gives the same pixels in nearly twice the time. It knows what to do with other
@@ -149,7 +149,7 @@ def _decoded(file: bytes, upright: bool) -> Tensor:
             require_pixels(height, width)
             if colours in ("YCbCr", "Gray"):
                 return torch.from_numpy(simplejpeg.decode_jpeg(file)).movedim(-1, 0)
-    with opened(io.BytesIO(file)) as image:
+    with open_image(io.BytesIO(file)) as image:
         image.load()
         turned = upright and image.getexif().get(ORIENTATION) is not None
         return to_pixels(ImageOps.exif_transpose(image) if turned else image)
@@ -171,10 +171,10 @@ def reason(file: bytes, error: Exception) -> str:
         return _too_large(f"{int(claimed[1]):,}" if claimed else "too many")
     if isinstance(error, UnidentifiedImageError):
         return "its content is of no kind of picture that is read; fetch it anew or take it away"
-    said = " ".join(str(error).split())[:200]
-    if isinstance(error, (OSError, SyntaxError)) or not said:
-        return f"{said or type(error).__name__}; fetch it anew or take it away"
-    return said
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, (OSError, SyntaxError)) or not text:
+        return f"{text or type(error).__name__}; fetch it anew or take it away"
+    return text
 
 
 def to_pixels(image: Image.Image) -> Tensor:

@@ -69,20 +69,19 @@ def open_or_make(
         ValueError: If there is no room.
         WriteError: If nothing can be written there.
     """
-    opened = _opened(path, open_)
-    if opened:
+    if content := _open_whole(path, open_):
         sweep(path.parent)
-        return opened[0]
+        return content[0]
     with locked(path):
-        if opened := _opened(path, open_):  # another process has made it meanwhile
-            return opened[0]
+        if content := _open_whole(path, open_):  # another process has made it meanwhile
+            return content[0]
         require_room(path.parent, n_bytes, "name another folder with CGN_BENCH_CACHE")
         make(path)
         return open_(path)
 
 
-def _opened(path: Path, open_: Callable[[Path], Content]) -> tuple[Content, ...]:
-    """Open a file, if it is there and whole."""
+def _open_whole(path: Path, open_: Callable[[Path], Content]) -> tuple[Content, ...]:
+    """Open a file, if it is there and whole: its content in a tuple, or an empty one."""
     if not path.is_file():
         return ()
     try:
@@ -189,15 +188,15 @@ def sources(*modules: str) -> tuple[Path, ...]:
         >>> [path.name for path in sources("cgn.device.distributed")]
         ['distributed.py']
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        path = None if name in found else _source(name)
+        path = None if name in paths else _source(name)
         if path is not None:
-            found[name] = path
-            waiting += _imported(path)
-    return tuple(sorted(found.values()))
+            paths[name] = path
+            waiting += _imports(path)
+    return tuple(sorted(paths.values()))
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -207,13 +206,13 @@ def versions(*packages: str) -> dict[str, str]:
         >>> versions("no-such-package")
         {'no-such-package': ''}
     """
-    found = {}
+    installed = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = ""
-    return found
+            installed[package] = ""
+    return installed
 
 
 def weights_sha256(module: nn.Module | Mapping[str, Tensor]) -> str:
@@ -292,7 +291,7 @@ def _source(name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _imported(path: Path) -> Iterator[str]:
+def _imports(path: Path) -> Iterator[str]:
     """List what a source file imports, anywhere in it, and what may be a module there."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

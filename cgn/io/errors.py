@@ -92,11 +92,11 @@ def _errno(error: BaseException, path: Path) -> int | None:
         return None
     if isinstance(error, OSError):
         return error.errno
-    if found := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE):
-        return int(found[1])  # of libraries that are written in Rust or C++
+    if number := re.search(r"(?:os error|errno) (\d+)", str(error), re.IGNORECASE):
+        return int(number[1])  # of libraries that are written in Rust or C++
     before = error.__cause__ or error.__context__
-    if before is not None and (number := _errno(before, path)) is not None:
-        return number
+    if before is not None and (of_cause := _errno(before, path)) is not None:
+        return of_cause
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
         # PyTorch says that a file is short, and not why.
         free = shutil.disk_usage(existing(path.parent)).free

@@ -33,13 +33,13 @@ WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or
 LONGEST = 60  # characters of a file's own words in a message
 
 
-def checked(kind: type[Checked], found: object, where: object, *, open_: bool = False) -> Checked:
+def checked(kind: type[Checked], value: object, where: object, *, open_: bool = False) -> Checked:
     """Make a dataclass of what a file says.
 
     Args:
         kind: The dataclass. Its fields may be numbers, texts, truth values, tensors, literals,
             lists, tuples, mappings, other dataclasses, and unions of these.
-        found: What the file says: a mapping from its fields to values.
+        value: What the file says: a mapping from its fields to values.
         where: The file, and maybe the place within, for the message.
         open_: Whether it may say more than the dataclass has fields for, which is left out.
 
@@ -58,10 +58,10 @@ def checked(kind: type[Checked], found: object, where: object, *, open_: bool = 
         Traceback (most recent call last):
         ValueError: a.json: width must be a whole number, it is '3'
     """
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{where} must be a mapping of names to values, it is {shown(found)}")
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a mapping of names to values, it is {shown(value)}")
     own = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-    if not open_ and (unknown := [name for name in found if name not in own]):
+    if not open_ and (unknown := [name for name in value if name not in own]):
         raise ValueError(
             f"{where}: {shown(unknown[0])} is unknown here; it may come from another version"
         )
@@ -70,10 +70,10 @@ def checked(kind: type[Checked], found: object, where: object, *, open_: bool = 
         for name, field in own.items()
         if field.default is MISSING and field.default_factory is MISSING
     ]
-    if missing := [name for name in needed if name not in found]:
+    if missing := [name for name in needed if name not in value]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     hints = get_type_hints(kind)
-    values = {name: _value(hints[name], found[name], where, name) for name in own if name in found}
+    values = {name: _value(hints[name], value[name], where, name) for name in own if name in value}
     try:
         return kind(**values)
     except (ValueError, OverflowError) as error:
@@ -117,74 +117,74 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _value(hint: Any, found: object, where: object, name: str) -> Any:
+def _value(hint: Any, value: object, where: object, name: str) -> Any:
     """Check one value against a type, and give it that type."""
     kind, inner = get_origin(hint), get_args(hint)
     if hint is Any or hint is object:
-        return found
+        return value
     if kind in (Union, types.UnionType):
-        return _one_of(inner, found, where, name)
+        return _one_of(inner, value, where, name)
     if kind is Literal:
-        if found in inner and type(found) in map(type, inner):
-            return found
-        raise _wrong(where, name, f"one of {', '.join(map(str, inner))}", found)
+        if value in inner and type(value) in map(type, inner):
+            return value
+        raise _wrong(where, name, f"one of {', '.join(map(str, inner))}", value)
     if is_dataclass(hint):
-        return checked(hint, found, f"{where}: {name}")  # type: ignore[arg-type]
-    if kind in (list, tuple) and isinstance(found, (list, tuple)):
-        return _sequence(kind, inner, found, where, name)
-    if kind is not None and issubclass(kind, Mapping) and isinstance(found, Mapping):
+        return checked(hint, value, f"{where}: {name}")  # type: ignore[arg-type]
+    if kind in (list, tuple) and isinstance(value, (list, tuple)):
+        return _sequence(kind, inner, value, where, name)
+    if kind is not None and issubclass(kind, Mapping) and isinstance(value, Mapping):
         keys, values = inner
         return {
             _value(keys, key, where, f"a name of {name}"): _value(
-                values, value, where, f"{shown(key)} of {name}"
+                values, item, where, f"{shown(key)} of {name}"
             )
-            for key, value in found.items()
+            for key, item in value.items()
         }
-    if hint is float and type(found) in (int, float) and math.isfinite(found):  # type: ignore[arg-type]
-        return float(found)  # type: ignore[arg-type]
-    if hint in (int, str, bool) and type(found) is hint:  # True is an int to Python
-        return found
-    if hint is Tensor and isinstance(found, Tensor):
-        return found
-    if hint in (dict, list) and isinstance(found, hint):
-        return found
+    if hint is float and type(value) in (int, float) and math.isfinite(value):  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
+    if hint in (int, str, bool) and type(value) is hint:  # True is an int to Python
+        return value
+    if hint is Tensor and isinstance(value, Tensor):
+        return value
+    if hint in (dict, list) and isinstance(value, hint):
+        return value
     plain = kind or hint
     words = "a list" if plain in (list, tuple) else f"a {getattr(plain, '__name__', plain)}"
-    raise _wrong(where, name, WORDS.get(plain, words), found)
+    raise _wrong(where, name, WORDS.get(plain, words), value)
 
 
-def _one_of(hints: tuple[Any, ...], found: object, where: object, name: str) -> Any:
+def _one_of(hints: tuple[Any, ...], value: object, where: object, name: str) -> Any:
     """Check a value against several types."""
-    if found is None and type(None) in hints:
+    if value is None and type(None) in hints:
         return None
     problems = []
     for hint in (each for each in hints if each is not type(None)):
         try:
-            return _value(hint, found, where, name)
+            return _value(hint, value, where, name)
         except ValueError as error:
             problems.append(error)
     raise problems[0]
 
 
 def _sequence(
-    kind: type, inner: tuple[Any, ...], found: list[Any] | tuple[Any, ...], where: object, name: str
+    kind: type, inner: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: object, name: str
 ) -> Any:
     """Check the parts of a list or a tuple."""
     if kind is list or inner[-1] is Ellipsis:
-        hints = [inner[0]] * len(found)
-    elif len(inner) != len(found):
-        raise _wrong(where, name, f"a list of {len(inner)}", f"{len(found)} values")
+        hints = [inner[0]] * len(value)
+    elif len(inner) != len(value):
+        raise _wrong(where, name, f"a list of {len(inner)}", f"{len(value)} values")
     else:
         hints = list(inner)
     return kind(
         _value(hint, each, where, f"{name}[{i}]")
-        for i, (hint, each) in enumerate(zip(hints, found, strict=True))
+        for i, (hint, each) in enumerate(zip(hints, value, strict=True))
     )
 
 
-def _wrong(where: object, name: str, wanted: str, found: object) -> ValueError:
+def _wrong(where: object, name: str, wanted: str, value: object) -> ValueError:
     """What to raise about a value."""
-    return ValueError(f"{where}: {name} must be {wanted}, it is {shown(found)}")
+    return ValueError(f"{where}: {name} must be {wanted}, it is {shown(value)}")
 
 
 @dataclass(frozen=True)

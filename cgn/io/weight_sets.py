@@ -51,16 +51,16 @@ def choose_set(
     needed = {name for name in names if not name.endswith(COUNTER)}
     whole: list[tuple[WeightSet, int]] = []
     parts: list[tuple[WeightSet, int]] = []
-    for found, share in _sets(stored, needed):
-        (whole if share == len(needed) else parts).append((found, share))
-    known = [found for found, _ in whole]
+    for weights, share in _sets(stored, needed):
+        (whole if share == len(needed) else parts).append((weights, share))
+    known = [weights for weights, _ in whole]
     if not known and parts:
         known = [max(parts, key=lambda each: each[1])[0]]
     if not known:
         raise ValueError(
             f"{path} does not fit {arch}: it has none of its tensors, such as {next(iter(names))}"
         )
-    of_name = {found.name: found for found in known}
+    of_name = {weights.name: weights for weights in known}
     listed = ", ".join(shown(name)[1:-1] for name in of_name)
     if wanted is not None and wanted not in of_name:
         raise ValueError(f"{path} holds no weights {wanted!r} of {arch}, but {listed}")

@@ -208,8 +208,8 @@ def misfit(network: nn.Module, tensors: Mapping[str, Tensor]) -> str:
             return f"it {what} {shown(names[0])[1:-1]}{more}"
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
-            there, here = tuple(tensor.shape), tuple(own[name].shape)
-            return f"{name} is of {there} there, and of {here} in the network"
+            stored, expected = tuple(tensor.shape), tuple(own[name].shape)
+            return f"{name} is of {stored} there, and of {expected} in the network"
     return ""
 
 
@@ -262,8 +262,8 @@ def _fault(error: Exception) -> tuple[str, str]:
     Libraries' own words are not passed on: they are long, and advise to run what the file holds.
     """
     text = str(error)
-    if found := re.search(r"GLOBAL ([\w.]+)", text):
-        what = f"holds more than weights ({found[1]}), which would have to be run to be read"
+    if program := re.search(r"GLOBAL ([\w.]+)", text):
+        what = f"holds more than weights ({program[1]}), which would have to be run to be read"
         return what, SAVE_WEIGHTS
     if "TorchScript" in text:
         return "is a TorchScript program, no weights alone", SAVE_WEIGHTS

@@ -83,6 +83,13 @@ def accuracy(
 
     Returns:
         `<factor>_judge` for each factor of the images: how often its label is found, in [0, 1].
+
+    Example:
+        >>> pixels = torch.zeros(4, 3, 4, 4, dtype=torch.uint8)
+        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0, 0, 0, 1])), torch.arange(4))
+        >>> always_first = torch.tensor([1.0, 0.0])
+        >>> accuracy(images, lambda batch: [always_first.expand(len(batch), 2)] * 3)["shape_judge"]
+        0.75
     """
     predictions, true = _predict(images, classify, device), images.factors
     hits = {name: getattr(predictions, name) == getattr(true, name) for name in true.known}
@@ -253,10 +260,10 @@ def abduction_quality(
     for action, truth in exact.items():
         factor = action.removeprefix("do_")
         target = getattr(truth.factors, factor)
-        made = do(images, masks, aligned._replace(**{factor: target}))
-        again = segment_by_colour(made.pixels, labels, device=device)
-        back = do(made, again, aligned)
-        scores[f"{action}_error"] = _difference(made, truth)
+        changed = do(images, masks, aligned._replace(**{factor: target}))
+        again = segment_by_colour(changed.pixels, labels, device=device)
+        back = do(changed, again, aligned)
+        scores[f"{action}_error"] = _difference(changed, truth)
         scores[f"{action}_untouched"] = _difference(images, truth)
         scores[f"{action}_reversibility"] = _difference(back, images)
     free = real_image_counterfactuals(

@@ -104,6 +104,15 @@ def accept_mask(
 
     Returns:
         (N,) bool, on the CPU.
+
+    Example:
+        >>> pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+        >>> labels = Factors.aligned(torch.tensor([0, 0]))
+        >>> def by_brightness(images):
+        ...     bright = images.mean(dim=(1, 2, 3))
+        ...     return [20 * torch.stack([0.5 - bright, bright - 0.5], dim=1)] * 3
+        >>> accept_mask(ImageSet(pixels, labels, torch.arange(2)), by_brightness)
+        tensor([ True, False])
     """
     accepted, at_once = [], images_at_once(device, images.size_px[1])
     with evaluating(device):

@@ -79,14 +79,14 @@ def masks_from_boxes(
             f"expected a box of first and last column and row within {size} pixels for each of "
             f"{n} images, got {tuple(boxes.shape)} in [{boxes.min()}, {boxes.max()}]"
         )
-    found = []
+    masks = []
     with ThreadPoolExecutor(WORKERS) as pool:
         for span in torch.arange(n).split(AT_ONCE):
             pixels = images.read(span).movedim(1, -1).numpy()
-            found += list(pool.map(_grab_cut, pixels, boxes[span].numpy()))
-            progress(len(found), n)
-    masks = np.stack(found) if found else np.zeros((0, size, size), bool)
-    return torch.from_numpy(masks)[:, None]
+            masks += list(pool.map(_grab_cut, pixels, boxes[span].numpy()))
+            progress(len(masks), n)
+    stack = np.stack(masks) if masks else np.zeros((0, size, size), bool)
+    return torch.from_numpy(stack)[:, None]
 
 
 def _grab_cut(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> NDArray[np.bool_]:

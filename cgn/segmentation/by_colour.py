@@ -45,8 +45,8 @@ def segment_by_colour(
     Example:
         >>> pixels = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
         >>> pixels[:, :, 5:9, 5:9] = 200
-        >>> found = segment_by_colour(pixels, torch.tensor([0, 1]))
-        >>> found.sum(dim=(1, 2, 3)), found[0, 0, 5:9, 5:9].all()
+        >>> masks = segment_by_colour(pixels, torch.tensor([0, 1]))
+        >>> masks.sum(dim=(1, 2, 3)), masks[0, 0, 5:9, 5:9].all()
         (tensor([16, 16]), tensor(True))
     """
     n_classes = int(labels.max()) + 1
@@ -60,8 +60,8 @@ def segment_by_colour(
     posterior = surplus[cells] * inside
     prior = _spatial_prior(posterior, labels, n_classes) * inside
     for round_ in range(ROUNDS):
-        there = prior * _histograms(cells, posterior, n_classes)[cells]
-        posterior = there / (there + (1 - prior) * background[cells] + 1e-12)
+        likely = prior * _histograms(cells, posterior, n_classes)[cells]
+        posterior = likely / (likely + (1 - prior) * background[cells] + 1e-12)
         prior = _spatial_prior(posterior, labels, n_classes)
         if round_ >= ROUNDS // 2:
             # Next to the object is the object, more often than elsewhere.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cgn.data.decoding import formats, opened, reason, require_pixels, sides, to_pixels
+from cgn.data.decoding import formats, open_image, reason, require_pixels, sides, to_pixels
 from cgn.data.listing import list_images, some
 from cgn.data.preprocessing import AS_IT_IS, Preprocessing, decoders
 from cgn.io.errors import HEAD_BYTES
@@ -112,7 +112,7 @@ def _array(path: Path) -> NDArray[Any]:
 
 def _picture(path: Path) -> NDArray[Any]:
     """Read the values of a mask in a picture, (H, W): of a palette, the places of its colours."""
-    with path.open("rb") as file, opened(file) as image:
+    with path.open("rb") as file, open_image(file) as image:
         image.load()
         if image.mode == "P" and _black(image):
             image = image.convert("RGB")

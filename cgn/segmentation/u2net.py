@@ -152,7 +152,12 @@ def halved(maps: Tensor) -> Tensor:
 
 
 def resized(maps: Tensor, like: Tensor) -> Tensor:
-    """Interpolate maps to the height and width of others."""
+    """Interpolate maps, (B, C, H, W), to the height and width of others.
+
+    Example:
+        >>> resized(torch.ones(1, 2, 4, 4), torch.zeros(1, 3, 8, 6)).shape
+        torch.Size([1, 2, 8, 6])
+    """
     if maps.shape[2:] == like.shape[2:]:
         return maps
     return interpolate(maps, size=like.shape[2:], mode="bilinear")
