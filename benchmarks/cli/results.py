@@ -38,15 +38,9 @@ from benchmarks.data.training import (
     TrainingSets,
     require_cgn,
 )
-from benchmarks.records.check import (
-    check,
-    check_history,
-    check_regression,
-    check_weights,
-    results_at_revision,
-    summary,
-)
+from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.compare import compare, format_run_commands
+from benchmarks.records.history import check_history, check_regression, results_at_revision
 from benchmarks.records.leaderboard import (
     ENOUGH_SEEDS,
     leaderboard,

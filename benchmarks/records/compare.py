@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -115,7 +115,7 @@ def compare(
     low, high = np.nanquantile(differences, TAILS)
     single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
     single = single and is_count(clusters)
-    p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
+    p_value = mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
     spread = (high - low) / (2 * norm.ppf(TAILS[1]))  # a deviation, but for far tails
     minimum_detectable_effect = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
     return Difference(
@@ -128,6 +128,35 @@ def compare(
         float(minimum_detectable_effect),
         n,
     )
+
+
+def mcnemar(
+    hits: NDArray[np.int64] | NDArray[np.bool_],
+    *,
+    alternative: Literal["two-sided", "greater"] = "two-sided",
+) -> float:
+    """Test whether two models are equally often right on the same images: McNemar, exact.
+
+    Args:
+        hits: Whether each model is right about each image, (images, 2), 0 or 1.
+        alternative: "greater" tests whether the first is better, instead of either.
+
+    Returns:
+        How likely so many images that only one gets right are, if both are equal.
+
+    Example:
+        >>> only_first = np.array([[True, False]] * 5)
+        >>> mcnemar(only_first), mcnemar(only_first, alternative="greater")
+        (0.0625, 0.03125)
+    """
+    from scipy.stats import binomtest  # seconds to import
+
+    only_first = int((hits[:, 0] > hits[:, 1]).sum())
+    only_second = int((hits[:, 1] > hits[:, 0]).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    n = only_first + only_second
+    return float(binomtest(only_first, n, alternative=alternative).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -194,17 +223,6 @@ def _other_seeds(
         return np.zeros(RESAMPLES)
     degrees = errors.sum() ** 2 / (errors**2 / freedom).sum()
     return np.asarray(np.sqrt(errors.sum()) * generator.standard_t(degrees, size=RESAMPLES))
-
-
-def _mcnemar(hits: NDArray[np.int64]) -> float:
-    """Exact two-sided test, given hits of two models on the same images, (images, 2)."""
-    from scipy.stats import binomtest  # seconds to import
-
-    only_first = int((hits[:, 0] > hits[:, 1]).sum())
-    only_second = int((hits[:, 1] > hits[:, 0]).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
 def _bootstrap_p_value(differences: NDArray[np.float64]) -> float:
