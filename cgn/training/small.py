@@ -25,9 +25,10 @@ from cgn.io.locks import locked_if
 from cgn.io.schema import require_in_range
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import Critic, packed
+from cgn.models.encoder import ShapeEncoder
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.models.poses import measure, normalise
-from cgn.segmentation.by_colour import ShapeEncoder, segment_by_colour
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, GANAdam, Progress, Weights, seeded, train_loop
 
