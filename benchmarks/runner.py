@@ -11,18 +11,19 @@ import pandas as pd
 
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.distributed import all_gather
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
 from benchmarks.core.models import FittedModel, Model
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import DataSource, Suite, TestSet, format_model_id
-from benchmarks.data.paths import check_place, image_cache_dir
+from benchmarks.data.paths import check_place
 from benchmarks.data.rendered import variants_cached
-from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
+from benchmarks.records.runs import Row, append, exclusive
 from cgn.data.preprocessing import DECODED_BY
 from cgn.device.distributed import dist_info
-from cgn.io.cache import architecture, cache_key, sources
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import architecture, cache_key, sources, weights_sha256
 
 
 def run(
@@ -56,7 +57,12 @@ def run(
 
 
 def load_test_set(
-    suite: Suite, source: DataSource, progress: Progress, protocol: str | None = None
+    suite: Suite,
+    source: DataSource,
+    progress: Progress,
+    protocol: str | None = None,
+    *,
+    cache: Path | None = None,
 ) -> TestSet:
     """Make or read a suite's test images.
 
@@ -65,13 +71,14 @@ def load_test_set(
         source: Where the images come from.
         progress: Shows it.
         protocol: Another of the suite's protocols.
+        cache: Folder where images of this package's suites are kept; None keeps nothing.
 
     Raises:
         ValueError: If the source does not fit the suite, or it has no such protocol.
     """
     protocol = suite.with_protocol(protocol or suite.protocol).protocol
     with progress.task(f"{suite.name}: test images"):
-        variants = variants_cached(suite, source, image_cache_dir())
+        variants = variants_cached(suite, source, cache) if cache else suite.variants(source)
         # The hash is for rows, which the first of several processes writes.
         sha256 = data_sha256(variants) if dist_info().is_main_process else ""
         return TestSet(suite, source, variants, sha256, protocol)
@@ -219,7 +226,7 @@ def _record(
         for score, estimate in score_suite(suite, predictions).items()
     ]
     context.results.mkdir(parents=True, exist_ok=True)
-    with alone(context.results):
+    with exclusive(context.results):
         for head, origin in runs.items():
             save(tables[head], origin.path(context.results, test.shown.view_name), origin)
         append(rows, context.results)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from cgn.io.cache import weights_sha256
 from cgn.io.schema import checked
 from cgn.io.weights import load_tensors, misfit, save_tensors
-from cgn.models.cgn import weights_sha256
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.small import HEAD_WEIGHTS, InvariantEnsemble
 from classifiers.recipes import MODELS

@@ -16,11 +16,10 @@ from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info
 from cgn.device.graphs import Captured
 from cgn.device.precision import evaluating, supports_bfloat16, training
-from cgn.io.cache import LIBRARIES, cache_key, open_or_make, sources, versions
+from cgn.io.cache import LIBRARIES, cache_key, open_or_make, sources, versions, weights_sha256
 from cgn.io.locks import locked_if
 from cgn.io.weights import load_tensors, misfit, save_tensors
 from cgn.io.writing import require_room
-from cgn.models.cgn import weights_sha256
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, seeded, train_loop
 from classifiers.data import Source, iterate_batches

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cgn.data.preprocessing import Preprocessing
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import weights_sha256
 from classifiers.checkpoints import load_ensemble
 from classifiers.networks.pretrained import Pretrained, is_pretrained, load_pretrained
 

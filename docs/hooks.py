@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from benchmarks.cli.resolve import known_suites
-from benchmarks.core.suite import Suite
-from benchmarks.suites import ATTRIBUTIONS, NATURAL, SUITES, T10K
+from benchmarks.suites import ALL_SUITES, GROUPS
 from classifiers import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +82,7 @@ def folders() -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def suites_table(suites: Iterable[Suite]) -> str:
+def suites_table(names: Iterable[str]) -> str:
     """Show what each suite asks, on which variants, and by which score it ranks."""
     return table(
         ["suite", "question", "scores of", "ranked by"],
@@ -94,26 +93,22 @@ def suites_table(suites: Iterable[Suite]) -> str:
                 ", ".join(dict.fromkeys(score.variant for score in suite.scores)),
                 f"`{suite.primary}`",
             ]
-            for suite in suites
+            for suite in map(ALL_SUITES.__getitem__, names)
         ],
     )
 
 
-def official_suites() -> list[Suite]:
-    """Return the suites on the published images, which no other group holds."""
-    groups = (SUITES, T10K, ATTRIBUTIONS, NATURAL)
-    return [
-        suite
-        for name, suite in known_suites().items()
-        if not any(name in group for group in groups)
-    ]
+def official_suites() -> list[str]:
+    """Name the suites on the published images, which are in no group."""
+    grouped = {name for group in GROUPS.values() for name in group}
+    return [name for name in ALL_SUITES if name not in grouped]
 
 
 def protocols_table() -> str:
     """Show the other protocols of each suite that has some."""
     lines = [
         [f"`{suite.name}`", f"`{protocol.name}`", protocol.about]
-        for suite in known_suites().values()
+        for suite in ALL_SUITES.values()
         for protocol in suite.protocols
     ]
     return table(["suite", "protocol", "what it does differently"], lines)
@@ -141,11 +136,8 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    "suites": lambda: suites_table(SUITES.values()),
-    "t10k suites": lambda: suites_table(T10K.values()),
-    "attribution suites": lambda: suites_table(ATTRIBUTIONS.values()),
-    "photograph suites": lambda: suites_table(NATURAL.values()),
     "official suites": lambda: suites_table(official_suites()),
     "protocols": protocols_table,
     "models": models_table,
 }
+GENERATED |= {f"suites of {group}": partial(suites_table, names) for group, names in GROUPS.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +20,9 @@ from torch import Tensor, nn
 
 from benchmarks.core.distributed import all_gather, local_batches
 from benchmarks.core.partial_results import Keeper
-from benchmarks.core.sanity_checks import labels_in_another_order, suspicions
 from benchmarks.core.scores import Score
 from benchmarks.core.statistics import Estimate
-from benchmarks.core.suite import EMBEDDED, Column, DataSource, DecisionRule, Suite
+from benchmarks.core.suite import Column, DecisionRule, Suite
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.device.memory import PIXELS_ON_CUDA
@@ -40,63 +38,6 @@ PIXELS_AT_ONCE = {"cpu": 8 * 224 * 224, "cuda": PIXELS_ON_CUDA}
 AT_ONCE = {"cpu": 500, "cuda": 4_000}  # images, however small
 FINITE = "is finite"  # a column of the answers alone
 Said = dict[str, dict[str, Tensor]]  # by output and column, each (B,)
-
-
-def score(
-    module: nn.Module,
-    suite: Suite,
-    source: DataSource = EMBEDDED,
-    *,
-    device: torch.device | str = "cpu",
-) -> pd.DataFrame:
-    """Score your own module on a suite.
-
-    Args:
-        module: From images (B, 3, H, W) in [0, 1] to logits (B, C), C the suite's classes, or
-            ImageNet's 1,000 for a suite of `benchmarks.OFFICIAL_SUITES`; it normalises images
-            itself, and stays in the mode (training or not) it came in.
-        suite: One of `benchmarks.SUITES`, or of the others beside it.
-        source: Where the test images come from.
-        device: Where to run; the module is moved there.
-
-    Returns:
-        One row a score: variant, metric, value, low, high (95 % interval) and n; fractions.
-
-    Raises:
-        ValueError: If the logits do not fit the suite.
-
-    Warns:
-        UserWarning: If something looks like a mistake, see `benchmarks.core.sanity_checks`, or the
-            module is in training mode, in which it is not evaluated.
-
-    Example:
-        >>> from benchmarks.suites import SUITES
-        >>> from benchmarks.core.evaluate import score
-        >>> table = score(my_module, SUITES["in9"])  # doctest: +SKIP
-    """
-    variants, decision_rule = suite.variants(source), suite.decision_rule or probabilities
-    predictions, _ = evaluate(
-        module,
-        variants,
-        device=device,
-        n_classes=len(suite.world.classes),
-        decision_rule=decision_rule,
-        reference_variant=suite.reference_variant,
-        columns=suite.columns,
-    )
-    found = ["it came in training mode, and was evaluated in evaluation mode"] * trains(module)
-    with evaluation_mode(module):
-        found += suspicions(module, variants, decision_rule, device)
-    found.append(labels_in_another_order(predictions, int(predictions["shape"].max()) + 1))
-    for sentence in filter(None, found):
-        warnings.warn(f"{suite.name}, {type(module).__name__}: {sentence}", stacklevel=2)
-    estimates = score_suite(suite, predictions)
-    return pd.DataFrame(
-        [
-            {"variant": one.variant, "metric": one.metric} | estimate._asdict()
-            for one, estimate in estimates.items()
-        ]
-    )
 
 
 def trains(module: nn.Module) -> bool:

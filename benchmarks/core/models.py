@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.core.context import RunContext
 from benchmarks.core.suite import TestSet
 from cgn.data.preprocessing import Preprocessing
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import weights_sha256
 
 Outputs = Callable[[nn.Module, Tensor], Mapping[str, Tensor]]
 

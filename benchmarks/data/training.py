@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from benchmarks.core.context import Progress, RunContext, Update
 from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.data.paths import image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
-from cgn.counterfactuals.abduction import (
-    real_image_counterfactuals_cached,
-    segment_by_colour_cached,
-)
-from cgn.counterfactuals.recombination import recombine_cached
-from cgn.counterfactuals.sampling import Weights, find_weights, sample_cached
-from cgn.data.image_set import ImageSet
-from cgn.training.gan import generated_cached
+from cgn.counterfactuals.abduction import real_image_counterfactuals
+from cgn.counterfactuals.recombination import decompose, recombine, segmented_store
+from cgn.counterfactuals.sampling import Weights, find_weights, sample
+from cgn.data.image_set import IMAGES, ImageSet
+from cgn.io.cache import TENSOR, memo
+from cgn.models.cgn import CGN
+from cgn.segmentation.by_colour import segment_by_colour
+from cgn.training.gan import gan_store, sample_gan, train_gan
 from cgn.training.small import PRESETS, TrainConfig
 
 N_COUNTERFACTUALS = 20_000  # images in a counterfactual or generated training set
@@ -62,58 +65,79 @@ class Generation:
         """Sample counterfactual images of a CGN."""
         assert self.weights is not None
         with self._task("counterfactuals") as update:
-            return sample_cached(
-                self.weights,
+            cgn, _ = CGN.load(self.weights)
+            return memo(
+                sample,
+                cgn,
                 N_COUNTERFACTUALS,
                 seed=self.seed,
                 device=self.context.device,
-                cache=self._folder,
                 progress=update,
+                folder=self._folder,
+                store=IMAGES,
+                n_bytes=N_COUNTERFACTUALS * 4 * cgn.config.image_size_px**2,  # with masks
             )
 
     def real_image_counterfactuals(self) -> ImageSet:
         """Make counterfactuals of the training images."""
         assert self.weights is not None
         with self._task("counterfactuals of real images") as update:
-            return real_image_counterfactuals_cached(
-                self.weights,
+            cgn, _ = CGN.load(self.weights)
+            n = COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(self.biased))
+            return memo(
+                real_image_counterfactuals,
+                cgn,
                 self.biased,
-                COUNTERFACTUALS_PER_IMAGE * max(N_COUNTERFACTUALS, len(self.biased)),
+                object_masks(self.biased, self._folder, self.context.device),
+                n,
                 seed=self.seed,
-                lent=SWAP_FRACTION,
+                swap_fraction=SWAP_FRACTION,
                 device=self.context.device,
-                cache=self._folder,
                 progress=update,
+                folder=self._folder,
+                store=IMAGES,
+                n_bytes=n * 4 * cgn.config.image_size_px**2,  # with masks
             )
 
     def recombined(self) -> ImageSet:
         """Join objects and backgrounds of the training images anew."""
         masks = self.biased.masks if self.world.masks_are_predicted else None
         with self._task("recombined images") as update:
-            return recombine_cached(
+            return recombined_images(
                 self.biased,
-                segment_by_colour_cached(self.biased, self._folder) if masks is None else masks > 0,
+                object_masks(self.biased, self._folder) if masks is None else masks > 0,
                 N_RECOMBINED,
                 n_classes=len(self.world.classes),
                 seed=self.seed,
-                own_texture=OWN_TEXTURE,
                 device=self.context.device,
-                cache=self._folder,
+                folder=self._folder,
                 progress=update,
             )
 
     def generated(self) -> ImageSet:
         """Sample images of a GAN that is trained as the domain's CGN is."""
         with self._task("GAN") as update:
-            return generated_cached(
+            n_classes, config = len(self.world.classes), training_preset(self.world)
+            height, width = self.biased.size_px
+            gan = memo(
+                train_gan,
                 self.biased,
-                len(self.world.classes),
-                training_preset(self.world),
+                n_classes,
+                config,
+                device=self.context.device,
+                progress=update,
+                folder=self.context.cache / "generated",
+                store=gan_store(n_classes, width, config.width),
+            )
+            return memo(
+                sample_gan,
+                gan,
                 N_COUNTERFACTUALS,
                 seed=self.seed,
                 device=self.context.device,
-                cache=self.context.cache / "generated",
-                progress=update,
+                folder=self.context.cache / "generated",
+                store=IMAGES,
+                n_bytes=N_COUNTERFACTUALS * 3 * height * width,
             )
 
     @property
@@ -122,6 +146,55 @@ class Generation:
 
     def _task(self, what: str) -> AbstractContextManager[Update]:
         return self.context.progress.task(f"{self.world.name}: {what}, seed {self.seed}")
+
+
+def object_masks(images: ImageSet, folder: Path, device: torch.device | str = "cpu") -> Tensor:
+    """Find the objects of training images by colour, or open the masks that the folder holds.
+
+    Returns:
+        (N, 1, H, W) bool.
+    """
+    pixels, labels = images.pixels, images.factors.shape
+    return memo(segment_by_colour, pixels, labels, device=device, folder=folder, store=TENSOR)
+
+
+def recombined_images(
+    images: ImageSet,
+    masks: Tensor,
+    n: int,
+    *,
+    n_classes: int,
+    seed: int,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    progress: Update,
+) -> ImageSet:
+    """Join parts of images anew, or open the images that the folder holds.
+
+    Args:
+        images: Real images.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        n: Number of counterfactuals.
+        n_classes: Classes there are.
+        seed: Of what is joined with what.
+        folder: Where results are kept.
+        device: Where images are composed.
+        progress: Called with images done and images in all.
+    """
+    store = segmented_store(images, masks)
+    return memo(
+        recombine,
+        memo(decompose, images, masks, progress=progress, folder=folder, store=store),
+        n,
+        n_classes=n_classes,
+        seed=seed,
+        own_texture=OWN_TEXTURE,
+        device=device,
+        progress=progress,
+        folder=folder,
+        store=IMAGES,
+        n_bytes=n * 3 * images.size_px[0] * images.size_px[1],
+    )
 
 
 class TrainingSets:

@@ -7,10 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.core.context import Update
-from benchmarks.data.paths import cache_dir
-from benchmarks.data.training import OWN_TEXTURE
-from cgn.counterfactuals.recombination import recombine_cached
 from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
@@ -80,28 +76,3 @@ def load_counterfactuals(path: Path, size_px: int, n_classes: int) -> ImageSet:
             f"have {n_classes} classes"
         )
     return images
-
-
-def recombine_images(
-    images: ImageSet, masks: Tensor, n: int, n_classes: int, seed: int, progress: Update
-) -> ImageSet:
-    """Join the objects and backgrounds of images anew, or take the images from the cache.
-
-    Args:
-        images: From `load_images`.
-        masks: From `load_masks`.
-        n: How many to make.
-        n_classes: Classes there are.
-        seed: Of what is joined with what.
-        progress: Called with images done and images in all.
-    """
-    return recombine_cached(
-        images,
-        masks,
-        n,
-        n_classes=n_classes,
-        seed=seed,
-        own_texture=OWN_TEXTURE,
-        cache=cache_dir() / "counterfactuals",
-        progress=progress,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from benchmarks.core.suite import Suite
+from benchmarks.core.suite import DataSource, Suite
 from benchmarks.suites.attribution import ATTRIBUTIONS
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
 from benchmarks.suites.cue_conflict import CUE_CONFLICT, CUE_CONFLICT_OFFICIAL
@@ -73,3 +73,8 @@ def get_suite(name: str) -> Suite:
     near = get_close_matches(name, ALL_SUITES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ALL_SUITES)}"
     raise ValueError(f"unknown suite {name!r}; {hint}")
+
+
+def official_variant(suite: Suite, source: DataSource) -> Suite:
+    """Choose the official edition of a suite if the user has its images, and it has one."""
+    return suite if source.folder is None else OFFICIAL_SUITES.get(suite.name, suite)

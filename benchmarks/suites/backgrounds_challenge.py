@@ -36,10 +36,10 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_images
 from cgn.data.preprocessing import DECODED_BY
 from cgn.device.precision import evaluating
-from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions
+from cgn.io.cache import LIBRARIES, architecture, cache_key, sources, versions, weights_sha256
 from cgn.io.journal import journal
 from cgn.io.schema import checked
-from cgn.models.cgn import compose, weights_sha256
+from cgn.models.cgn import compose
 from cgn.segmentation.files import masks_from_files
 
 log = logging.getLogger(__name__)

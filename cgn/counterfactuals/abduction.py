@@ -1,8 +1,7 @@
 """Counterfactuals of real images: what this very image would be with another surface.
 
 Sampling answers what images under an intervention look like; abduction, action and prediction
-answer what one given image would have been. How objects are found is not here: see
-`cgn.segmentation.by_colour`; how a CGN is sampled, `cgn.counterfactuals.sampling`.
+answer what one given image would have been.
 
 Source:
     Pearl, Causality, Cambridge University Press 2009 (abduction, action, prediction).
@@ -11,8 +10,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,12 +19,9 @@ from cgn.counterfactuals.sampling import draw_noise
 from cgn.data.factors import ByClass, Factors
 from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.device.memory import images_at_once, in_batches
-from cgn.device.precision import evaluating, of_cache
+from cgn.device.precision import evaluating
 from cgn.device.transfer import Mailbox, sent
-from cgn.io.cache import cache_key, open_or_make, sources, versions
-from cgn.io.weights import load_tensors, save_tensors
-from cgn.models.cgn import CGN, MechanismOutputs, compose, weights_sha256
-from cgn.segmentation.by_colour import segment_by_colour
+from cgn.models.cgn import CGN, MechanismOutputs, compose
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +29,9 @@ class Donors:
     """Real images whose own surfaces and backgrounds go into counterfactuals of others.
 
     Attributes:
-        images: The images.
+        images: M images.
         masks: Where their objects are, (M, 1, H, W) bool.
-        texture: For each counterfactual the image that lends its surface, (N,) int64; -1 for none.
+        texture: For each counterfactual the image whose surface it gets, (N,) int64; -1 for none.
         background: The same of backgrounds.
     """
 
@@ -45,6 +40,24 @@ class Donors:
     texture: Tensor
     background: Tensor
 
+    @classmethod
+    def draw(
+        cls,
+        images: ImageSet,
+        masks: Tensor,
+        factors: Factors,
+        share: float,
+        generator: torch.Generator,
+    ) -> Donors:
+        """Draw the donors of a share of counterfactuals, among images of the classes wanted."""
+        uses_donor = torch.rand(len(factors.texture), generator=generator) < share
+        by_class = ByClass(images.factors.shape)
+        texture, background = (
+            torch.where(uses_donor, by_class.draw(labels, generator), -1)
+            for labels in (factors.texture, factors.background)
+        )
+        return cls(images, masks, texture, background)
+
     def resident(self, device: torch.device | str) -> Donors:
         """Lay all of it on a device, as far as the images can be."""
         images = self.images.resident(device)
@@ -52,17 +65,17 @@ class Donors:
         moved = (each.to(there) for each in (self.masks, self.texture, self.background))
         return Donors(images, *moved)
 
-    def paste_onto(self, drawn: MechanismOutputs, span: slice) -> MechanismOutputs:
-        """Lay what they show over what the mechanisms drew for some of the counterfactuals."""
-        parts = []
+    def paste_onto(self, parts: MechanismOutputs, span: slice) -> MechanismOutputs:
+        """Lay what the donors show over what the mechanisms drew for some counterfactuals."""
+        pasted = []
         for index, below, is_object in (
-            (self.texture[span], drawn.foreground, True),
-            (self.background[span], drawn.background, False),
+            (self.texture[span], parts.foreground, True),
+            (self.background[span], parts.background, False),
         ):
-            lends = (self.masks[index] == is_object) & (index >= 0)[:, None, None, None]
+            visible = (self.masks[index] == is_object) & (index >= 0)[:, None, None, None]
             real = to_images(sent(self.images.read(index), below.device))
-            parts.append(torch.where(sent(lends, below.device), real, below))
-        return drawn._replace(foreground=parts[0], background=parts[1])
+            pasted.append(torch.where(sent(visible, below.device), real, below))
+        return parts._replace(foreground=pasted[0], background=pasted[1])
 
 
 @torch.inference_mode()
@@ -73,7 +86,7 @@ def intervene(
     factors: Factors,
     *,
     generator: torch.Generator,
-    lenders: Donors | None = None,
+    donors: Donors | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -85,11 +98,10 @@ def intervene(
     Args:
         cgn: Its mechanisms draw what is new.
         images: Real images, and the labels that their factors have now.
-        masks: Where their objects are, (N, 1, H, W) bool, from
-            `cgn.segmentation.by_colour.segment_by_colour`.
+        masks: Where their objects are, (N, 1, H, W) bool.
         factors: What to make of them, each (N,) int64; the shape's must be that of the images.
         generator: On the CPU, decides the noise of what is new.
-        lenders: Who shows some of what is new; the mechanisms draw the rest.
+        donors: Images that show some of what is new; the mechanisms draw the rest.
         device: Where the mechanisms run.
         progress: Called with images done and images in all.
 
@@ -105,31 +117,31 @@ def intervene(
     if not factors.shape.equal(images.factors.shape):
         raise ValueError("the shape of a real image stays; only texture and background can change")
     n, size = len(images), cgn.config.image_size_px
-    made = Mailbox(torch.empty(n, 3, *images.size_px, dtype=torch.uint8))
+    changed = Mailbox(torch.empty(n, 3, *images.size_px, dtype=torch.uint8))
     cgn = cgn.to(device).eval()
-    lenders = None if lenders is None else lenders.resident(device)
+    donors = None if donors is None else donors.resident(device)
     noise = draw_noise(cgn, n, generator)
     old, new = (each.map(lambda own: sent(own, device)) for each in (images.factors, factors))
 
-    def make(span: slice) -> None:
+    def change(span: slice) -> None:
         real = to_images(sent(images.read(span), device))
         mask = sent(masks[span], device).float()
         before, after = (each.map(lambda own: own[span]) for each in (old, new))
-        drawn = cgn.draw(noise.part(span).to(device), after, mask)
-        if lenders is not None:
-            drawn = lenders.paste_onto(drawn, span)
+        parts = cgn.draw(noise.part(span).to(device), after, mask)
+        if donors is not None:
+            parts = donors.paste_onto(parts, span)
         foreground, background = (
             torch.where((was == label)[:, None, None, None], real, part)
             for was, label, part in (
-                (before.texture, after.texture, drawn.foreground),
-                (before.background, after.background, drawn.background),
+                (before.texture, after.texture, parts.foreground),
+                (before.background, after.background, parts.background),
             )
         )
-        made.put(span, to_bytes(compose(mask, foreground, background)))
+        changed.put(span, to_bytes(compose(mask, foreground, background)))
 
     with evaluating(device):
-        in_batches(n, images_at_once(device, size), make, progress)
-    return ImageSet(made.close(), factors, images.ids, masks.to(torch.uint8) * 255)
+        in_batches(n, images_at_once(device, size), change, progress)
+    return ImageSet(changed.close(), factors, images.ids, masks.to(torch.uint8) * 255)
 
 
 def real_image_counterfactuals(
@@ -139,7 +151,7 @@ def real_image_counterfactuals(
     n: int,
     *,
     seed: int,
-    lent: float = 0.0,
+    swap_fraction: float = 0.0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
@@ -156,8 +168,8 @@ def real_image_counterfactuals(
         masks: Where their objects are, (N, 1, H, W) bool.
         n: Number of counterfactuals; each image is used about as often as any other.
         seed: Fixes images, labels and noise.
-        lent: Share of the counterfactuals whose new surface and background are those of other
-            images.
+        swap_fraction: Share of the counterfactuals whose new surface and background are those of
+            other images.
         device: Where the mechanisms run.
         progress: Called with images done and images in all.
 
@@ -165,111 +177,22 @@ def real_image_counterfactuals(
         The counterfactuals; texture and background labels are uniform and independent.
 
     Raises:
-        ValueError: If a class of the CGN has no image that could lend.
+        ValueError: If a class of the CGN has no image that could be a donor.
     """
     generator = torch.Generator().manual_seed(seed)
-    turns = -(-n // len(images))
-    order = [torch.randperm(len(images), generator=generator) for _ in range(turns)]
+    repeats = -(-n // len(images))
+    order = [torch.randperm(len(images), generator=generator) for _ in range(repeats)]
     index = torch.cat(order)[:n]
     free = Factors.independent(n, cgn.config.n_classes, generator)
     labels = images.factors.shape[index]
+    donors = Donors.draw(images, masks, free, swap_fraction, generator) if swap_fraction else None
     return intervene(
         cgn,
         replace(images.select(index), factors=Factors.aligned(labels)),
         masks[index],
         free._replace(shape=labels),
         generator=generator,
-        lenders=_donors(images, masks, free, lent, generator) if lent else None,
+        donors=donors,
         device=device,
         progress=progress,
     )
-
-
-def _donors(
-    images: ImageSet, masks: Tensor, factors: Factors, share: float, generator: torch.Generator
-) -> Donors:
-    """Draw who lends to a share of counterfactuals, among images of the classes these will have."""
-    uses_donor = torch.rand(len(factors.texture), generator=generator) < share
-    by_class = ByClass(images.factors.shape)
-    texture, background = (
-        torch.where(uses_donor, by_class.draw(labels, generator), -1)
-        for labels in (factors.texture, factors.background)
-    )
-    return Donors(images, masks, texture, background)
-
-
-def segment_by_colour_cached(
-    images: ImageSet, cache: Path, *, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Find the objects of a training set once: later calls open the file.
-
-    Args:
-        images: The set.
-        cache: Folder for the masks; the file's name is a hash of all that went in.
-        device: As for `segment_by_colour`.
-
-    Returns:
-        As from `segment_by_colour`, (N, 1, H, W) bool.
-    """
-    parts: dict[str, object] = {"train": images.fingerprint()}
-    parts |= of_cache(device) | versions("scipy", "torch")
-    key = cache_key(parts, sources("cgn.segmentation.by_colour"))
-
-    def make(path: Path) -> None:
-        masks = segment_by_colour(images.pixels, images.factors.shape, device=device)
-        save_tensors(path, {"masks": masks}, parts)
-
-    return open_or_make(
-        cache / f"masks-{key}.safetensors",
-        lambda path: load_tensors(path, "masks")[0]["masks"],
-        make,
-    )
-
-
-def real_image_counterfactuals_cached(
-    weights: Path,
-    images: ImageSet,
-    n: int,
-    *,
-    seed: int,
-    cache: Path,
-    lent: float = 0.0,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> ImageSet:
-    """Make counterfactuals of real images once and keep them: later calls open the file.
-
-    Args:
-        weights: A file written by `CGN.save`.
-        images: As for `real_image_counterfactuals`.
-        n: Number of counterfactuals.
-        seed: Fixes them.
-        cache: Folder for masks and counterfactuals.
-        lent: As for `real_image_counterfactuals`.
-        device: Where the mechanisms run, if they have to.
-        progress: Called with images done and images in all.
-
-    Raises:
-        ValueError: If the weights cannot be read.
-    """
-    cgn, _ = CGN.load(weights)
-    parts: dict[str, object] = {
-        "weights_sha256": weights_sha256(cgn),
-        "config": asdict(cgn.config),
-        "train": images.fingerprint(),
-        "n": n,
-        "seed": seed,
-        "lent": lent,
-    }
-    parts |= of_cache(device) | versions("scipy", "torch")
-    key = cache_key(parts, sources(__name__))
-
-    def make(path: Path) -> None:
-        masks = segment_by_colour_cached(images, cache, device=device)
-        made = real_image_counterfactuals(
-            cgn, images, masks, n, seed=seed, lent=lent, device=device, progress=progress
-        )
-        made.save(path, parts)
-
-    n_bytes = n * 4 * cgn.config.image_size_px**2  # of colours and masks
-    return open_or_make(cache / f"{key}.safetensors", ImageSet.load, make, n_bytes=n_bytes)

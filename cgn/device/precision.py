@@ -103,17 +103,3 @@ def described(device: torch.device | str) -> str:
         return " with ".join([device.type, *trained_in])
     name = torch.cuda.get_device_name(device)
     return f"cuda: {name} with {' and '.join([*trained_in, 'TF32'])} in training"
-
-
-def of_cache(device: torch.device | str) -> dict[str, object]:
-    """Say what of a device decides the bits that are computed there, for the key of a cache.
-
-    Returns:
-        Nothing for a CPU.
-
-    Example:
-        >>> of_cache("cpu"), of_cache("cuda")
-        ({}, {'device': 'cuda'})
-    """
-    kind = torch.device(device).type
-    return {} if kind == "cpu" else {"device": kind}

@@ -10,32 +10,35 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cgn.io.locks import locked
+from cgn.io.weights import load_tensors, save_tensors
 from cgn.io.writing import require_room, sweep
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("benchmarks", "cgn", "classifiers")
+LIBRARIES = ("timm", "torch", "torchvision")  # whose layers are known by name and version
+# What else decides the bits of results.
+DECIDING = (*LIBRARIES, "numpy", "opencv-python", "opencv-python-headless", "pillow", "scipy")
 
 Content = TypeVar("Content")
 _LOG = logging.getLogger(__name__)
 
 
 def cache_key(parts: object, code: Iterable[Path]) -> str:
-    """Hash all that decides what a file holds; the version of PyTorch always does.
+    """Hash all that decides what a file holds, in 24 hexadecimal digits.
 
-    Args:
-        parts: Settings, versions and hashes, anything JSON can hold.
-        code: Source files of the code that makes the file.
-
-    Returns:
-        24 hexadecimal digits.
+    These are parts that JSON can hold, the source files of the code, and the version of PyTorch.
 
     Example:
         >>> len(cache_key({"seed": 0}, []))
@@ -60,11 +63,7 @@ def open_or_make(
         path: The file.
         open_: Reads it; a ValueError says that it is damaged.
         make: Writes it, as a whole or not at all.
-        n_bytes: How large it will be at least, if that is known: a disk without the room is found
-            before the work.
-
-    Returns:
-        What `open_` gave.
+        n_bytes: How large it will be at least: a disk without the room is found before the work.
 
     Raises:
         ValueError: If there is no room.
@@ -94,20 +93,97 @@ def _opened(path: Path, open_: Callable[[Path], Content]) -> tuple[Content, ...]
         return ()
 
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("benchmarks", "cgn", "classifiers")
-LIBRARIES = ("timm", "torch", "torchvision")  # whose layers are known by name and version
+class Store(NamedTuple, Generic[Content]):
+    """How results of one kind are kept in files.
+
+    Attributes:
+        save: Writes a result to a file, as a whole or not at all.
+        load: Reads it; a ValueError says that the file is damaged.
+    """
+
+    save: Callable[[Content, Path], None]
+    load: Callable[[Path], Content]
+
+
+TENSOR: Store[Tensor] = Store(
+    lambda tensor, path: save_tensors(path, {"tensor": tensor}, {}),
+    lambda path: load_tensors(path, "tensor")[0]["tensor"],
+)
+
+
+def memo(
+    function: Callable[..., Content],
+    *arguments: object,
+    folder: Path,
+    store: Store[Content],
+    n_bytes: int = 0,
+    device: torch.device | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: object,
+) -> Content:
+    """Call a function, or open what an earlier call of it with the same arguments returned.
+
+    The file's name has a hash of all that decides the result: the arguments' contents, the source
+    of the function and of what it imports, versions of libraries, and the kind of device.
+
+    Args:
+        function: A public function of a module.
+        arguments: Numbers, texts, tensors, modules, image sets, or sequences, mappings and
+            dataclasses of these.
+        folder: Where results are kept.
+        store: How.
+        n_bytes: As for `open_or_make`.
+        device: Handed to the function, if it is given; its kind decides, not its number.
+        progress: Handed to the function, if it is given; nothing depends on it.
+        settings: Other keyword arguments of the function.
+
+    Raises:
+        TypeError: If an argument is of a kind whose content cannot be named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as name:
+        ...     for _ in range(2):
+        ...         print(memo(torch.ones, 2, folder=Path(name), store=TENSOR))
+        tensor([1., 1.])
+        tensor([1., 1.])
+    """
+    name = f"{function.__module__}.{function.__qualname__}"
+    kind = "cpu" if device is None else torch.device(device).type
+    parts = [name, _content(arguments), _content(settings), kind, versions(*DECIDING)]
+    path = folder / f"{function.__name__}-{cache_key(parts, sources(function.__module__))}"
+    passed = {"device": device, "progress": progress}
+    settings |= {name: value for name, value in passed.items() if value is not None}
+    return open_or_make(
+        path.with_suffix(".safetensors"),
+        store.load,
+        lambda path: store.save(function(*arguments, **settings), path),
+        n_bytes=n_bytes,
+    )
+
+
+def _content(value: Any) -> object:
+    """Name the content of an argument in JSON."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Tensor):
+        return [str(value.dtype), list(value.shape), weights_sha256({"": value})]
+    if isinstance(value, nn.Module):
+        return [architecture(value), weights_sha256(value.state_dict())]
+    if hasattr(value, "fingerprint"):
+        return [type(value).__name__, value.fingerprint()]
+    if is_dataclass(value):
+        return {field.name: _content(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _content(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_content(each) for each in value]
+    raise TypeError(f"a {type(value).__name__} cannot be named in the key of a cache")
 
 
 @cache
 def sources(*modules: str) -> tuple[Path, ...]:
-    """Find the source files of modules and of all of this project's that they import.
-
-    Args:
-        modules: Their full names.
-
-    Returns:
-        The files, sorted.
+    """Find the source files of modules and of all of this project's that they import, sorted.
 
     Example:
         >>> [path.name for path in sources("cgn.device.distributed")]
@@ -138,6 +214,17 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = ""
     return found
+
+
+def weights_sha256(module: nn.Module | Mapping[str, Tensor]) -> str:
+    """Hash the names and values of a module's weights."""
+    state = module.state_dict() if isinstance(module, nn.Module) else module
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        tensor = tensor.detach().cpu().contiguous().flatten()
+        digest.update(tensor.view(torch.uint8).numpy().data)  # NumPy has no bfloat16
+    return digest.hexdigest()
 
 
 def architecture(module: nn.Module) -> str:
@@ -184,7 +271,7 @@ def _text(value: Any) -> str | None:
         return repr([_text(each) for each in value])
     if isinstance(value, (FunctionType, type)):
         return f"{value.__module__}.{value.__qualname__}"
-    return None
+    return repr(value) if is_dataclass(value) else None
 
 
 def _code(kind: type) -> str:

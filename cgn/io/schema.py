@@ -189,18 +189,11 @@ def _wrong(where: object, name: str, wanted: str, found: object) -> ValueError:
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers.
-
-    Attributes:
-        low: Where it begins.
-        high: Where it ends.
-        without_low: Whether `low` itself lies outside.
-        without_high: Whether `high` itself lies outside.
-    """
+    """An interval of numbers."""
 
     low: float
     high: float
-    without_low: bool = False
+    without_low: bool = False  # whether `low` itself lies outside
     without_high: bool = False
 
     def __contains__(self, value: float) -> bool:
@@ -236,7 +229,6 @@ RANGES = {
     "batch_size": Range(1, 65_536),  # images
     "checkpoint_minutes": Range(0, 100_000),
     "checkpoint_steps": Range(1, 1_000_000_000),
-    "combine": Range(1, 64),  # shapes in a picture
     "compare_fail": Range(0, 1, without_low=True),
     "ema_decay": Range(0, 1, without_high=True),
     "epochs": Range(0, 1_000_000),
@@ -252,7 +244,6 @@ RANGES = {
     "size": Range(8, 4_096),  # pixels
     "steps": Range(1, 1_000_000_000),
     "tile_px": Range(8, 1_024),
-    "to": Range(0, 1_000_000),  # a label
     "truncation": Range(0, 1, without_low=True),
     "weight_decay": Range(0, 10),
     "width": Range(1, 1_024),  # channels
@@ -271,11 +262,9 @@ LOSS_WEIGHT = Range(0, 1e12)
 
 
 def require_in_range(config: DataclassInstance, *, but: tuple[str, ...] = ()) -> None:
-    """Refuse a config in which a number is none, or lies outside of its range.
+    """Refuse a config in which a number is none, or lies outside of its range in `RANGES`.
 
-    Args:
-        config: Its fields are looked up in `RANGES` by their names.
-        but: Names of fields that mean something of their own and are no numbers of this kind.
+    Fields named in `but` mean something of their own and are no numbers of this kind.
 
     Raises:
         ValueError: If one does not fit; the message names it.
@@ -287,13 +276,7 @@ def require_in_range(config: DataclassInstance, *, but: tuple[str, ...] = ()) ->
 
 
 def require(name: str, value: object, allowed: Range, *, whole: bool = False) -> None:
-    """Refuse what is no number, or one outside of its range.
-
-    Args:
-        name: Of the setting, for the message.
-        value: What it was set to, anything.
-        allowed: Its range.
-        whole: Whether it has to be a whole number.
+    """Refuse what is no number, no whole one if it has to be, or one outside of its range.
 
     Raises:
         ValueError: If it does not fit.
@@ -311,10 +294,7 @@ def require(name: str, value: object, allowed: Range, *, whole: bool = False) ->
 
 
 def user_path(text: str) -> Path:
-    """Read a path, with `~` for a home.
-
-    Args:
-        text: As it was typed.
+    """Read a path as a user types it, with `~` for a home.
 
     Raises:
         ValueError: If there is nothing, or no such home.

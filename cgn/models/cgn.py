@@ -9,7 +9,6 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -257,13 +256,3 @@ def load_released(path: Path) -> CGN:
         return fill_described(lambda: CGN(config), renamed, path).eval()
     except ValueError as error:
         raise ValueError(f"{path} is no MNIST CGN of the original authors: {error}") from None
-
-
-def weights_sha256(module: nn.Module) -> str:
-    """Hash the names and values of a module's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        tensor = tensor.detach().cpu().contiguous().flatten()
-        digest.update(tensor.view(torch.uint8).numpy().data)  # NumPy has no bfloat16
-    return digest.hexdigest()

@@ -27,7 +27,7 @@ from cgn.device.graphs import Captured
 from cgn.device.memory import images_at_once, in_batches
 from cgn.device.precision import evaluating, training
 from cgn.device.transfer import Mailbox, sent
-from cgn.io.cache import cache_key, open_or_make, sources, versions
+from cgn.io.cache import Store
 from cgn.io.weights import fill_described, load_tensors, save_tensors
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import Mechanism
@@ -205,64 +205,10 @@ def sample_gan(gan: GAN, n: int, *, seed: int, device: torch.device | str = "cpu
     return ImageSet(pixels.close(), Factors.aligned(labels), torch.arange(n))
 
 
-def generated_cached(
-    images: ImageSet,
-    n_classes: int,
-    config: TrainConfig,
-    n: int,
-    *,
-    seed: int,
-    cache: Path,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> ImageSet:
-    """Train a GAN, draw from it, and keep both: later calls open the files.
-
-    The GAN is trained once, from the config's seed, whatever the seed of the images: as the CGN
-    is.
-
-    Args:
-        images: The biased training set.
-        n_classes: Number of classes.
-        config: As for `train_gan`, and so are device and progress.
-        n: Number of images.
-        seed: Fixes the images that are drawn.
-        cache: Folder for weights and sets; their names are hashes of all that went in.
-        device: Where networks run, if they have to.
-        progress: Not called when the GAN is there.
-
-    Returns:
-        As from `sample_gan`.
-    """
-    code = sources(__name__)
-    kind = torch.device(device).type
-    parts: dict[str, object] = {
-        "train": images.fingerprint(),
-        "n_classes": n_classes,
-        "config": asdict(config),
-        "device": kind,
-    } | versions("torch")
-
-    def open_gan(path: Path) -> GAN:
-        size_px = images.size_px[1]
-        tensors, _ = load_tensors(path)
-        build = partial(GAN, n_classes, size_px, width=config.width)
-        return fill_described(build, tensors, path).eval()
-
-    def make_gan(path: Path) -> None:
-        checkpoint = path.with_suffix(".checkpoint")
-        gan = train_gan(
-            images, n_classes, config, device=device, checkpoint=checkpoint, progress=progress
-        )
-        save_tensors(path, gan.state_dict(), parts)
-        checkpoint.unlink(missing_ok=True)
-
-    def make_set(path: Path) -> None:
-        weights = cache / f"gan-{cache_key(parts, code)}.safetensors"
-        gan = open_or_make(weights, open_gan, make_gan)
-        sample_gan(gan, n, seed=seed, device=device).save(path, drawn)
-
-    drawn = parts | {"n": n, "seed": seed}
-    path = cache / f"{cache_key(drawn, code)}.safetensors"
-    n_bytes = n * 3 * images.size_px[0] * images.size_px[1]
-    return open_or_make(path, ImageSet.load, make_set, n_bytes=n_bytes)
+def gan_store(n_classes: int, size_px: int, width: int) -> Store[GAN]:
+    """Return how trained GANs of one architecture are kept."""
+    build = partial(GAN, n_classes, size_px, width=width)
+    return Store(
+        lambda gan, path: save_tensors(path, gan.state_dict(), {}),
+        lambda path: fill_described(build, load_tensors(path)[0], path).eval(),
+    )

@@ -25,7 +25,8 @@ from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
 from cgn.device.memory import offload_to_disk, trim_heap
 from cgn.device.transfer import sent
-from cgn.models.cgn import MechanismOutputs, weights_sha256
+from cgn.io.cache import weights_sha256
+from cgn.models.cgn import MechanismOutputs
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGAN, frozen_sigma
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise

@@ -9,7 +9,6 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from cgn.data.preprocessing import IMAGENET, Preprocessing
+from cgn.io.cache import weights_sha256
 from cgn.io.weight_sets import choose_set
 from cgn.io.weights import misfit, read_stored
-from cgn.io.writing import download, write_text
-from cgn.models.cgn import weights_sha256
+from cgn.io.writing import download, file_sha256, write_text
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import (
     OPTIONS,
@@ -140,15 +139,20 @@ def load_pretrained(spec: str) -> Pretrained:
     return _LOADERS[kind](rest)
 
 
-def _candidates(name: str) -> str:
-    """List what a bare name may mean; the forms of specs if nothing."""
+def specs_of(name: str) -> list[str]:
+    """List the pretrained networks of timm and torchvision that a bare name may mean."""
     import timm
     from torchvision.models import get_model_weights
 
-    specs = [f"timm:{tagged}" for tagged in timm.list_models(f"{name}.*", pretrained=True)]
+    specs = [f"timm:{each}" for each in timm.list_models(f"{name}.*", pretrained=True)]
     if name in torchvision_classifiers():
-        specs += [f"tv:{name}@{weights.name}" for weights in get_model_weights(name)]
-    return ", ".join(specs) or FORMS
+        specs += [f"tv:{name}@{each.name}" for each in get_model_weights(name)]
+    return specs
+
+
+def _candidates(name: str) -> str:
+    """Name what a bare name may mean; the forms of specs if nothing."""
+    return ", ".join(specs_of(name)) or FORMS
 
 
 def _load_timm(name: str) -> Pretrained:
@@ -274,8 +278,7 @@ def _parse_options(text: str, spec: str) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     """Hash a file."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import weights_sha256
 from classifiers import MODELS
 from classifiers import fit as fitting
 from classifiers.data import balanced_groups, fetch_batch, infinite_sampler

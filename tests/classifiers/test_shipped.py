@@ -12,8 +12,8 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import worse_p_value
 from benchmarks.suites import SUITES
+from cgn.io.cache import weights_sha256
 from cgn.io.weights import load_tensors, save_tensors
-from cgn.models.cgn import weights_sha256
 from classifiers import MODELS
 from classifiers.checkpoints import (
     FOLDER,

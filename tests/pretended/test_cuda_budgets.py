@@ -22,7 +22,8 @@ from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.models.cgn import CGN, CGNConfig, weights_sha256
+from cgn.io.cache import weights_sha256
+from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGANConfig
 from cgn.models.imagenet.pretrained import from_biggan
@@ -168,7 +169,7 @@ def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> Non
     cgn = CGN(CGNConfig(n_classes=N_CLASSES, image_size_px=32, width=8))
     masks = segment_by_colour(of.pixels, of.factors.shape)
     ledger.reset()
-    real_image_counterfactuals(cgn, of, masks, 1_000, seed=0, lent=0.5, device="cuda")
+    real_image_counterfactuals(cgn, of, masks, 1_000, seed=0, swap_fraction=0.5, device="cuda")
     assert_within(ledger, ledger.counts(), 110, 44, 3)
 
 

@@ -105,10 +105,10 @@ def test_objects_are_found_on_a_gpu_as_on_a_cpu() -> None:
 def test_counterfactuals_of_real_images_are_those_of_a_cpu() -> None:
     images = squares()
     masks = segment_by_colour(images.pixels, images.factors.shape)
-    here = real_image_counterfactuals(drawer(), images, masks, 1_000, seed=2, lent=0.5)
+    here = real_image_counterfactuals(drawer(), images, masks, 1_000, seed=2, swap_fraction=0.5)
     with pretended_cuda() as ledger:
         there = real_image_counterfactuals(
-            drawer(), images, masks, 1_000, seed=2, lent=0.5, device="cuda"
+            drawer(), images, masks, 1_000, seed=2, swap_fraction=0.5, device="cuda"
         )
         assert ledger.counts().launches <= 200, str(ledger)
     assert_alike(here, there)

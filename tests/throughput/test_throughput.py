@@ -188,7 +188,7 @@ def abduction(device: str, batch_size: int, form: str) -> Case:
 
     def draw(n: int = n) -> ImageSet:
         return real_image_counterfactuals(
-            small_cgn(), images, masks, n, seed=0, lent=0.5, device=device
+            small_cgn(), images, masks, n, seed=0, swap_fraction=0.5, device=device
         )
 
     return Case(draw, n, 1, lambda: draw(min(n, 500)).pixels.float())

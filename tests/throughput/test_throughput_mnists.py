@@ -204,7 +204,7 @@ def pieces(world: TrainingDomain) -> dict[str, tuple[Callable[[], object], float
             segment_by_colour(images.pixels, labels),
         )
         abducted = real_image_counterfactuals(
-            run.cgn, images, masks, N_IMAGES, seed=0, lent=SWAP_FRACTION
+            run.cgn, images, masks, N_IMAGES, seed=0, swap_fraction=SWAP_FRACTION
         )
         first = slice(None, None, N_IMAGES // BATCH_SIZE)
         real = 2 * to_images(images.pixels[first][:BATCH_SIZE]) - 1
@@ -232,7 +232,7 @@ def pieces(world: TrainingDomain) -> dict[str, tuple[Callable[[], object], float
                 masks,
                 N_IMAGES,
                 seed=0,
-                lent=SWAP_FRACTION,
+                swap_fraction=SWAP_FRACTION,
             ),
             COUNTERFACTUALS_PER_IMAGE * share,
         ),

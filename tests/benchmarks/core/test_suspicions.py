@@ -12,7 +12,8 @@ import torch
 from support import SHARED, tiny_suite
 from torch import Tensor, nn
 
-from benchmarks.core.evaluate import probabilities, score
+from benchmarks import score
+from benchmarks.core.evaluate import probabilities
 from benchmarks.core.sanity_checks import DEVIATION, MEAN, labels_in_another_order, suspicions
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.decisions import decide_imagenet_a
@@ -164,13 +165,13 @@ class Row(nn.Module):
 def test_a_module_left_in_training_mode_is_evaluated_in_the_other_and_this_is_said() -> None:
     suite, module = tiny_suite(), Row()
     with pytest.warns(UserWarning, match=r"Row: it came in training mode, and was evaluated in"):
-        trained = score(module, suite)
+        trained = score(module, suite, data="embedded")
     assert module.training
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluated = score(module.eval(), suite)
-    pd.testing.assert_frame_equal(trained, evaluated)
-    assert (evaluated["value"][:2] == 1).all()
+        evaluated = score(module.eval(), suite, data="embedded")
+    pd.testing.assert_frame_equal(trained.to_frame(), evaluated.to_frame())
+    assert (evaluated.to_frame()["value"][:2] == 1).all()
 
 
 def test_a_suite_of_imagenet_knows_the_order_of_its_classes_by_their_folders() -> None:

@@ -10,7 +10,8 @@ import torch
 from support import RUN, FirstRow, Flip, Gives, predictions, tiny_images
 from torch import Tensor, nn
 
-from benchmarks.core.evaluate import data_sha256, evaluate, evaluate_outputs, score, score_suite
+from benchmarks import score
+from benchmarks.core.evaluate import data_sha256, evaluate, evaluate_outputs, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.records.predictions import SCHEMA, load, load_runs, predictions_path, save
 from cgn.data.factors import Factors
@@ -77,9 +78,14 @@ def test_what_is_no_logits_is_refused_with_what_came(answer: object, message: st
 
 
 def test_a_users_module_is_scored_in_one_call(suite: Suite) -> None:
-    table = score(FirstRow(), suite)
-    assert list(table.columns) == ["variant", "metric", "value", "low", "high", "n"]
-    assert table["value"].tolist() == [1, 1, 0]
+    scores = score(FirstRow(), suite, data="embedded")
+    assert list(scores.to_frame().columns) == ["score", "value", "low", "high", "n"]
+    assert scores.to_frame()["value"].tolist() == [1, 1, 0]
+    assert scores["easy_accuracy"].n == 40
+    assert "easy_accuracy" in str(scores)
+    assert max(map(len, str(scores).splitlines())) <= 80
+    with pytest.raises(KeyError, match="tiny has no score 'hard', only easy_accuracy, hard_acc"):
+        scores["hard"]
 
 
 def test_the_data_hash_sees_pixels_labels_and_names_but_not_their_order() -> None:

@@ -10,7 +10,8 @@ from PIL import Image
 from support import SHARED, golden
 from torch import Tensor, nn
 
-from benchmarks.core.evaluate import evaluate, score, score_suite
+from benchmarks import score
+from benchmarks.core.evaluate import evaluate, score_suite
 from benchmarks.core.suite import DataSource
 from benchmarks.data.class_folders import list_classes
 from benchmarks.suites import OFFICIAL_SUITES, SUITES
@@ -226,16 +227,16 @@ def test_without_agreeing_stimuli_their_score_alone_is_undefined(tmp_path: Path)
     suite, source = OFFICIAL_SUITES["cue-conflict"], DataSource(folder=tmp_path)
     for name in classes_of("cue_conflict"):
         touch(tmp_path / name, [f"{name}1-{'dog' if name == 'cat' else 'cat'}2.png"])
-    table = score(Cats(), suite, source).set_index("metric")
-    assert table.loc["shape_accuracy", "value"] == 1 / 16
-    assert table.loc["texture_accuracy", "value"] == 15 / 16
-    assert table.loc["shape_bias", "value"] == 1 / 16
-    assert table.loc["accuracy", ["value", "low", "high"]].isna().all()
-    assert table.loc["accuracy", "n"] == 0
+    table = score(Cats(), suite, data=source).to_frame().set_index("score")
+    assert table.loc["conflict_shape_accuracy", "value"] == 1 / 16
+    assert table.loc["conflict_texture_accuracy", "value"] == 15 / 16
+    assert table.loc["conflict_shape_bias", "value"] == 1 / 16
+    assert table.loc["agree_accuracy", ["value", "low", "high"]].isna().all()
+    assert table.loc["agree_accuracy", "n"] == 0
     for path in tmp_path.glob("*/*.png"):
         path.rename(path.with_name(f"{path.parent.name}1-{path.parent.name}2.png"))
-    table = score(Cats(), suite, source).set_index("metric")
-    assert table.loc["accuracy", "value"] == 1 / 16
+    table = score(Cats(), suite, data=source).to_frame().set_index("score")
+    assert table.loc["agree_accuracy", "value"] == 1 / 16
     assert table["value"].isna().sum() == 4
 
 

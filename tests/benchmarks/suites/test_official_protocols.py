@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.records.check import check
-from benchmarks.records.leaderboard import Row, append, environment, read_runs, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, load, save
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.records.sensitivity import FILE, sensitivity, write_sensitivity
 from benchmarks.report.tables import sensitivity_table
 from benchmarks.suites import OFFICIAL_SUITES
@@ -166,7 +168,7 @@ def test_the_sensitivity_is_the_difference_from_the_suites_own_protocol(results:
     expected = [EXPECTED[name] - own for name in CUE_CONFLICT.protocol_names]
     assert biases["difference"].tolist() == pytest.approx(expected)
     shown = sensitivity_table(CUE_CONFLICT, table)
-    assert next(iter(shown.columns[-1].cells)) == "50.0"  # from 20 to 70
+    assert shown.rows[0].cells[-1].text == "50.0"  # from 20 to 70
     one = read_runs(results).query("protocol == 'cue-conflict@sum-v1'")
     assert sensitivity(one, [CUE_CONFLICT]).empty
 

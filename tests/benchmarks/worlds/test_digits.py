@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import logging
 import tracemalloc
@@ -13,8 +12,8 @@ import numpy as np
 import pytest
 from support import SHARED
 
-from benchmarks.cli.resolve import resolve_source
 from benchmarks.core.suite import DataSource
+from benchmarks.data.sources import choose_source
 from benchmarks.suites.mnists import COLORED, T10K
 from benchmarks.worlds import digits as reading
 from benchmarks.worlds.digits import digits, is_mnist, read_idx
@@ -175,9 +174,8 @@ def test_other_data_under_mnists_names_is_custom_and_said_to_be_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_mnist(tmp_path)
-    options = argparse.Namespace(data=str(tmp_path), textures=None, correlation=1.0)
     with caplog.at_level(logging.WARNING):
-        source = resolve_source(COLORED, options)
+        source = choose_source(COLORED, tmp_path)
     assert source.name == "custom"
     assert "holds other data under the file names of colored-mnist" in caplog.text
     assert DataSource(folder=tmp_path, textures=tmp_path, custom=True).name == "custom+textures"
@@ -188,9 +186,8 @@ def test_mnist_is_official_and_its_images_under_other_labels_are_not(tmp_path: P
     folder = SHARED / "mnist"
     if not folder.is_dir():
         pytest.skip("MNIST's files are not in ../shared")
-    options = argparse.Namespace(data=str(folder), textures=None, correlation=1.0)
     for suite in (COLORED, *T10K):
-        assert resolve_source(suite, options).name == "official"
+        assert choose_source(suite, folder).name == "official"
     raw = folder / "MNIST" / "raw"
     for path in raw.iterdir():
         (tmp_path / path.name).symlink_to(path)

@@ -12,9 +12,9 @@ from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor
 
 from cgn.counterfactuals import sampling as counterfactuals
-from cgn.counterfactuals.sampling import find_weights, sample, sample_cached, sheet, write_png
+from cgn.counterfactuals.sampling import find_weights, sample
+from cgn.counterfactuals.sheets import sheet, write_png
 from cgn.data.factors import Factors
-from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, Noise
 
 CONFIG = CGNConfig(n_classes=4, image_size_px=16, width=8, noise_size=4, tile_px=16)
@@ -106,72 +106,10 @@ def test_progress_counts_the_images(flat: CGN) -> None:
 
 
 @pytest.fixture
-def draws(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The seeds that images were really drawn with."""
-    done: list[int] = []
-    real = counterfactuals.sample
-
-    def counted(cgn: CGN, n: int, *, seed: int, **others: Any) -> ImageSet:
-        done.append(seed)
-        return real(cgn, n, seed=seed, **others)
-
-    monkeypatch.setattr(counterfactuals, "sample", counted)
-    return done
-
-
-def test_the_second_call_opens_what_the_first_has_drawn(
-    cgn: CGN, draws: list[int], tmp_path: Path
-) -> None:
-    cgn.save(tmp_path / "cgn.safetensors", {})
-    first, second = (
-        sample_cached(tmp_path / "cgn.safetensors", 8, seed=3, cache=tmp_path / "sets")
-        for _ in range(2)
-    )
-    assert draws == [3]
-    assert first.sha256() == second.sha256()
-    loaded, _ = CGN.load(tmp_path / "cgn.safetensors")
-    assert first.sha256() == sample(loaded, 8, seed=3).sha256()
-
-
-def test_other_weights_numbers_and_seeds_are_drawn_anew(
-    cgn: CGN, draws: list[int], tmp_path: Path
-) -> None:
-    one, other, renamed = (tmp_path / f"{name}.safetensors" for name in ("one", "other", "copy"))
-    cgn.save(one, {})
-    cgn.save(renamed, {"seconds": 3})
-    with torch.no_grad():
-        next(cgn.texture.parameters()).add_(1)
-    cgn.save(other, {})
-    for weights, n, seed in ((one, 8, 0), (one, 9, 1), (one, 8, 2), (other, 8, 3), (renamed, 8, 0)):
-        sample_cached(weights, n, seed=seed, cache=tmp_path / "sets")
-    assert draws == [0, 1, 2, 3]
-
-
-def test_images_of_a_damaged_cache_are_drawn_anew(
-    cgn: CGN, draws: list[int], tmp_path: Path
-) -> None:
-    cgn.save(tmp_path / "cgn.safetensors", {})
-    sample_cached(tmp_path / "cgn.safetensors", 8, seed=0, cache=tmp_path / "sets")
-    (path,) = (tmp_path / "sets").iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-100])
-    sample_cached(tmp_path / "cgn.safetensors", 8, seed=0, cache=tmp_path / "sets")
-    assert path.read_bytes() == whole
-    assert draws == [0, 0]
-
-
-@pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty folder in place of the weights that are shipped."""
     monkeypatch.setattr(counterfactuals, "SHIPPED", tmp_path / "shipped")
     return tmp_path / "shipped"
-
-
-def test_more_images_than_the_disk_holds_are_refused_before_one_is_drawn(tmp_path: Path) -> None:
-    weights = tmp_path / "cgn.safetensors"
-    CGN(CGNConfig(n_classes=3, image_size_px=32, width=8)).save(weights, {})
-    with pytest.raises(ValueError, match=r"has room for .* GB, and 4096000.0 are needed"):
-        sample_cached(weights, 10**12, seed=0, cache=tmp_path / "sets")
 
 
 def test_weights_trained_on_the_same_data_are_found(

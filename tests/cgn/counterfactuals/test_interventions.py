@@ -1,25 +1,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from cgn.counterfactuals import abduction as interventions
 from cgn.counterfactuals.abduction import (
     Donors,
     intervene,
     real_image_counterfactuals,
-    real_image_counterfactuals_cached,
-    segment_by_colour_cached,
 )
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig
-from cgn.segmentation.by_colour import segment_by_colour
 
 CONFIG = CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, n_exemplars=2)
 OBJECT = (slice(None), slice(None), slice(10, 20), slice(8, 24))
@@ -144,7 +138,7 @@ def test_one_seed_gives_the_same_counterfactuals_and_another_seed_others(
 def test_lent_surfaces_and_backgrounds_are_pixels_of_other_images_of_the_class_they_are_to_have(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    made = real_image_counterfactuals(cgn, images, masks, 60, seed=0, lent=1.0)
+    made = real_image_counterfactuals(cgn, images, masks, 60, seed=0, swap_fraction=1.0)
     # All objects are alike in shape here, so that lenders show all there is.
     for pixels, texture, background in zip(made.pixels, *made.factors[1:], strict=True):
         surfaces = images.pixels[images.factors.shape == texture]
@@ -170,7 +164,7 @@ def test_where_a_lender_shows_nothing_the_mechanisms_draw(
             masks,
             new,
             generator=torch.Generator().manual_seed(0),
-            lenders=None if shown is None else Donors(images, shown, index, index),
+            donors=None if shown is None else Donors(images, shown, index, index),
         ).pixels
         for shown in (None, nothing, everything)
     ]
@@ -184,7 +178,7 @@ def test_where_a_lender_shows_nothing_the_mechanisms_draw(
 def test_a_share_of_counterfactuals_borrows_and_the_others_are_drawn(
     cgn: CGN, images: ImageSet, masks: Tensor
 ) -> None:
-    made = real_image_counterfactuals(cgn, images, masks, 300, seed=0, lent=0.5)
+    made = real_image_counterfactuals(cgn, images, masks, 300, seed=0, swap_fraction=0.5)
     new = made.factors.texture != made.factors.shape
     pure = images.pixels[..., 14, 14]
     borrowed = (made.pixels[new][:, None, :, 14, 14] == pure).all(dim=2).any(dim=1)
@@ -194,33 +188,6 @@ def test_a_share_of_counterfactuals_borrows_and_the_others_are_drawn(
 def test_a_class_without_an_image_cannot_be_lent(cgn: CGN, images: ImageSet, masks: Tensor) -> None:
     two = images.factors.shape < 2
     with pytest.raises(ValueError, match="no image is of class 2; every class needs one"):
-        real_image_counterfactuals(cgn, images.select(two), masks[two], 60, seed=0, lent=1.0)
-
-
-def test_objects_and_counterfactuals_are_made_once_for_one_set_and_anew_for_another(
-    cgn: CGN, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    searches = []
-
-    def counted(pixels: Tensor, labels: Tensor, **others: Any) -> Tensor:
-        searches.append(len(pixels))
-        return segment_by_colour(pixels, labels, **others)
-
-    monkeypatch.setattr(interventions, "segment_by_colour", counted)
-    weights = tmp_path / "cgn.safetensors"
-    cgn.save(weights, {})
-
-    def made(images: ImageSet, seed: int) -> str:
-        return real_image_counterfactuals_cached(
-            weights, images, 24, seed=seed, cache=tmp_path / "cache"
-        ).sha256()
-
-    first = made(images, 0)
-    assert made(images, 0) == first != made(images, 1)
-    assert searches == [12]
-    fewer = images.select(slice(9))
-    assert made(fewer, 0) != first
-    assert searches == [12, 9]
-    assert segment_by_colour_cached(images, tmp_path / "cache").equal(
-        segment_by_colour(images.pixels, images.factors.shape)
-    )
+        real_image_counterfactuals(
+            cgn, images.select(two), masks[two], 60, seed=0, swap_fraction=1.0
+        )

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from cgn.counterfactuals import recombination
 from cgn.counterfactuals.recombination import (
     SegmentedImages,
     decompose,
     inpaint,
     largest_squares,
     recombine,
-    recombine_cached,
     tile_mirrored,
 )
 from cgn.data.factors import Factors
@@ -90,7 +86,7 @@ def test_the_seed_decides_the_images(cutouts: SegmentedImages) -> None:
 def test_a_class_whose_objects_cannot_be_used_is_named(cutouts: SegmentedImages) -> None:
     masks = cutouts.masks.clone()
     masks[cutouts.images.factors.shape == 1] = True
-    with pytest.raises(ValueError, match="no image of class 1 can lend its shape"):
+    with pytest.raises(ValueError, match="no image of class 1 can give its shape"):
         recombine(replace(cutouts, masks=masks), 20, n_classes=N_CLASSES, seed=0)
 
 
@@ -129,23 +125,3 @@ def test_tiles_show_only_the_square_and_begin_where_they_are_told() -> None:
         assert set(tiled[number].flatten().tolist()) == set(within.flatten().tolist())
     assert tiled[0, 0, 0, 0] == 23
     assert tiled[1, 0, 0, 0] == 10 * (4 + 3) + 4 + 1  # 6 folds to 3
-
-
-def test_recombined_images_are_made_once_and_anew_for_other_masks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, masks = plain()
-    about: dict[str, Any] = {"n_classes": N_CLASSES, "seed": 0, "cache": tmp_path}
-    first = recombine_cached(images, masks, 12, **about)
-    made: list[int] = []
-
-    def counted(*given: Any, **rest: Any) -> ImageSet:
-        made.append(1)
-        return recombine(*given, **rest)
-
-    monkeypatch.setattr(recombination, "recombine", counted)
-    assert recombine_cached(images, masks, 12, **about).sha256() == first.sha256()
-    assert not made
-    recombine_cached(images, masks.roll(1, dims=-1), 12, **about)
-    recombine_cached(images, masks, 12, own_texture=0.5, **about)
-    assert made == [1, 1]

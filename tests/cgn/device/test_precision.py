@@ -12,18 +12,12 @@ from support import tiny_images
 from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate, probabilities
-from benchmarks.records.leaderboard import environment
 from benchmarks.suites.backgrounds_challenge import attack
-from cgn.counterfactuals.abduction import (
-    real_image_counterfactuals_cached,
-    segment_by_colour_cached,
-)
-from cgn.counterfactuals.sampling import sample_cached
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.device.precision import PRECISIONS, evaluating, of_cache, training
-from cgn.models.cgn import CGN, CGNConfig
+from cgn.device.precision import PRECISIONS, evaluating, training
 from classifiers import MODELS
 from classifiers.fit import fit
 
@@ -131,29 +125,6 @@ def test_the_backgrounds_challenge_obeys_the_precision(name: str) -> None:
     outcomes = [*attack(module, objects, images, decision_rule=probabilities, precision=of)]
     assert len(outcomes) == 4
     assert module.product == {of}
-
-
-def test_what_a_cpu_computes_has_the_key_it_always_had() -> None:
-    assert of_cache("cpu") == of_cache(torch.device("cpu")) == {}
-    assert of_cache("cuda") == of_cache(torch.device("cuda", 1)) == {"device": "cuda"}
-
-
-def test_what_two_kinds_of_device_compute_is_kept_apart(tmp_path: Path) -> None:
-    cgn = CGN(CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, n_exemplars=2))
-    weights, cache = tmp_path / "cgn.safetensors", tmp_path / "cache"
-    cgn.save(weights, {})
-    pixels = torch.randint(256, (6, 3, 32, 32), dtype=torch.uint8)
-    images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 3), torch.arange(6))
-    counts = []
-    with pretended_cuda():
-        for device in ("cpu", "cuda", "cuda"):
-            sample_cached(weights, 4, seed=0, cache=cache, device=device)
-            real_image_counterfactuals_cached(
-                weights, images, 4, seed=0, cache=cache, device=device
-            )
-            segment_by_colour_cached(images, cache, device=device)
-            counts.append(len([*cache.iterdir()]))
-    assert counts == [3, 6, 6]
 
 
 def test_a_fit_computes_its_convolutions_in_tf32_and_its_products_in_float32(

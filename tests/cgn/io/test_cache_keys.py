@@ -15,15 +15,11 @@ from torch import Tensor, nn
 from benchmarks.core.context import RunContext
 from benchmarks.core.suite import DataSource, TestSet
 from benchmarks.suites.backgrounds_challenge import CHALLENGE, evaluate_by_search
-from cgn.counterfactuals.abduction import real_image_counterfactuals_cached
-from cgn.counterfactuals.sampling import sample_cached
 from cgn.data.factors import Factors
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import Preprocessing
-from cgn.io.cache import architecture, sources
-from cgn.models.cgn import CGN, CGNConfig, weights_sha256
-from cgn.segmentation.boxes import masks_from_boxes_cached
+from cgn.io.cache import architecture, sources, weights_sha256
 from classifiers.fit import _key
 from classifiers.networks.backbones import Backbone
 from classifiers.recipes import ERM
@@ -162,15 +158,6 @@ def test_images_prepared_otherwise_are_others_to_a_cache(photographs: Path) -> N
     assert len(set(keys)) == len(ways)
 
 
-def test_masks_of_images_prepared_otherwise_are_found_anew(
-    photographs: Path, tmp_path: Path
-) -> None:
-    boxes = torch.tensor([[2, 2, 12, 12]] * 4)
-    for way in ((20, 16), (24, 16)):
-        masks_from_boxes_cached(prepared(photographs, *way), boxes, tmp_path)
-    assert len(list(tmp_path.glob("masks-*.safetensors"))) == 2
-
-
 def test_weights_of_a_backbone_that_lie_in_a_file_count_by_what_is_in_it(
     photographs: Path, tmp_path: Path
 ) -> None:
@@ -182,21 +169,6 @@ def test_weights_of_a_backbone_that_lie_in_a_file_count_by_what_is_in_it(
         sets = {"biased": prepared(photographs, 20, 16)}
         keys.add(_key(recipe, sets, n_classes=2, seed=0, device="cpu"))
     assert len(keys) == 2
-
-
-def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path) -> None:
-    config = CGNConfig(n_classes=3, image_size_px=32, width=8, noise_size=4, tile_px=16)
-    others = config, replace(config, image_size_px=64)
-    torch.manual_seed(0)
-    tensors = CGN(config).state_dict()
-    sizes = []
-    for other in others:
-        cgn = CGN(other)
-        cgn.load_state_dict(tensors)
-        cgn.save(tmp_path / "cgn.safetensors", {})
-        made = sample_cached(tmp_path / "cgn.safetensors", 4, seed=0, cache=tmp_path / "cache")
-        sizes.append(made.pixels.shape[-1])
-    assert sizes == [32, 64]
 
 
 @pytest.mark.parametrize(
@@ -221,21 +193,3 @@ def test_a_cgn_of_the_same_tensors_and_another_config_draws_anew(tmp_path: Path)
 )
 def test_the_code_that_a_key_names_is_all_that_is_run(module: str, files: set[str]) -> None:
     assert files | {f"{module.rpartition('.')[2]}.py"} <= {path.name for path in sources(module)}
-
-
-def test_counterfactuals_of_a_cgn_of_another_config_are_made_anew(tmp_path: Path) -> None:
-    config = CGNConfig(n_classes=2, image_size_px=32, width=8, noise_size=4, tile_px=32)
-    torch.manual_seed(0)
-    tensors = CGN(config).state_dict()
-    pixels = torch.full((6, 3, 32, 32), 30, dtype=torch.uint8)
-    pixels[:, :, 8:24, 8:20] = 220
-    images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 2), torch.arange(6))
-    for canvas_px in (32, 16):
-        cgn = CGN(replace(config, canvas_px=canvas_px))
-        cgn.load_state_dict(CGN(cgn.config).state_dict() | tensors, strict=False)
-        cgn.save(tmp_path / "cgn.safetensors", {})
-        real_image_counterfactuals_cached(
-            tmp_path / "cgn.safetensors", images, 2, seed=0, cache=tmp_path / "cache"
-        )
-    made = [p for p in (tmp_path / "cache").glob("*.safetensors") if "masks" not in p.name]
-    assert len(made) == 2

@@ -10,6 +10,7 @@ from support import SHARED
 from torch import Tensor
 
 from cgn.data.factors import Factors
+from cgn.io.cache import weights_sha256
 from cgn.io.weights import save_tensors
 from cgn.models.cgn import (
     CGN,
@@ -18,7 +19,6 @@ from cgn.models.cgn import (
     binarise,
     compose,
     load_released,
-    weights_sha256,
 )
 from cgn.models.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, UpBlock, roll
 

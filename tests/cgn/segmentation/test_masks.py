@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,10 +8,8 @@ from torch import Tensor
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.segmentation import boxes as masking
 from cgn.segmentation.boxes import (
     masks_from_boxes,
-    masks_from_boxes_cached,
     opencv,
 )
 
@@ -80,24 +76,6 @@ def test_a_box_that_is_none_of_the_images_is_refused(box: list[int]) -> None:
     boxes[2] = torch.tensor(box)
     with pytest.raises(ValueError, match="expected a box of first and last column and row within"):
         masks_from_boxes(images, boxes)
-
-
-def test_masks_are_cut_once_and_anew_for_other_boxes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, _, boxes = discs()
-    first = masks_from_boxes_cached(images, boxes, tmp_path)
-    cut: list[int] = []
-
-    def counted(*given: Any, **rest: Any) -> Tensor:
-        cut.append(1)
-        return masks_from_boxes(*given, **rest)
-
-    monkeypatch.setattr(masking, "masks_from_boxes", counted)
-    assert torch.equal(masks_from_boxes_cached(images, boxes, tmp_path), first)
-    assert not cut
-    masks_from_boxes_cached(images, boxes - 1, tmp_path)
-    assert cut == [1]
 
 
 def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

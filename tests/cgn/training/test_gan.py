@@ -8,9 +8,8 @@ import torch
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.models.cgn import weights_sha256
-from cgn.training import gan as module
-from cgn.training.gan import GAN, generated_cached, sample_gan, train_gan
+from cgn.io.cache import weights_sha256
+from cgn.training.gan import GAN, gan_store, sample_gan, train_gan
 from cgn.training.small import TrainConfig
 
 N_CLASSES = 3
@@ -106,49 +105,11 @@ def test_drawn_images_depend_on_the_seed_and_not_on_the_callers_state(gan: GAN) 
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
-    """The configs that were really trained."""
-    done: list[TrainConfig] = []
-    real = train_gan
-
-    def counted(images: ImageSet, n_classes: int, config: TrainConfig, **others: object) -> GAN:
-        done.append(config)
-        return real(images, n_classes, config)
-
-    monkeypatch.setattr(module, "train_gan", counted)
-    return done
-
-
-def generated(cache: Path, config: TrainConfig = CONFIG, n: int = 12, seed: int = 0) -> ImageSet:
-    return generated_cached(coloured(), N_CLASSES, config, n, seed=seed, cache=cache)
-
-
-def test_a_gan_is_trained_once_whatever_is_drawn_from_it(
-    trainings: list[TrainConfig], tmp_path: Path
-) -> None:
-    first = generated(tmp_path)
-    assert generated(tmp_path).sha256() == first.sha256()
-    assert generated(tmp_path, seed=1).sha256() != first.sha256()
-    assert len(generated(tmp_path, n=5)) == 5
-    assert trainings == [CONFIG]
-
-
-def test_kept_images_are_those_drawn_from_the_kept_gan(tmp_path: Path) -> None:
-    drawn = sample_gan(train_gan(coloured(), N_CLASSES, CONFIG), 12, seed=0)
-    assert generated(tmp_path).sha256() == drawn.sha256()
-    (kept,) = (path for path in tmp_path.iterdir() if not path.name.startswith("gan-"))
-    kept.unlink()
-    assert generated(tmp_path).sha256() == drawn.sha256()
-
-
-def test_all_that_decides_the_gan_is_in_the_caches_key(
-    trainings: list[TrainConfig], tmp_path: Path
-) -> None:
-    generated(tmp_path)
-    generated(tmp_path, replace(CONFIG, steps=2))
-    generated(tmp_path, replace(CONFIG, seed=1))
-    others = coloured(n=27)
-    generated_cached(others, N_CLASSES, CONFIG, 12, seed=0, cache=tmp_path)
-    generated_cached(coloured(), N_CLASSES + 1, CONFIG, 12, seed=0, cache=tmp_path)
-    assert len(trainings) == 5
+def test_a_gan_is_kept_whole(tmp_path: Path) -> None:
+    gan = train_gan(coloured(), N_CLASSES, CONFIG)
+    store = gan_store(N_CLASSES, gan.size_px, CONFIG.width)
+    store.save(gan, tmp_path / "gan.safetensors")
+    loaded = store.load(tmp_path / "gan.safetensors")
+    assert sample_gan(loaded, 5, seed=0).sha256() == sample_gan(gan, 5, seed=0).sha256()
+    with pytest.raises(ValueError, match="weights and config differ"):
+        gan_store(N_CLASSES + 1, gan.size_px, CONFIG.width).load(tmp_path / "gan.safetensors")

@@ -19,7 +19,7 @@ from torch.multiprocessing.spawn import spawn
 
 from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import ProcessGroup, own_device, team
-from cgn.models.cgn import weights_sha256
+from cgn.io.cache import weights_sha256
 from cgn.models.critic import VGGFeatures
 from cgn.models.imagenet.biggan import BigGAN
 from cgn.models.imagenet.cgn import ImageNetCGN

@@ -12,7 +12,8 @@ import torch
 from benchmarks.suites import SUITES
 from cgn.data.factors import ByClass, Factors
 from cgn.data.image_set import ImageSet, InMemory
-from cgn.models.cgn import CGN, weights_sha256
+from cgn.io.cache import weights_sha256
+from cgn.models.cgn import CGN
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.training.loop import seeded
 from cgn.training.small import (

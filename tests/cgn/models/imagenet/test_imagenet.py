@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cgn.counterfactuals.sampling import sample
 from cgn.data.factors import Factors
+from cgn.io.cache import weights_sha256
 from cgn.io.weights import load_tensors, save_tensors
-from cgn.models.cgn import weights_sha256
 from cgn.models.imagenet.cgn import MASK_MARGIN, ImageNetCGN, ImageNetConfig, truncated_noise
 from cgn.models.imagenet.pretrained import (
     authors_state,
