@@ -113,7 +113,7 @@ def cells_of(page: str, caption: str) -> list[list[str]]:
 
 
 def test_published_scores_stand_beside_ours_with_verdict_and_source(tmp_path: Path) -> None:
-    suite, caption = SUITES["wildlife-mnist"], "Published beside measured here"
+    suite, caption = SUITES["wildlife-mnist"], "beside what was published"
     run_model(tmp_path, PREDICTIONS, seed=0)
     of_tiny = first_row(tmp_path) | {"suite": suite.name, "model": "cgn"}
     of_tiny |= {"protocol": suite.protocol, "variant": "unbiased", "metric": "accuracy"}
