@@ -93,7 +93,7 @@ class ImageNetTraining:
         if config.images_per_step < team.size:
             raise ValueError(
                 f"{team.size} processes cannot share {config.images_per_step} images a step; "
-                "start fewer or set --images-per-step"
+                "start fewer or set `images_per_step`"
             )
         self.config, self.team, self.device = config, team, torch.device(device)
         self.at_once = at_once(
@@ -404,7 +404,7 @@ def train_imagenet(
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"{run.at_once.images} images at once do not fit into the memory of {device}: set "
-                "a smaller batch_size (--batch-size)"
+                "a smaller `batch_size`"
             ) from error
         except (KeyboardInterrupt, InterruptedError, SystemExit):
             if run.whole:

@@ -875,5 +875,5 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     monkeypatch.setattr(training_sets, "find_weights", find)
     suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))
     assert reproduce(results, official, "other-mnist,tiny") == 2
-    assert "train one first: bench.py train cgn" in capsys.readouterr().err
+    assert "train one first, by `train cgn` with the same --data" in capsys.readouterr().err
     assert fits == []
