@@ -43,7 +43,8 @@ from benchmarks.report.tables import differences_table, primary_scores_table
 from benchmarks.runner import load_test_set, predict, run_metadata
 from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint
-from cgn.counterfactuals.sampling import find_weights, sheet
+from cgn.counterfactuals.sampling import find_weights
+from cgn.counterfactuals.sheets import sheet
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from classifiers.checkpoints import is_shipped

@@ -23,7 +23,7 @@ from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.report.figures import cue_shares, cues_figure
 from benchmarks.report.page import N_DISPUTED, _figures, write_report
 from benchmarks.suites import ALL_SUITES, SUITES
-from cgn.counterfactuals.sampling import write_png
+from cgn.counterfactuals.sheets import write_png
 from cgn.data.image_set import to_images
 
 SUITE = tiny_suite()
