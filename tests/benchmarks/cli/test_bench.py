@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from ast import literal_eval
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 import benchmarks.cli.main as bench
 import benchmarks.records.published
-import benchmarks.suites
 from benchmarks import runner
 from benchmarks.cli import resolve as choices
 from benchmarks.core.models import FittedModel
@@ -30,6 +29,7 @@ from benchmarks.data.training import Generation
 from benchmarks.records.leaderboard import Row, read_runs
 from benchmarks.records.predictions import load
 from benchmarks.runner import evaluate_and_record
+from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import Weights, find_weights
 from cgn.data.factors import Factors
@@ -102,7 +102,10 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
         Recipe("oracle-mask", input_kind="masks"),
     ]
     patch_commands(monkeypatch, "SUITES", suites)
-    monkeypatch.setattr(choices, "SUITES", suites)
+    others = {n: each for n, each in ALL_SUITES.items() if n not in SUITES}
+    monkeypatch.setattr(choices, "ALL_SUITES", ChainMap(suites, others))
+    groups = {"all": tuple(suites), "mnists": ("other-mnist",)}
+    monkeypatch.setattr(choices, "GROUPS", GROUPS | groups)
     patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
     patch_commands(monkeypatch, "fit_cached", fit_cached)
     monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
@@ -602,9 +605,9 @@ def test_bad_settings_are_refused_before_training(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", benchmarks.suites.SUITES)
+@pytest.mark.parametrize("name", SUITES)
 def test_every_suite_is_called_what_its_results_are_called(name: str) -> None:
-    assert benchmarks.suites.SUITES[name].name == name
+    assert SUITES[name].name == name
 
 
 def interrupt(*_: object) -> None:
@@ -615,7 +618,7 @@ def test_an_interruption_exits_with_130_and_leaves_whole_rows(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training_sets, "counterfactuals", interrupt)
+        patch.setattr(Generation, "draw", interrupt)
         assert command(results, "--suite tiny --model cgn") == 130
         assert files(results) == {}
         patch.setattr("benchmarks.cli.run.show_result", interrupt)
@@ -725,10 +728,11 @@ def test_check_and_report_cope_with_suites_that_have_no_embedded_images(
 
 
 def test_the_twins_of_the_mnists_are_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choices, "SUITES", benchmarks.suites.SUITES)
+    monkeypatch.setattr(choices, "ALL_SUITES", ALL_SUITES)
+    monkeypatch.setattr(choices, "GROUPS", GROUPS)
     names = [suite.name for suite in choices.resolve_suites("t10k")]
     assert names == ["colored-mnist-t10k", "double-colored-mnist-t10k", "wildlife-mnist-t10k"]
-    assert not set(names) & set(benchmarks.suites.SUITES)
+    assert not set(names) & set(SUITES)
     assert not set(names) & {suite.name for suite in choices.resolve_suites("all,mnists")}
 
 
