@@ -11,14 +11,16 @@ import pandas as pd
 
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.distributed import all_gather
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
 from benchmarks.core.models import FittedModel, Model
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import DataSource, Suite, TestSet, format_model_id
 from benchmarks.data.paths import check_place
 from benchmarks.data.rendered import variants_cached
-from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
+from benchmarks.records.runs import Row, append, exclusive
 from cgn.data.preprocessing import DECODED_BY
 from cgn.device.distributed import dist_info
 from cgn.io.cache import architecture, cache_key, sources, weights_sha256
@@ -224,7 +226,7 @@ def _record(
         for score, estimate in score_suite(suite, predictions).items()
     ]
     context.results.mkdir(parents=True, exist_ok=True)
-    with alone(context.results):
+    with exclusive(context.results):
         for head, origin in runs.items():
             save(tables[head], origin.path(context.results, test.shown.view_name), origin)
         append(rows, context.results)

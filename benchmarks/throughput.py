@@ -24,8 +24,8 @@ import pandas as pd
 import torch
 from rich.table import Table
 
+from benchmarks.core.environment import environment
 from benchmarks.records.csv_cells import csv_text
-from benchmarks.records.leaderboard import environment
 from cgn.io.locks import locked
 from cgn.io.writing import write_text
 

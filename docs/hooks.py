@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -135,11 +136,8 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
-    **{
-        f"suites of {group}": lambda names=names: suites_table(names)
-        for group, names in GROUPS.items()
-    },
     "official suites": lambda: suites_table(official_suites()),
     "protocols": protocols_table,
     "models": models_table,
 }
+GENERATED |= {f"suites of {group}": partial(suites_table, names) for group, names in GROUPS.items()}

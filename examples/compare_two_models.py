@@ -20,5 +20,5 @@ def main(first: str, second: str, suite: str, results: Path = RESULTS) -> None:
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:] or ["cgn-ensemble", "erm", "in9"]
-    main(*words[:3], *map(Path, words[3:4]))
+    first, second, suite, *folder = sys.argv[1:] or ["cgn-ensemble", "erm", "in9"]
+    main(first, second, suite, *map(Path, folder))

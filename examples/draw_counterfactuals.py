@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.worlds.openmoji import CLASSES
+from benchmarks import get_suite
 from cgn.counterfactuals.sampling import SHIPPED
-from cgn.data.image_set import Factors
+from cgn.data.factors import Factors
 from cgn.models.cgn import CGN, compose
 
+CLASSES = get_suite("in9").world.classes
 DOG, BIRD, VEHICLE, REPTILE, CARNIVORE, INSECT, INSTRUMENT, PRIMATE, FISH = range(9)
 ROWS = [  # shape, texture, background
     (BIRD, BIRD, BIRD),
@@ -34,7 +35,7 @@ def main(out: Path) -> None:
     cgn.eval()
     generator = torch.Generator().manual_seed(6)
     figure = Figure(figsize=(9.2, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(4, N_MORE), wspace=0.04)
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(4, N_MORE), wspace=0.04)[0]
     left.suptitle("three mechanisms, composed", fontsize=10)
     right.suptitle("the same shape, all else changed", fontsize=10)
     axes = np.hstack([half.subplots(len(ROWS), n) for half, n in ((left, 4), (right, N_MORE))])

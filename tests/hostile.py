@@ -25,7 +25,7 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, DataSource
 from benchmarks.data.download import DataSet, Download, fetch
 from benchmarks.records import predictions
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
 from benchmarks.worlds import digits
 from cgn.data.image_files import image_folder

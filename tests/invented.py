@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
+import pkgutil
 import random
 import re
 import shlex
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cyclopts import Argument
 from support import tiny_suite
 
-import benchmarks.cli.main as bench
-from benchmarks.cli import arguments
-from benchmarks.cli import resolve as choices
-from benchmarks.cli.arguments import command_line
-from classifiers.recipes import EnsembleConfig
+import benchmarks.cli
+from benchmarks.cli import main
+from benchmarks.cli.app import COMMANDS, command_line
 
 # Each is odd where one of the flags takes a word; the last ones cannot be seen, or are too long.
 HOSTILE = [
@@ -113,49 +113,40 @@ def offline(*_: object, **__: object) -> NoReturn:
 def stand_in(results: Path) -> None:
     """Put small suites in place of the real ones, and nothing in place of what takes long."""
     suites = {suite.name: suite for suite in (tiny_suite("tiny"), tiny_suite("other-mnist"))}
-    vars(bench)["SUITES"] = vars(choices)["ALL_SUITES"] = suites
-    vars(choices)["GROUPS"] = {"all": tuple(suites)}
-    for name in (
-        *("fit", "fit_cached", "generate", "draw_picture", "train", "train_imagenet", "measured"),
-        *("InceptionProbabilities", "segmenter", "VGGFeatures", "load_biggan", "initial"),
-    ):
-        vars(bench)[name] = begin
-    vars(arguments)["RESULTS"] = results
-    vars(arguments)["WEIGHTS"] = results / "weights"
+    values = {"SUITES": suites, "ALL_SUITES": suites, "GROUPS": {"all": tuple(suites)}}
+    values |= dict.fromkeys(
+        (
+            *("fit", "fit_cached", "generate", "train", "train_imagenet", "measure"),
+            *("InceptionProbabilities", "segmenter", "VGGFeatures", "load_biggan", "from_biggan"),
+        ),
+        begin,
+    )
+    for each in pkgutil.iter_modules(benchmarks.cli.__path__, "benchmarks.cli."):
+        module = vars(import_module(each.name))
+        module.update((name, value) for name, value in values.items() if name in module)
     vars(socket)["create_connection"] = vars(socket)["getaddrinfo"] = offline
 
 
-def leaves(
-    parser: argparse.ArgumentParser, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    """All commands of a parser, with the words that lead there."""
-    below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    if not below:
-        yield words, parser
-    for action in below:
-        for name, inner in action.choices.items():
-            yield from leaves(inner, (*words, name))
-
-
-def value(action: argparse.Action, folder: Path, rng: random.Random) -> str:
-    """A word for a flag, one that may be meant or one that cannot."""
+def value(argument: Argument, folder: Path, rng: random.Random) -> str:
+    """A word for an argument, one that may be meant or one that cannot."""
     if rng.random() < 0.35:
         return rng.choice(HOSTILE)
-    if action.choices is not None:
-        return str(rng.choice(list(action.choices)))
-    paths = [folder / name for name in ("file.safetensors", "images", "new", "new.png", "runs.csv")]
-    by_metavar = {
-        "FILE": [*map(str, paths), str(folder / "new.safetensors"), str(folder / "new.html")],
-        "FOLDER": [*map(str, paths)],
-        "PATH": [*map(str, paths)],
-        "INT": ["1", "2", "8", "64", "0"],
-        "FLOAT": ["0.5", "1", "0", "1e-4"],
+    if choices := argument.get_choices():
+        return rng.choice(choices)
+    names = ("file.safetensors", "images", "new", "new.png", "runs.csv", "new.safetensors")
+    paths = [str(folder / name) for name in (*names, "new.html")]
+    by_kind = {
+        "FILE": paths,
+        "FOLDER": paths,
         "REV": ["HEAD", "main", "nowhere"],
+        int: ["1", "2", "8", "64", "0"],
+        float: ["0.5", "1", "0", "1e-4"],
     }
-    by_flag = {
+    by_name = {
         "suite": ["tiny", "tiny", "all", "mnists", "tiny,other-mnist"],
         "model": ["erm", "cgn", "all", "erm,cgn", "shipped:erm", "efficientnet-lite0"],
-        "models": ["erm", "cgn"],
+        "first": ["erm", "cgn"],
+        "second": ["erm", "cgn"],
         "results": [str(folder / "results"), str(folder / "new")],
         "names": ["mnist", "in9", "imagenet"],
         "images": [str(folder / "images")],
@@ -163,31 +154,39 @@ def value(action: argparse.Action, folder: Path, rng: random.Random) -> str:
         "u2net": ["random:8"],
         "biggan": ["random:16:4"],
     }
-    names = ["tiny", "erm", "all", "in9", "cgn-ensemble", "mnist", "7"]
-    usual = by_metavar.get(str(action.metavar), names)
-    return rng.choice(by_flag.get(action.dest, usual) if rng.random() < 0.9 else usual)
+    known = ["tiny", "erm", "all", "in9", "cgn-ensemble", "mnist", "7"]
+    usual = by_kind.get(str(argument.parameter.metavar), by_kind.get(argument.hint, known))
+    return rng.choice(by_name.get(argument.field_info.name, usual) if rng.random() < 0.9 else usual)
 
 
 def invented(folder: Path, rng: random.Random) -> list[str]:
     """Make up a command line: what is required, mostly, and some of what is not."""
-    words, parser = rng.choice(list(leaves(command_line(EnsembleConfig))))
-    given = list(words)
-    for action in parser._actions:
-        if isinstance(action, argparse._HelpAction):
+    command = rng.choice(list(COMMANDS)).split(" ")
+    app = command_line()
+    for word in command:
+        app = app[word]
+    arguments = [each for each in app.assemble_argument_collection() if each.parse and each.names]
+    arguments = [each for each in arguments if each.name != "*" and not each.children]
+    given = list(command)
+    for argument in arguments:
+        if argument.name == "--results" and rng.random() < 0.9:
+            given += ["--results", str(folder / "results")]
             continue
-        needed = action.required and rng.random() < 0.95
-        if not needed and rng.random() > 3 / len(parser._actions):
+        needed = argument.required and rng.random() < 0.95
+        if not needed and rng.random() > 3 / len(arguments):
             continue
-        flags = action.option_strings
-        n = 0 if action.nargs == 0 else action.nargs if isinstance(action.nargs, int) else 1
-        values = [value(action, folder, rng) for _ in range(n)]
-        if flags and len(values) == 1 and rng.random() < 0.5:
-            given.append(f"{rng.choice(flags)}={values[0]}")
+        flag = rng.choice(argument.names)
+        if argument.hint is bool:
+            given.append(flag)
+        elif not flag.startswith("--"):
+            given.append(value(argument, folder, rng))
+        elif rng.random() < 0.5:
+            given.append(f"{flag}={value(argument, folder, rng)}")
         else:
-            given += [*([rng.choice(flags)] if flags else []), *values]
+            given += [flag, value(argument, folder, rng)]
     if rng.random() < 0.1:
         given.insert(rng.randrange(len(given) + 1), rng.choice(HOSTILE))
-    return given[1:] if words == ("run",) and rng.random() < 0.5 else given
+    return given[1:] if command == ["run"] and rng.random() < 0.5 else given
 
 
 def tried(
@@ -205,7 +204,7 @@ def tried(
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             with limited():
-                code = bench.main(words)
+                code = main(words)
         except SystemExit as left:
             code = left.code
         except BaseException as error:

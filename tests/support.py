@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import pkgutil
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import benchmarks.cli
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import data_sha256, evaluate, score_suite
 from benchmarks.core.scores import accuracy, paired_difference
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
-from benchmarks.records.leaderboard import Row, alone, append, environment, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
+from benchmarks.records.runs import Row, append, exclusive
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 
@@ -102,7 +106,7 @@ def run_model(
         for score, estimate in score_suite(suite, predictions).items()
     ]
     results.mkdir(parents=True, exist_ok=True)
-    with alone(results):
+    with exclusive(results):
         save(predictions, run.path(results), run)
         append(rows, results)
         write_leaderboards(results, [suite])
@@ -137,6 +141,24 @@ RUN = Run(
     model="cgn-ensemble/shape",
     weights_sha256="34",
     seed=1,
+)
+
+ROW = Row(
+    suite="tiny",
+    protocol="1",
+    source="embedded",
+    data_sha256="d0",
+    model="erm",
+    weights_sha256="w0",
+    seed=0,
+    variant="hard",
+    metric="accuracy",
+    value=0.5,
+    low=0.4,
+    high=0.6,
+    n=40,
+    images_per_second=123.4,
+    **environment("cpu"),
 )
 
 
@@ -177,9 +199,17 @@ def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
 
 
 def patch_commands(monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
-    """Put a value under a name wherever the command line has one of that name."""
-    modules = [module for key, module in sys.modules.items() if key.startswith("benchmarks.cli.")]
-    having = [module for module in modules if hasattr(module, name)]
+    """Put a value under a name wherever a command has one of that name."""
+    names = [each.name for each in pkgutil.iter_modules(benchmarks.cli.__path__, "benchmarks.cli.")]
+    having = [module for module in map(import_module, names) if hasattr(module, name)]
     assert having, f"the command line has no {name}"
     for module in having:
         monkeypatch.setattr(module, name, value)
+
+
+def patch_suites(monkeypatch: pytest.MonkeyPatch, suites: dict[str, Suite]) -> None:
+    """Put suites in place of all there are."""
+    mnists = tuple(name for name in suites if name.endswith("mnist"))
+    for name in ("SUITES", "ALL_SUITES"):
+        patch_commands(monkeypatch, name, suites)
+    patch_commands(monkeypatch, "GROUPS", {"all": tuple(suites), "mnists": mnists})

@@ -13,8 +13,7 @@ import hostile
 import invented
 import pytest
 
-import benchmarks.cli.main as bench
-from benchmarks.cli.arguments import command_line
+from benchmarks.cli.app import COMMANDS
 
 N = 240  # cases; `tests/fuzz.py` runs more of them
 SECONDS = 45.0
@@ -49,9 +48,12 @@ def test_a_header_of_json_stays_json() -> None:
         assert damaged.endswith(b"tensors")
 
 
-def test_every_command_is_made_up() -> None:
-    leaves = {words for words, _ in invented.leaves(command_line())}
-    assert {" ".join(words) for words in leaves} == bench.COMMANDS.keys()
+def test_every_command_is_made_up_with_all_its_flags(tmp_path: Path) -> None:
+    lines = [invented.invented(tmp_path, random.Random(seed)) for seed in range(500)]
+    commands = {" ".join(words[: 2 if words[0] == "train" else 1]) for words in lines}
+    assert set(COMMANDS) <= commands
+    flags = {word.partition("=")[0] for words in lines for word in words}
+    assert {"--backbone", "--no-frozen-norms", "--weights.style", "--json", "--config"} <= flags
 
 
 @pytest.mark.parametrize(

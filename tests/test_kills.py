@@ -15,7 +15,7 @@ from support import ROOT, TINY_SHA256, FirstRow, run_model, tiny_suite
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import check
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 
 PREDICTIONS = evaluate(FirstRow(), tiny_suite().variants(EMBEDDED))[0]
 

@@ -1,1 +1,3 @@
-"""The command line: the composition root, and the only place that prints."""
+"""The command line: joins the other packages, and is the only place that prints."""
+
+from benchmarks.cli.app import main as main

@@ -1,548 +1,367 @@
-"""What the command line takes: commands, flags and their help.
-
-What the commands do is not here: see `bench.py`.
-"""
+"""Types of the arguments of commands, and how their words become values."""
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import MISSING, Field, fields
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
-from benchmarks.cli.values import (
-    file_to_read,
-    file_to_write,
-    folder_to_read,
-    folder_to_write,
-    names,
-    number,
-    path_to_write,
-    source_of_images,
-    source_of_weights,
-    word,
-)
+import torch
+from cyclopts import App, ArgumentCollection, Parameter, Token
+from cyclopts.config import Dict
+
+from benchmarks.cli.errors import did_you_mean
+from benchmarks.core.suite import DataSource, Suite
+from benchmarks.data.sources import choose_source
+from benchmarks.data.training import training_preset
+from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from benchmarks.suites.data_sets import DATA_SETS
-from cgn.data.shards import SetConfig
-from cgn.device.precision import PRECISIONS
-from cgn.models.critic import VGG_WEIGHTS
-from cgn.training.imagenet_config import (
-    IMAGENET_PRESETS,
-    PARTS,
-    ImageNetLossWeights,
-    ImageNetTrainConfig,
-)
-from cgn.training.small import LossWeights, TrainConfig
+from cgn.device.distributed import own_device
+from cgn.io.schema import RANGES, user_path
+from cgn.training.imagenet_config import IMAGENET_PRESETS
+from classifiers import MODELS
+from classifiers.networks.pretrained import specs_of
 
-RESULTS = Path(__file__).parents[2] / "results"
-WEIGHTS = Path(__file__).parents[2] / "classifiers" / "weights"
-GROUPS = "all (seven), mnists, t10k, attributions, natural"
-EXAMPLES = """\
-examples:
-  bench.py --suite in9 --model cgn-ensemble         does it look at the object or behind it?
-  bench.py --suite mnists --model erm,cgn --seeds 3
-                                                    three suites, two models, means over seeds
-  bench.py --suite colored-mnist --model cgn --data ~/mnist
-                                                    the official digits, not the embedded ones
-  bench.py --suite attribution-openmoji-9 --model cgn,erm
-                                                    which factor, changed alone, moves them?
-  bench.py --suite cue-conflict --model efficientnet-lite0 --data ~/cue-conflict
-                                                    a pretrained network, on the official images
-  bench.py data cue-conflict                        fetch them, to where they are looked for
-  bench.py list                                     all suites and models, and what they ask
-  bench.py compare cgn-ensemble erm --suite in9     is the difference more than chance?
-  bench.py reproduce mnists --data ~/mnist --textures ~/wildlife
-                                                    what others published, beside ten seeds
-  bench.py check --against main                     does any row no longer hold, or is worse?
-  bench.py rescore                                  new scores for old rows, without a model
-  bench.py report --out report.html                 everything on one page, with pictures
-  bench.py train cgn --suite in9 --out my.safetensors
-                                                    train the generator of counterfactuals
-  bench.py --suite in9 --model shipped:cgn-ensemble nothing to fit: weights of this package
-  bench.py fit --images TRAIN --masks MASKS --out my.safetensors
-                                                    an ensemble on photographs of your own
-  bench.py train cgn --suite in9 --scale imagenet --u2net u2net.pth --dry-run
-                                                    what will the paper's own CGN need?
-  bench.py counterfactuals --weights cgn.pth --n 10000 --out counterfactuals
-                                                    draw from it
-
-Every run adds rows to results/runs.csv, keeps the prediction of each image in
-results/predictions, and rewrites results/<suite>.csv. Interrupt it at any time and run the
-same command again.
-"""
+Entry = TypeVar("Entry")
+ROOT = Path(__file__).parents[2]
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and an exception, like all others of this program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage and leaving."""
-        raise ValueError(f"{message}; see `{self.prog} --help`")
-
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Refuse `--flag=--`, of which the parser would make a list without any word."""
-        value = super()._get_values(action, arg_strings)
-        if action.nargs is None and value == []:
-            self.error(f"argument {'/'.join(action.option_strings)}: expected a word, got '--'")
-        return value
+def in_checkout(name: str) -> Path:
+    """Choose a folder of the checkout if it is the place of work, or else of the place of work."""
+    is_here = (ROOT / "pyproject.toml").is_file() and Path.cwd().is_relative_to(ROOT)
+    return Path(os.path.relpath(ROOT / name)) if is_here else Path(name)
 
 
-def command_line(ensemble: type[Any] | None = None) -> Parser:
-    """Make the parser of all commands.
+RESULTS = in_checkout("results")
+WEIGHTS = in_checkout("classifiers/weights")
+
+
+def path_type(check: Callable[[Path, str], None], metavar: str) -> Parameter:
+    """Make the parameter of a path that has to pass a check before any work starts."""
+
+    def read(_: object, tokens: Sequence[Token]) -> Path:
+        path = user_path(tokens[0].value)
+        check(path, tokens[0].value)
+        return path
+
+    return Parameter(converter=read, metavar=metavar)
+
+
+def require_file(path: Path, _: str) -> None:
+    """Refuse what is no file."""
+    if not path.is_file():
+        is_folder = path.is_dir()
+        raise ValueError(f"expected a file, {path} is a folder" if is_folder else f"no file {path}")
+
+
+def require_folder(path: Path, _: str) -> None:
+    """Refuse what is no folder."""
+    if not path.is_dir():
+        is_there = path.exists()
+        raise ValueError(
+            f"expected a folder, {path} is a file" if is_there else f"no folder {path}"
+        )
+
+
+def require_new_folder(path: Path, _: str) -> None:
+    """Refuse a path that leads through a file."""
+    for each in (path, *path.parents):
+        if each.exists() and not each.is_dir():
+            raise ValueError(f"expected a folder, {each} is a file")
+
+
+def require_new_file(*endings: str) -> Callable[[Path, str], None]:
+    """Make the check of a file to write: it may be there, and its name has one of the endings."""
+
+    def check(path: Path, text: str) -> None:
+        if path.is_dir() or text.endswith(("/", "/.")):
+            raise ValueError(f"expected a file, {path} is a folder")
+        if endings and path.suffix.lower() not in endings:
+            raise ValueError(f"expected a file *{' or *'.join(endings)}, got {path}")
+        require_new_folder(path.parent, "")
+
+    return check
+
+
+def read_source(kind: Callable[[Path, str], None], mark: str) -> Callable[..., str]:
+    """Make the reader of a path, or of a word with a mark, which says where else to look."""
+
+    def read(_: object, tokens: Sequence[Token]) -> str:
+        text = tokens[0].value
+        if mark in text:
+            return text
+        path = user_path(text)
+        kind(path, text)
+        return str(path)
+
+    return read
+
+
+ReadFile = Annotated[Path, path_type(require_file, "FILE")]
+ReadFolder = Annotated[Path, path_type(require_folder, "FOLDER")]
+NewFolder = Annotated[Path, path_type(require_new_folder, "FOLDER")]
+NewFile = Annotated[Path, path_type(require_new_file(), "FILE")]
+NewWeights = Annotated[Path, path_type(require_new_file(".safetensors"), "FILE")]
+NewPage = Annotated[Path, path_type(require_new_file(".html", ".htm"), "FILE")]
+Images = Annotated[str, Parameter(converter=read_source(require_folder, "hub:"), metavar="FOLDER")]
+WeightsSource = Annotated[str, Parameter(converter=read_source(require_file, ":"), metavar="FILE")]
+Device = Literal["auto", "cpu", "cuda"]
+Settings = Parameter(name="*", negative=None)  # flags of a config's fields, and --no-FLAG
+CommandText = Annotated[str, Parameter(parse=False)]
+ConfigFile = Annotated[ReadFile | None, Parameter(name="--config", metavar="FILE")]
+
+
+def split_names(text: str) -> list[str]:
+    """Split names at commas.
+
+    Raises:
+        ValueError: If one is empty.
+
+    Example:
+        >>> split_names("erm,cgn")
+        ['erm', 'cgn']
+    """
+    names = text.split(",")
+    if not all(name.strip() for name in names):
+        raise ValueError(f"expected names with single commas between them, got {text!r}")
+    return names
+
+
+def find(
+    names: Iterable[str], known: Mapping[str, Entry], kind: str, groups: Mapping[str, Sequence[str]]
+) -> list[Entry]:
+    """Look names up, each once.
 
     Args:
-        ensemble: The dataclass whose fields are settings of `fit`; without it there are none.
+        names: Names of entries and of groups.
+        known: Entries by name.
+        kind: What an entry is, for the message.
+        groups: Names of entries by the name of their group.
+
+    Raises:
+        ValueError: If a name is unknown; the message has the nearest, or says what has this name.
+
+    Example:
+        >>> find(["b", "few"], {"a": 1, "b": 2, "c": 3}, "number", {"few": ["a", "b"]})
+        [2, 1]
     """
-    parser = Parser(
-        prog="bench.py",
-        description="Does a classifier look at shape, texture or background?",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_run(commands.add_parser("run", help="score models on suites (the default)"))
-    add_list(commands.add_parser("list", help="show suites and models"))
-    add_data_sets(commands.add_parser("data", help="fetch official data, and check it"))
-    add_check(commands.add_parser("check", help="find rows of results that do not hold"))
-    add_rescore(commands.add_parser("rescore", help="add scores that rows lack, without a model"))
-    add_reproduce(commands.add_parser("reproduce", help="hold published scores against ours"))
-    add_report(commands.add_parser("report", help="write all results as one HTML page"))
-    add_compare(commands.add_parser("compare", help="test what differs between two models"))
-    add_train(commands.add_parser("train", help="train a CGN, or classifiers to be shipped"))
-    add_fit(commands.add_parser("fit", help="fit an ensemble to images of your own"), ensemble)
-    add_quality(commands.add_parser("quality", help="measure a CGN's counterfactuals"))
-    add_throughput(commands.add_parser("throughput", help="measure how fast all of it is here"))
-    add_counterfactuals(
-        commands.add_parser("counterfactuals", help="draw a set of them from the ImageNet CGN")
-    )
-    return parser
+    single = [one for name in names for one in groups.get(name, [name])]
+    for name in single:
+        if name not in known:
+            raise ValueError(f"unknown {kind} {name!r}; {hint(name, kind, [*known, *groups])}")
+    return [known[name] for name in dict.fromkeys(single)]
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `run`."""
-    parser.set_defaults(command="run")
-    parser.add_argument("--suite", type=names, required=True, help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument(
-        "--model",
-        type=names,
-        required=True,
-        help="all, or NAME[,NAME]; shipped:NAME takes weights that come with the package",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=number("seeds"),
-        default=1,
-        metavar="N",
-        help="0 to N-1; CGNs of several seeds take turns",
-    )
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
-    parser.add_argument(
-        "--protocol",
-        type=word,
+def kind_of(name: str) -> str:
+    """Say what has a name: a model, a suite or a data set; empty if nothing has it.
+
+    Example:
+        >>> kind_of("cgn"), kind_of("in9"), kind_of("x")
+        ('model', 'suite', '')
+    """
+    kinds: dict[str, Iterable[str]] = {
+        "model": MODELS,
+        "suite": [*ALL_SUITES, *GROUPS],
+        "data set": DATA_SETS,
+    }
+    return next((kind for kind, names in kinds.items() if name in names), "")
+
+
+def hint(name: str, kind: str, candidates: Iterable[str]) -> str:
+    """Say what an unknown name may have meant: a name that is near, another kind, or networks.
+
+    Example:
+        >>> hint("cgn", "suite", ["in9"])
+        "it is the name of a model; see `bench.py list`"
+        >>> hint("in8", "suite", ["in9"])
+        "did you mean 'in9'? See `bench.py list`"
+        >>> hint("resnet50", "model", ["erm-resnet"])[:60]
+        'as a pretrained network write timm:resnet50.a1_in1k or tv:re'
+    """
+    if other := kind_of(name):
+        return f"it is the name of a {other}; see `bench.py list`"
+    if kind == "model" and (specs := specs_of(name)):
+        first = {
+            spec.partition(":")[0]: spec for spec in reversed(specs)
+        }  # of timm, of torchvision
+        return f"as a pretrained network write {' or '.join(sorted(first.values()))}"
+    near = get_close_matches(name, list(candidates), n=1)
+    return f"did you mean {near[0]!r}? See `bench.py list`" if near else "see `bench.py list`"
+
+
+def find_suites(text: str) -> list[Suite]:
+    """Look up suites and groups of suites, with commas between their names.
+
+    Example:
+        >>> [suite.name for suite in find_suites("in9,mnists")]
+        ['in9', 'colored-mnist', 'double-colored-mnist', 'wildlife-mnist']
+    """
+    return find(split_names(text), ALL_SUITES, "suite", GROUPS)
+
+
+def find_one(text: str, known: Mapping[str, Entry], kind: str) -> Entry:
+    """Look up one name.
+
+    Raises:
+        ValueError: If it is unknown, or there are several.
+    """
+    found = find(split_names(text), known, kind, {})
+    if len(found) > 1:
+        raise ValueError(f"expected the name of one {kind}, got {text!r}")
+    return found[0]
+
+
+Suites = Annotated[
+    tuple[Suite, ...],
+    Parameter(
+        converter=lambda _, tokens: tuple(find_suites(tokens[0].value)),
+        n_tokens=1,
+        accepts_keys=False,
+        negative=(),
+        metavar="NAME[,NAME]",
+    ),
+]
+ModelName = Annotated[
+    str,
+    Parameter(
+        converter=lambda _, tokens: find_one(tokens[0].value, MODELS, "model").name, metavar="NAME"
+    ),
+]
+OneSuite = Annotated[
+    Suite,
+    Parameter(
+        converter=lambda _, tokens: find_one(tokens[0].value, SUITES, "suite"),
+        accepts_keys=False,
+        n_tokens=1,
         metavar="NAME",
-        help="how an official suite is shown and scored, as in9@resize256-v1; default: its first",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=list(PRECISIONS),
-        default="float32",
-        help="of pretrained networks, default: float32; rows of another are named NAME+bfloat16",
-    )
-    add_data(parser)
-    add_correlation(parser)
+    ),
+]
 
 
-def add_list(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `list`."""
-    parser.set_defaults(command="list")
-    parser.add_argument(
-        "--readme",
-        type=file_to_read,
-        metavar="FILE",
-        help="make all tables between marks in this file anew, from the results",
-    )
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where a suite's images come from.
+
+    Attributes:
+        data: "embedded", "official" or a folder; without it official data if it lies in
+            $CGN_BENCH_DATA, else embedded.
+        textures: Wildlife pictures for wildlife-mnist, as `object/*.jpg` and
+            `background/*.jpg`.
+    """
+
+    data: Annotated[str | None, Parameter(metavar="FOLDER")] = None
+    textures: ReadFolder | None = None
+
+    def source(self, suite: Suite, correlation: float = 1.0) -> DataSource:
+        """Choose where the data of a suite comes from; see `choose_source`."""
+        return choose_source(suite, self.data, self.textures, correlation)
 
 
-def add_data_sets(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `data`."""
-    parser.set_defaults(command="data")
-    parser.description = (
-        "Fetch official data to where the other commands look for it; without names, list it. An "
-        "interrupted download goes on where it was. Example: bench.py data mnist cue-conflict"
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(DATA_SETS))
-    parser.add_argument("--verify", action="store_true", help="only check what is there")
-    parser.add_argument("--offline", action="store_true", help="connect nowhere")
-    parser.add_argument(
-        "--folder",
-        type=folder_to_write,
-        metavar="FOLDER",
-        help="default: $CGN_BENCH_DATA, else the user cache",
-    )
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainingData(Data):
+    """Where a suite's images come from, and how biased training images are.
+
+    Attributes:
+        correlation: How often texture and background follow the class in the training images of
+            the MNISTs, in (0.1, 1].
+    """
+
+    correlation: float = 1.0
+
+    def source(self, suite: Suite, correlation: float | None = None) -> DataSource:
+        """Choose where the data of a suite comes from; see `choose_source`."""
+        return super().source(suite, self.correlation if correlation is None else correlation)
 
 
-def add_check(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `check`."""
-    parser.set_defaults(command="check")
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
-    parser.add_argument(
-        "--against",
-        type=word,
-        metavar="REV",
-        help="a git revision; rows that were there must still be, and no score may be worse",
-    )
-    parser.add_argument(
-        "--summary", type=file_to_write(), metavar="FILE", help="write Markdown there"
-    )
-    parser.add_argument(
-        "--pin",
-        action="store_true",
-        help="write down what new versions of protocols decide, in benchmarks/protocols.csv",
-    )
+def resolve_device(name: str) -> torch.device:
+    """Turn the word for a device into one that is there.
+
+    Args:
+        name: "cpu" or "cuda"; any other word means the best there is.
+
+    Returns:
+        The CPU, or the GPU of this process.
+
+    Raises:
+        ValueError: If there is no GPU and one is asked for.
+    """
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ValueError("PyTorch sees no GPU here; leave `device` out to use the CPU")
+    return own_device(torch.device("cuda")) if there and name != "cpu" else torch.device("cpu")
 
 
-def add_rescore(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `rescore`."""
-    parser.set_defaults(command="rescore")
-    parser.add_argument(
-        "--suite", type=names, help=f"{GROUPS}, or NAME[,NAME]; default: all with rows"
-    )
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
+def fill_settings(app: App, command: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill settings that were not given: from a TOML file, then from the preset.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    given = {each.name: each.tokens[0].value for each in arguments if each.tokens}
+    sources = []
+    if "--config" in given:
+        sources.append((given["--config"], read_toml(given["--config"])))
+    if command == ("train", "cgn") and given.get("--suite") in SUITES:
+        world = SUITES[given["--suite"]].world
+        sources.append((world.name, asdict(training_preset(world))))
+    if given.get("--preset") in IMAGENET_PRESETS:
+        sources.append((given["--preset"], asdict(IMAGENET_PRESETS[given["--preset"]])))
+    for name, settings in sources:
+        Dict(settings, source=name, use_commands_as_keys=False)(app, command, arguments)
 
 
-def add_reproduce(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `reproduce`."""
-    parser.set_defaults(command="reproduce", correlation=1.0)
-    parser.add_argument("suite", type=names, help="all, mnists, or NAME[,NAME]")
-    parser.add_argument("--seeds", type=number("seeds"), default=10, metavar="N", help="default 10")
-    parser.add_argument(
-        "--quick",
-        action="store_const",
-        const=2,
-        dest="seeds",
-        help="as --seeds 2, for a first look",
-    )
-    parser.add_argument("--no-run", action="store_true", help="only print what is there")
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
-    add_data(parser)
+def read_toml(text: str) -> dict[str, Any]:
+    """Read a file of settings.
+
+    Raises:
+        ValueError: If there is none, or it is no TOML.
+    """
+    path = user_path(text)
+    require_file(path, text)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no TOML file: {error}") from None
 
 
-def add_report(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `report`."""
-    parser.set_defaults(command="report")
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
-    parser.add_argument(
-        "--out",
-        type=file_to_write(".html", ".htm"),
-        metavar="FILE",
-        help="default: report.html in the folder of results",
-    )
+def check_words(arguments: ArgumentCollection) -> None:
+    """Refuse words that cannot be meant: empty ones, no choices, and numbers out of range.
+
+    Raises:
+        ValueError: If there is one; the message names the flag.
+    """
+    for argument in arguments:
+        name, choices = argument.name, argument.get_choices()
+        for text in (each.value for each in argument.tokens if each.source == "cli"):
+            if argument.hint is bool:
+                continue
+            if not text.strip() or text == "--":
+                got = repr(text) if text.strip() else "nothing"
+                raise ValueError(f"{name}: expected a word, got {got}")
+            if choices and text not in choices:
+                near = did_you_mean(text, choices)
+                raise ValueError(f"{name}: expected {', '.join(choices)}, got {text!r}{near}")
+            if argument.hint in (int, float, int | None, float | None):
+                check_number(name, argument.field_info.name, text, argument.hint)
 
 
-def add_compare(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `compare`."""
-    parser.set_defaults(command="compare")
-    parser.add_argument(
-        "models", type=word, nargs=2, metavar="MODEL", help="as in the leaderboards"
-    )
-    parser.add_argument("--suite", type=names, default="all", help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--source", type=word, default="embedded", help="as in the leaderboards")
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
+def check_number(flag: str, name: str, text: str, kind: object) -> None:
+    """Refuse what is no number, or out of the range of its setting.
 
-
-def add_throughput(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `throughput`."""
-    parser.set_defaults(command="throughput")
-    parser.description = (
-        "Measure training, sampling and evaluation with pytest-benchmark and add rows to "
-        "results/throughput.csv; needs a checkout of the repository. See docs/speed.md."
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="as pytest's -k")
-    parser.add_argument(
-        "--seconds",
-        type=number("seconds"),
-        default=0,
-        metavar="N",
-        help="stop then; default: never",
-    )
-    parser.add_argument(
-        "--compare-fail",
-        type=number("compare_fail", float),
-        metavar="RATIO",
-        help="end with 1 if anything has less than this share of its last speed on the same card",
-    )
-    parser.add_argument("--quick", action="store_true", help="small sizes: do they run? no rows")
-    parser.add_argument("--table", action="store_true", help="only print what is there")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that `run`, `train` and `reproduce` share."""
-    parser.add_argument(
-        "--data",
-        type=word,
-        metavar="FOLDER",
-        help="'embedded', 'official' or a folder; default: official data if it lies in "
-        "$CGN_BENCH_DATA, else embedded",
-    )
-    parser.add_argument(
-        "--textures",
-        type=folder_to_read,
-        metavar="FOLDER",
-        help="object/*.jpg, background/*.jpg: wildlife",
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-
-
-def add_correlation(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that decides how biased training images are."""
-    parser.add_argument(
-        "--correlation",
-        type=float,
-        default=1.0,
-        metavar="RHO",
-        help="MNISTs: how often texture and background follow the class in training; default 1",
-    )
-
-
-def add_train(parser: argparse.ArgumentParser) -> None:
-    """Add what can be trained."""
-    whats = parser.add_subparsers(required=True, metavar="WHAT")
-    add_train_cgn(whats.add_parser("cgn", help="the CGN of a suite's world"))
-    add_train_classifier(
-        whats.add_parser("classifier", help="classifiers that come with the package")
-    )
-
-
-def add_train_classifier(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train classifier`."""
-    parser.set_defaults(command="train classifier")
-    parser.description = (
-        "Fit a model with seed 0 on the embedded data of each suite's world, write its weights to "
-        "where `--model shipped:NAME` finds them, and score these on all embedded suites of the "
-        "world. Example: bench.py train classifier --suite all --model cgn-ensemble"
-    )
-    parser.add_argument("--suite", type=names, required=True, help=f"{GROUPS}, or NAME[,NAME]")
-    parser.add_argument("--model", type=word, required=True, metavar="NAME")
-    parser.add_argument(
-        "--out",
-        type=folder_to_write,
-        default=WEIGHTS,
-        metavar="FOLDER",
-        help="default: classifiers/weights",
-    )
-    parser.add_argument("--results", type=folder_to_write, default=RESULTS, metavar="FOLDER")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-
-
-def add_train_cgn(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train cgn`: one for each field of the training's config."""
-    parser.set_defaults(command="train cgn")
-    parser.add_argument("--suite", type=word, required=True, metavar="NAME")
-    parser.add_argument(
-        "--out",
-        type=file_to_write(".safetensors"),
-        metavar="FILE",
-        help=".safetensors; default: where `run` finds it",
-    )
-    add_data(parser)
-    add_correlation(parser)
-    settings = parser.add_argument_group("settings", "A world may have defaults of its own.")
-    add_settings(settings, (TrainConfig, ""), (LossWeights, "weight-"))
-    add_imagenet(parser)
-
-
-def add_imagenet(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `train` that are for the CGN of ImageNet alone."""
-    parser.add_argument("--scale", choices=["small", "imagenet"], default="small")
-    parser.add_argument("--dry-run", action="store_true", help="imagenet: what will be needed?")
-    group = parser.add_argument_group("settings with --scale imagenet", "See docs/imagenet.md.")
-    group.add_argument("--preset", choices=list(IMAGENET_PRESETS), default="paper")
-    group.add_argument("--without", choices=list(PARTS), help="a part of the loss")
-    group.add_argument(
-        "--biggan",
-        type=source_of_weights,
-        metavar="FILE",
-        help="path, hub:OWNER/NAME/FILE or URL of biggan-deep-256, or random:PIXELS:WIDTH to try "
-        "things out; default: its published place",
-    )
-    group.add_argument(
-        "--u2net",
-        type=source_of_weights,
-        metavar="FILE",
-        help="the same of u2net.pth, or random:WIDTH",
-    )
-    group.add_argument(
-        "--vgg",
-        choices=[*VGG_WEIGHTS, "random"],
-        default=VGG_WEIGHTS[0],
-        help="torchvision's name of VGG16's weights, or random",
-    )
-    add_settings(group, (ImageNetTrainConfig, ""), (ImageNetLossWeights, "weight-"))
-
-
-def add_counterfactuals(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `counterfactuals`."""
-    parser.set_defaults(command="counterfactuals")
-    parser.description = (
-        "Draw from the ImageNet CGN: a set in shards, or with --combine or --interpolate one "
-        "picture. Under torchrun all processes share the work; repeat an interrupted command."
-    )
-    parser.add_argument(
-        "--weights",
-        type=file_to_read,
-        required=True,
-        metavar="FILE",
-        help="ours, or the authors' cgn.pth",
-    )
-    parser.add_argument(
-        "--out", type=path_to_write, required=True, metavar="PATH", help="folder, or PNG"
-    )
-    parser.add_argument("--batch-size", type=number("batch_size"), help="default 1, on a GPU 32")
-    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument(
-        "--combine",
-        type=number("combine"),
-        metavar="N",
-        help="a picture of N shapes x textures x N/2",
-    )
-    parser.add_argument(
-        "--interpolate", choices=["shape", "texture", "background", "all"], help="needs --to"
-    )
-    parser.add_argument(
-        "--to", type=number("to"), metavar="CLASS", help="where the interpolation ends"
-    )
-    add_settings(parser.add_argument_group("settings"), (SetConfig, ""))
-
-
-def add_fit(parser: argparse.ArgumentParser, ensemble: type[Any] | None) -> None:
-    """Add the flags of `fit`: one for each field of the ensemble's config."""
-    parser.set_defaults(command="fit")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (
-        "Fit one backbone with a head for shape, texture and background to real images and to\n"
-        "counterfactuals, here or, as `torchrun … bench.py fit …`, on many GPUs and machines."
-    )
-    parser.epilog = (
-        "The counterfactuals are those of a file, or recombined from the real images by masks.\n"
-        "An interrupted fit goes on when the command is given again. To score what was fitted:\n"
-        "bench.py --suite in9 --model ensemble:FILE --data BG_CHALLENGE"
-    )
-    parser.add_argument(
-        "--images",
-        type=source_of_images,
-        required=True,
-        metavar="FOLDER",
-        help="one folder a class, or hub:NAME",
-    )
-    parser.add_argument(
-        "--split", type=word, default="train", help="of a set of the hub; default train"
-    )
-    of = parser.add_mutually_exclusive_group(required=True)
-    of.add_argument("--counterfactuals", type=file_to_read, metavar="FILE", help="an image set")
-    of.add_argument(
-        "--real-only",
-        action="store_true",
-        help="none, and one head: the baseline, with as many steps",
-    )
-    of.add_argument(
-        "--masks",
-        type=folder_to_read,
-        metavar="FOLDER",
-        help="named as the images: .npy or pictures, where what is not 0 is object",
-    )
-    parser.add_argument(
-        "--n-counterfactuals",
-        type=number("n_counterfactuals"),
-        default=20_000,
-        metavar="N",
-        help="to recombine; default 20000",
-    )
-    parser.add_argument(
-        "--size", type=number("size"), default=224, metavar="PX", help="default 224"
-    )
-    parser.add_argument(
-        "--out",
-        type=file_to_write(".safetensors"),
-        required=True,
-        metavar="FILE",
-        help=".safetensors",
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    if ensemble is not None:
-        settings = parser.add_argument_group("settings")
-        types = get_type_hints(ensemble)
-        for field in fields(ensemble):
-            add_setting(settings, field, types[field.name], "")
-
-
-def add_quality(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `quality`."""
-    parser.set_defaults(command="quality")
-    parser.add_argument("--suite", type=word, required=True, metavar="NAME")
-    parser.add_argument(
-        "--weights",
-        type=file_to_read,
-        metavar="FILE",
-        help="default: what `run` takes for this data",
-    )
-    parser.add_argument("--seed", type=number("seed"), default=0)
-    add_data(parser)
-    add_correlation(parser)
-    parser.add_argument("--scale", choices=["small", "imagenet"], default="small")
-    group = parser.add_argument_group("settings with --scale imagenet", "See docs/imagenet.md.")
-    group.add_argument("--n", type=number("n"), default=2_000, help="images; default 2000")
-    group.add_argument(
-        "--truncation",
-        type=number("truncation", float),
-        default=0.5,
-        help="of the noise; default 0.5",
-    )
-    group.add_argument("--batch-size", type=number("batch_size"), default=16, help="default 16")
-    group.add_argument(
-        "--real", type=folder_to_read, metavar="FOLDER", help="CLASS/*.JPEG, for FID and KID"
-    )
-    group.add_argument("--no-segmenter", action="store_true", help="leave the second one out")
-
-
-def training_settings() -> set[str]:
-    """Return the names of all settings of training, as they are in the parsed options."""
-    named: dict[type, str] = {TrainConfig: "", LossWeights: "weight_"}
-    named |= {ImageNetTrainConfig: "", ImageNetLossWeights: "weight_"}
-    return {f"{prefix}{field.name}" for config, prefix in named.items() for field in fields(config)}
-
-
-def add_settings(group: argparse._ArgumentGroup, *configs: tuple[type, str]) -> None:
-    """Add a flag for each field with a default; those that are there already serve twice."""
-    there = {action.dest for action in group._actions}
-    for config, prefix in configs:
-        types = get_type_hints(config)
-        for field in fields(config):
-            dest = f"{prefix}{field.name}".replace("-", "_")
-            if field.default is not MISSING and dest not in there:
-                add_setting(group, field, types[field.name], prefix)
-            elif field.default is MISSING and field.name == "n":
-                group.add_argument(
-                    "--n", type=number("n"), default=argparse.SUPPRESS, help="images"
-                )
-
-
-def add_setting(group: argparse._ArgumentGroup, field: Field[Any], kind: Any, prefix: str) -> None:
-    """Add the flag of one field; it is absent unless given, so that it overrides nothing."""
-    flag = f"--{prefix}{field.name}".replace("_", "-")
-    default = f"default {field.default}"
-    if kind is bool:
-        action = argparse.BooleanOptionalAction
-        group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=default)
-        return
-    if choices := get_args(kind):
-        group.add_argument(flag, choices=choices, default=argparse.SUPPRESS, help=default)
-        return
-    name = f"{prefix}{field.name}".replace("-", "_")
-    read = word if kind is str else number(name, kind)
-    group.add_argument(
-        flag, type=read, default=argparse.SUPPRESS, metavar=kind.__name__.upper(), help=default
-    )
+    Raises:
+        ValueError: If it does not fit.
+    """
+    is_whole = kind in (int, int | None)
+    try:
+        value = int(text) if is_whole else float(text)
+    except ValueError:
+        wanted = "a whole number" if is_whole else "a number"
+        raise ValueError(f"{flag}: expected {wanted}, got {text!r}") from None
+    if name in RANGES and (problem := RANGES[name].problem(value)):
+        raise ValueError(f"{flag} {problem}")

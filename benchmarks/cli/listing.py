@@ -1,74 +1,158 @@
-"""Lists suites and models, and official data."""
+"""Lists suites and models, official data and speeds; fetches and measures them."""
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.cli.progress import progress_bars
-from benchmarks.cli.resolve import (
-    known_suites,
-    resolve_names,
+from benchmarks.cli.arguments import (
+    RESULTS,
+    Device,
+    NewFolder,
+    ReadFile,
+    find,
+    resolve_device,
 )
-from benchmarks.cli.terminal import console, say
+from benchmarks.cli.output import Output
 from benchmarks.data.download import fetch, verify
-from benchmarks.data.paths import (
-    data_folder,
-)
+from benchmarks.data.paths import check_place, data_folder
 from benchmarks.report.readme import documents, readme_blocks
-from benchmarks.report.tables import (
-    data_table,
-)
-from benchmarks.suites import SUITES
+from benchmarks.report.tables import data_table
+from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.data_sets import DATA_SETS
-from cgn.counterfactuals.sampling import (
-    SHIPPED,
+from benchmarks.throughput import (
+    append_speeds,
+    measure_all,
+    read_speeds,
+    slower,
+    speeds_markdown,
+    speeds_table,
 )
+from cgn.counterfactuals.sampling import SHIPPED
 from cgn.io.writing import write_text
 from classifiers import MODELS
 
 
-def show_lists(options: argparse.Namespace) -> None:
-    """Print all suites and models, or write the tables of the README and of docs."""
-    if options.readme:
-        blocks = readme_blocks(options.results, list(SUITES.values()), MODELS, SHIPPED)
-        for path, text in documents(options.readme, blocks).items():
+def show_lists(
+    *,
+    readme: ReadFile | None = None,
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Print all suites and models, or write the tables of the README and of docs.
+
+    Args:
+        readme: The README; its tables and those of docs are written anew, from the results.
+        results: Folder of results.
+        output: What is printed.
+    """
+    if readme:
+        blocks = readme_blocks(results, list(SUITES.values()), MODELS, SHIPPED)
+        for path, text in documents(readme, blocks).items():
             write_text(path, text)
-            say(f"wrote the tables of {path}")
+            output.note(f"wrote the tables of {path}")
         return
     suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
-    for suite in known_suites().values():
+    for suite in ALL_SUITES.values():
         names = Text("\n".join(suite.protocol_names))
         suites.add_row(suite.name, suite.question, names, suite.primary)
-    models = Table("model", "what it is", "trains on", "is told", "source", title="Models")
+    columns = ("model", "what it is", "trains on", "extra supervision", "source")
+    models = Table(*columns, title="Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)
         models.add_row(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
-    console().print(suites, models)
+    output.tables(suites, models)
 
 
-def official_data(options: argparse.Namespace) -> int:
-    """Fetch or check official data, or list it; 1 if something is off."""
-    root: Path = options.folder or data_folder()
-    chosen_sets = [
-        one for n in options.names for one in resolve_names(n, DATA_SETS, "data set", {})
-    ]
+def official_data(
+    names: tuple[str, ...] = (),
+    /,
+    *,
+    verify_only: Annotated[bool, Parameter(name="--verify")] = False,
+    offline: bool = False,
+    folder: NewFolder | None = None,
+    output: Output = Output(),
+) -> int:
+    """Fetch or check official data, or list it.
+
+    Args:
+        names: Data sets; none lists all.
+        verify_only: Only check what is there.
+        offline: Connect nowhere: unpack archives that are there.
+        folder: Where data lies; without it $CGN_BENCH_DATA, else the user's cache.
+        output: What is printed.
+
+    Returns:
+        1 if something is off.
+    """
+    root = folder or data_folder()
+    sets = find(names, DATA_SETS, "data set", {})
     there = {name: root / name for name in DATA_SETS if (root / name).is_dir()}
-    if not options.verify:
-        with progress_bars() as bars:
-            for data in chosen_sets:
-                with bars.task(f"{data.name}: bytes") as update:
-                    folder = fetch(data, root, offline=options.offline, progress=update)
-                say(f"{data.name} is whole, in {folder}")
-        if not chosen_sets:
-            console().print(data_table(DATA_SETS.values(), there, root))
+    if verify_only:
+        wanted = [data.name for data in sets] or list(there)
+        problems = [line for name in wanted for line in verify(DATA_SETS[name], root / name)]
+        output.lines("problems", problems)
+        whole = f"whole: {', '.join(wanted) or 'nothing'}"
+        output.note(f"problems: {len(problems)}" if problems else whole)
+        return int(bool(problems))
+    with output.progress() as progress:
+        for data in sets:
+            with progress.task(f"{data.name}: bytes") as update:
+                place = fetch(data, root, offline=offline, progress=update)
+            output.note(f"{data.name} is whole, in {place}")
+    if not sets:
+        output.tables(data_table(DATA_SETS.values(), there, root))
+    return 0
+
+
+def measure_throughput(
+    *,
+    device: Device = "auto",
+    only: str = "",
+    seconds: int = 0,
+    compare_fail: float | None = None,
+    quick: bool = False,
+    table: bool = False,
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> int:
+    """Measure speeds with pytest-benchmark in a checkout of the repository; keep and print them.
+
+    Args:
+        device: Where networks run.
+        only: Names of benchmarks, as pytest's -k.
+        seconds: When to stop; 0 never stops.
+        compare_fail: End with 1 if anything has less than this share of its last speed on the
+            same card.
+        quick: Take small sizes and keep no rows: do the benchmarks run?
+        table: Only print what is there.
+        results: Folder of results.
+        output: What is printed.
+
+    Returns:
+        1 if a benchmark failed or is slower than it was.
+    """
+    before = read_speeds(results)
+    if table:
+        if before.empty:
+            raise ValueError(f"{results} holds no speeds; measure some without `table`")
+        output.lines("speeds", speeds_markdown(before).splitlines())
         return 0
-    wanted = [data.name for data in chosen_sets] or list(there)
-    problems = [line for name in wanted for line in verify(DATA_SETS[name], root / name)]
-    for problem in problems:
-        say(problem)
-    say(f"problems: {len(problems)}" if problems else f"whole: {', '.join(wanted) or 'nothing'}")
+    chosen = resolve_device(device)
+    check_place(results / "throughput.csv")
+    measured = measure_all(chosen, only, seconds, quick=quick)
+    if measured.speeds and not quick:
+        append_speeds(measured.speeds, results)
+    if measured.speeds:
+        output.tables(speeds_table(measured.speeds, measured.speeds[0].card))
+    problems = [f"failed: {line}" for line in measured.failed]
+    if compare_fail is not None and not quick:
+        problems += [f"slower: {line}" for line in slower(before, measured.speeds, compare_fail)]
+    output.lines("problems", problems)
+    if measured.skipped or measured.cut:
+        ended = " and one was cut short" if measured.cut else ""
+        output.note(f"after {seconds} s: {measured.skipped} benchmarks were left out{ended}")
     return int(bool(problems))

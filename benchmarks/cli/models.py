@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks.cli.arguments import find, split_names
 from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import probabilities
 from benchmarks.core.models import FittedModel, Model, prepared_as_protocol
@@ -112,7 +113,7 @@ class PretrainedModel:
             if not test.suite.official:
                 raise ValueError(
                     f"{self.name} knows ImageNet's 1,000 classes, for which {test.suite.name} has "
-                    "no images here; name the folder of the official ones as its data, or take "
+                    "no images here; name the folder of the official ones with `data`, or take "
                     "another suite"
                 )
 
@@ -176,7 +177,7 @@ def require_own_classes(name: str, tests: Sequence[TestSet], context: RunContext
     Raises:
         ValueError: If a model that is fitted here is asked for it.
     """
-    asked = {"precision": context.dtype.itemsize < 4, "torchrun": dist_info().size > 1}
+    asked = {"`precision`": context.dtype.itemsize < 4, "torchrun": dist_info().size > 1}
     for option in (option for option, is_asked in asked.items() if is_asked):
         raise ValueError(
             f"{option} is for pretrained networks, and {name} is trained here; leave out either"
@@ -231,8 +232,6 @@ def resolve_models(text: str, suites: Sequence[Suite]) -> list[Model]:
     Raises:
         ValueError: If a name is unknown.
     """
-    from benchmarks.cli.resolve import resolve_names
-
     official, sets = any(suite.official for suite in suites), TrainingSets()
     models: list[Model] = []
     names = model_names(text)
@@ -240,7 +239,7 @@ def resolve_models(text: str, suites: Sequence[Suite]) -> list[Model]:
         if foreign:
             models += [BundledModel(n) if is_shipped(n) else PretrainedModel(n) for n in group]
         else:
-            known = resolve_names(",".join(group), MODELS, "model", {"all": list(MODELS)})
+            known = find(group, MODELS, "model", {"all": list(MODELS)})
             models += [RecipeModel(recipe, sets) for recipe in known]
     return list({model.name: model for model in models}.values())
 
@@ -258,7 +257,7 @@ def model_names(text: str) -> list[str]:
         ['file:a,b.pt#arch=timm:vit', 'cgn', 'cgm']
     """
     names: list[str] = []
-    for word in text.split(","):
+    for word in split_names(text):
         before = names[-1] if names else ""
         of_path = before.startswith("file:") and "#arch=" not in before
         of_path |= before.startswith("ensemble:") and not before.endswith(".safetensors")

@@ -1,43 +1,30 @@
-"""Commands on results that are there: compare, check, rescore, reproduce, report."""
+"""Commands on results that are there: compare, check, rescore, report."""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 import torch
+from cyclopts import Parameter
 
-from benchmarks.cli.models import (
-    BundledModel,
-    PretrainedModel,
-    RecipeModel,
+from benchmarks.cli.arguments import (
+    RESULTS,
+    NewFile,
+    NewFolder,
+    NewPage,
+    Suites,
+    find_suites,
 )
-from benchmarks.cli.progress import EtaLogger, progress_bars
-from benchmarks.cli.resolve import (
-    known_suites,
-    resolve_device,
-    resolve_suites,
-    source_for,
-    suites_with_rows,
-)
+from benchmarks.cli.models import BundledModel
+from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
-from benchmarks.cli.terminal import console, say
 from benchmarks.core.context import Progress, RunContext
-from benchmarks.core.models import Model
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet
-from benchmarks.data.paths import (
-    cache_dir,
-    check_place,
-    image_cache_dir,
-    user_weights_dir,
-)
-from benchmarks.data.training import (
-    TrainingSets,
-    require_cgn,
-)
+from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.records.check import (
     check,
     check_history,
@@ -47,255 +34,215 @@ from benchmarks.records.check import (
     summary,
 )
 from benchmarks.records.compare import compare, format_run_commands
-from benchmarks.records.leaderboard import (
-    ENOUGH_SEEDS,
-    alone,
-    append,
-    leaderboard,
-    markdown,
-    read_runs,
-    with_few_seeds,
-    write_leaderboards,
-)
+from benchmarks.records.leaderboard import ENOUGH_SEEDS, with_few_seeds, write_leaderboards
 from benchmarks.records.predictions import Run, load_runs
-from benchmarks.records.published import (
-    EXTRA_MODELS,
-    OFFICIAL,
-    compare_to_published,
-    missing_runs,
-    models_to_run,
-    published,
-)
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
-from benchmarks.report.tables import (
-    differences_table,
-    published_table,
-)
-from benchmarks.runner import (
-    load_test_set,
-    predict,
-    run_metadata,
-)
-from benchmarks.runner import run as run_models
-from benchmarks.suites import OFFICIAL_SUITES, SUITES
-from benchmarks.suites.protocols import check_protocols, record_fingerprint
-from cgn.counterfactuals.sampling import (
-    find_weights,
-    sheet,
-)
+from benchmarks.report.readme import markdown
+from benchmarks.report.tables import differences_table
+from benchmarks.runner import load_test_set, predict, run_metadata
+from benchmarks.suites import ALL_SUITES, SUITES
+from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint
+from cgn.counterfactuals.sampling import find_weights, sheet
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
-from classifiers import MODELS, is_spec
-from classifiers.checkpoints import (
-    is_shipped,
-)
+from classifiers.checkpoints import is_shipped
 
 
-def compare_models(options: argparse.Namespace) -> None:
-    """Compare two models on every suite on which both have predictions, and print what differs."""
-    first, second = options.models
-    found = []
-    for suite in resolve_suites(options.suite):
-        with alone(options.results):
-            runs = load_runs(options.results, suite, options.source, options.models)
+def suites_with_rows(results: Path) -> list[Suite]:
+    """Suites that have a leaderboard in a folder of results."""
+    return [suite for suite in ALL_SUITES.values() if (results / f"{suite.name}.csv").exists()]
+
+
+def compare_models(
+    first: str,
+    second: str,
+    /,
+    *,
+    suite: Suites | None = None,
+    source: str = "embedded",
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Compare two models on every suite on which both have predictions.
+
+    Args:
+        first: Name of a model, as in the leaderboards.
+        second: Name of another.
+        suite: Suites or groups of suites; without it all of them.
+        source: Of the data, as in the leaderboards.
+        results: Folder of results.
+        output: What is printed.
+    """
+    models = first, second
+    differences = []
+    for each in suite if suite is not None else find_suites("all"):
+        with exclusive(results):
+            runs = load_runs(results, each, source, models)
         if all(runs):
-            scores = [score for score in suite.scores if score.supports_bootstrap]
-            found += [(suite, score, compare(score, runs[0], runs[1])) for score in scores]
-    if not found:
+            scores = [score for score in each.scores if score.supports_bootstrap]
+            differences += [(each, score, compare(score, runs[0], runs[1])) for score in scores]
+    if not differences:
         raise ValueError(
-            f"{options.results} holds no {options.source} predictions of both {first} and {second} "
-            f"on one suite; make them with {format_run_commands(options.models)}"
+            f"{results} holds no {source} predictions of both {first} and {second} on one suite; "
+            f"make them with {format_run_commands(models)}"
         )
-    console().print(differences_table(first, second, found))
+    output.tables(differences_table(first, second, differences))
 
 
-def check_results(options: argparse.Namespace) -> int:
-    """Find rows that do not hold; 1 if there are any."""
-    results: Path = options.results
-    with alone(results):
+def check_results(
+    *,
+    against: Annotated[str | None, Parameter(metavar="REV")] = None,
+    summary_file: Annotated[NewFile | None, Parameter(name="--summary")] = None,
+    pin: bool = False,
+    protocols: Annotated[NewFile, Parameter(show_default=False)] = PINNED,
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> int:
+    """Find rows that do not hold against predictions, test images, weights and the past.
+
+    Args:
+        against: A git revision: its rows must still be there, and no score may be worse.
+        summary_file: Where to write the problems and leaderboards as Markdown.
+        pin: Write down what new versions of protocols decide.
+        protocols: File of what each version of a protocol decides.
+        results: Folder of results.
+        output: What is printed.
+
+    Returns:
+        1 if there is a row that does not hold.
+    """
+    with exclusive(results):
         runs, suites = read_runs(results), suites_with_rows(results)
     if runs.empty:
-        raise ValueError(f"{results} holds no rows to check; name a folder with --results")
-    with progress_bars() as bars, alone(results):
-        problems = found_problems(suites, options, bars)
-    for problem in problems:
-        say(problem)
+        raise ValueError(f"{results} holds no rows to check; name another folder with `results`")
+    with output.progress() as progress, exclusive(results):
+        tests = [
+            load_test_set(each, EMBEDDED, progress, cache=image_cache_dir())
+            for each in suites
+            if each.embedded
+        ]
+        hashes = {test.suite.name: test.data_sha256 for test in tests}
+        versions = [each.with_protocol(name) for each in suites for name in each.protocol_names]
+        if pin and (added := record_fingerprint(versions, hashes, protocols)):
+            output.note(f"written down: {', '.join(added)}")
+        with progress.task("rows and predictions") as update:
+            problems = check(results, ALL_SUITES, hashes, update)
+        problems += check_protocols(versions, hashes, protocols)
+        problems += check_bundled(tests, results, progress)
+        if against is not None:
+            problems += check_past(results, against, progress)
+    output.lines("problems", problems)
     for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
-        say(f"of fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
-    if options.summary:
-        table = markdown(results, list(SUITES.values()))
-        write_text(options.summary, summary(problems, table))
-    say(f"problems: {len(problems)}" if problems else "all rows hold")
+        output.note(f"fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
+    if summary_file:
+        write_text(summary_file, summary(problems, markdown(results, list(SUITES.values()))))
+    output.note(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 
 
-def found_problems(
-    suites: Sequence[Suite], options: argparse.Namespace, bars: Progress
-) -> list[str]:
-    """Hold results against each other, the test images, the shipped weights and the past."""
-    results: Path = options.results
-    exams = [
-        load_test_set(suite, EMBEDDED, bars, cache=image_cache_dir())
-        for suite in suites
-        if suite.embedded
-    ]
-    hashes = {exam.suite.name: exam.data_sha256 for exam in exams}
-    versions = [suite.with_protocol(name) for suite in suites for name in suite.protocol_names]
-    if options.pin and (added := record_fingerprint(versions, hashes)):
-        say(f"written down: {', '.join(added)}")
-    with bars.task("rows and predictions") as update:
-        problems = check(results, known_suites(), hashes, update)
-    problems += check_protocols(versions, hashes)
-    try:
-        problems += check_weights(
-            results, reevaluated(exams, RunContext(torch.device("cpu"), results, cache_dir(), bars))
-        )
-    except ValueError as error:  # weights that have rows are gone, or fit no network any more
-        problems.append(str(error))
-    if options.against is not None:
-        with (
-            results_at_revision(results, options.against) as before,
-            bars.task("history") as update,
-        ):
-            problems += check_history(before, results)
-            problems += check_regression(before, results, known_suites(), update)
-    return problems
-
-
-def reevaluated(tests: Sequence[TestSet], context: RunContext) -> list[tuple[Run, pd.DataFrame]]:
+def check_bundled(tests: Sequence[TestSet], results: Path, progress: Progress) -> list[str]:
     """Evaluate bundled classifiers again on the test sets that they have rows of."""
-    runs = read_runs(context.results)
+    runs = read_runs(results)
     runs = runs[runs["model"].map(is_shipped) & ~runs["model"].str.contains("/", regex=False)]
-    again = []
-    for test in tests:
-        ours = (runs["suite"] == test.suite.name) & (runs["protocol"] == test.suite.protocol)
-        for spec in dict.fromkeys(runs[ours & (runs["source"] == test.source.name)]["model"]):
-            fitted = BundledModel(spec).load(test.suite)
-            tables, _ = predict(test, fitted, spec, context)
-            again.append((run_metadata(test, fitted, spec), tables[""]))
-    return again
+    context = RunContext(torch.device("cpu"), results, cache_dir(), progress)
+    again: list[tuple[Run, pd.DataFrame]] = []
+    try:
+        for test in tests:
+            of_test = (runs["suite"] == test.suite.name) & (runs["source"] == test.source.name)
+            of_test &= runs["protocol"] == test.suite.protocol
+            for name in dict.fromkeys(runs[of_test]["model"]):
+                fitted = BundledModel(name).load(test.suite)
+                tables, _ = predict(test, fitted, name, context)
+                again.append((run_metadata(test, fitted, name), tables[""]))
+        return check_weights(results, again)
+    except ValueError as error:  # weights that have rows are gone, or fit no network any more
+        return [str(error)]
 
 
-def rescore(options: argparse.Namespace) -> None:
-    """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards."""
-    results: Path = options.results
-    suites = resolve_suites(options.suite) if options.suite else suites_with_rows(results)
+def check_past(results: Path, revision: str, progress: Progress) -> list[str]:
+    """Compare results with those of a git revision."""
+    with results_at_revision(results, revision) as before, progress.task("history") as update:
+        problems = check_history(before, results)
+        return problems + check_regression(before, results, ALL_SUITES, update)
+
+
+def rescore(
+    *,
+    suite: Suites | None = None,
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards.
+
+    Args:
+        suite: Suites or groups of suites; without it all with rows.
+        results: Folder of results.
+        output: What is printed.
+    """
+    suites = suite if suite is not None else suites_with_rows(results)
     require_results(results)
-    with alone(results):
-        with progress_bars() as bars, bars.task("scores") as update:
-            rows = missing_rows(results, {suite.name: suite for suite in suites}, update)
-        added = append(rows, results)
+    with exclusive(results):
+        with output.progress() as progress, progress.task("scores") as update:
+            rows = missing_rows(results, {each.name: each for each in suites}, update)
+        n_added = append(rows, results)
         write_leaderboards(results, suites)
-        write_sensitivity(results, known_suites().values())
-    show_what_follows(results, {suite.name for suite in suites})
-    say(f"rows added: {added}")
+        write_sensitivity(results, ALL_SUITES.values())
+    show_what_follows(results, {each.name for each in suites}, output)
+    output.note(f"rows added: {n_added}")
 
 
-def reproduce(options: argparse.Namespace) -> None:
-    """Make the rows that are held against published scores, if they lack, and print both."""
-    official = [OFFICIAL_SUITES.get(suite.name, suite) for suite in resolve_suites(options.suite)]
-    suites = [suite for suite in official if len(published(suite))]
+def report(
+    *,
+    out: NewPage | None = None,
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Write all results as one HTML page.
+
+    Args:
+        out: The page; without it report.html in the folder of results.
+        results: Folder of results.
+        output: What is printed.
+    """
+    from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
+    from benchmarks.report.page import write_report  # both take half a second to import
+
+    suites = suites_with_rows(results)
+    page = out or results / "report.html"
     if not suites:
-        raise ValueError(f"nothing published is on record for {options.suite}; try mnists")
-    if not options.no_run:
-        run_missing(suites, options)
-    for suite in suites:
-        also = [name for name in EXTRA_MODELS if name in MODELS and not suite.official]
-        board = leaderboard(read_runs(options.results), suite)
-        console().print(published_table(suite, compare_to_published(suite, board, also)))
-
-
-def run_missing(suites: Sequence[Suite], options: argparse.Namespace) -> None:
-    """Fit and score what the rows lack for each suite, and say how long the rest will take."""
-    sources = [source_for(suite, options) for suite in suites]
-    for suite, source in zip(suites, sources, strict=True):
-        if not source.name.startswith(OFFICIAL):
-            raise ValueError(
-                f"what was published of {suite.name} is on its official data; name their folder "
-                "with --data, or print what is there with --no-run"
-            )
-    require_results(options.results)
-    with progress_bars() as bars:
-        device = resolve_device(options.device)
-        context = RunContext(device, options.results, cache_dir(), bars)
-        tests = [
-            load_test_set(*pair, bars, cache=image_cache_dir())
-            for pair in zip(suites, sources, strict=True)
-        ]
-        todo = [(test, *job) for test in tests for job in missing_models(test, options, context)]
-        worlds = {(t.suite.world, t.source) for t, model, _ in todo if draws_from_cgn(model)}
-        for world, source in worlds:  # now, and not hours later at the third suite
-            require_cgn(world, source, bars)
-        eta = EtaLogger(sum(len(seeds) for *_, seeds in todo), bars)
-        for test, model, seed in ((test, model, s) for test, model, seeds in todo for s in seeds):
-            try:
-                run_models([test], [model], [seed], context)
-            except ValueError as error:
-                if isinstance(model, RecipeModel):
-                    raise
-                bars.note(f"not run: {error}")  # a network that cannot be had here
-            eta.step(f"{model.name} on {test.suite.name}, seed {seed}")
-        write_sensitivity(options.results, known_suites().values())
-
-
-def missing_models(
-    test: TestSet, options: argparse.Namespace, context: RunContext
-) -> list[tuple[Model, list[int]]]:
-    """List the models, and their seeds, that a published score is held against and rows lack."""
-    where = test.suite, test.source_name, test.data_sha256
-    runs, sets = read_runs(context.results), TrainingSets()
-    if test.suite.official:
-        named = dict.fromkeys(published(test.suite)["measured"])
-        specs = [name for name in named if is_spec(name)]
-        return [(PretrainedModel(s), [0]) for s in missing_runs(runs, *where, specs, 1).get(0, [])]
-    by_seed = missing_runs(runs, *where, models_to_run(test.suite, MODELS), options.seeds)
-    names = dict.fromkeys(name for names in by_seed.values() for name in names)
-    return [
-        (RecipeModel(MODELS[name], sets), [seed for seed in by_seed if name in by_seed[seed]])
-        for name in names
-    ]
-
-
-def draws_from_cgn(model: Model) -> bool:
-    """Whether a model is fitted to counterfactuals of a CGN."""
-    kinds = set(model.recipe.trains_on) if isinstance(model, RecipeModel) else set()
-    return bool(kinds & {"counterfactual", "abducted"})
-
-
-def report(options: argparse.Namespace) -> None:
-    """Write all results as one HTML page."""
-    suites = suites_with_rows(options.results)
-    out: Path = options.out or options.results / "report.html"
-    if not suites:
-        raise ValueError(f"{options.results} holds no rows to report; run a model first")
-    check_place(out, "--out")
-    with progress_bars() as bars, tempfile.TemporaryDirectory() as folder:
+        raise ValueError(f"{results} holds no rows to report; run a model first")
+    check_place(page, "out")
+    with output.progress() as progress:
         images = {
-            suite.name: load_test_set(suite, EMBEDDED, bars, cache=image_cache_dir()).variants
-            if suite.embedded
+            each.name: load_test_set(each, EMBEDDED, progress, cache=image_cache_dir()).variants
+            if each.embedded
             else {}
-            for suite in suites
+            for each in suites
         }
-        sheets = {}
-        drawn = [each for each in suites if each.embedded]
-        for world in dict.fromkeys(suite.world.name for suite in drawn):
+    worlds = dict.fromkeys(each.world.name for each in suites if each.embedded)
+    write_report(page, results, suites, images, sample_sheets(worlds))
+    output.note(f"wrote {page}")
+    runs = read_runs(results)
+    models = dict.fromkeys(
+        name for each in suites for name in correlation_sweep_rows(runs, each)["plain"]
+    )
+    for shade, drawing in (
+        correlation_sweep(runs, suites, list(models))._asdict().items() if models else ()
+    ):
+        figure = page.with_name(f"correlation-{shade}.svg")
+        write_text(figure, drawing)
+        output.note(f"wrote {figure}")
+
+
+def sample_sheets(worlds: Iterable[str]) -> dict[str, bytes]:
+    """Draw samples of the CGN of each world, as PNG."""
+    sheets = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for world in worlds:
             cgn, _ = CGN.load(find_weights(world, "", user_weights_dir(), "embedded").path)
-            picture = Path(folder) / f"{world}.png"
+            picture = Path(folder) / "sheet.png"
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()
-    # Half a second to import, and only the report needs it.
-    from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
-    from benchmarks.report.page import write_report
-
-    write_report(out, options.results, suites, images, sheets)
-    say(f"wrote {out}")
-    runs = read_runs(options.results)
-    models = dict.fromkeys(
-        name for suite in suites for name in correlation_sweep_rows(runs, suite)["plain"]
-    )
-    if models:
-        for page, drawn in correlation_sweep(runs, suites, list(models))._asdict().items():
-            figure = out.with_name(f"correlation-{page}.svg")
-            write_text(figure, drawn)
-            say(f"wrote {figure}")
+    return sheets

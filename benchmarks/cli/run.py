@@ -2,83 +2,116 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from benchmarks.cli.models import resolve_models
-from benchmarks.cli.progress import progress_bars
-from benchmarks.cli.resolve import (
-    known_suites,
+from cyclopts import Parameter
+
+from benchmarks.cli.arguments import (
+    RESULTS,
+    Device,
+    NewFolder,
+    Suites,
+    TrainingData,
     resolve_device,
-    resolve_suites,
-    source_for,
 )
-from benchmarks.cli.terminal import console
+from benchmarks.cli.models import resolve_models
+from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext
 from benchmarks.core.distributed import init_distributed
 from benchmarks.core.suite import TestSet
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
-from benchmarks.records.effective_robustness import effective_robustness
-from benchmarks.records.leaderboard import leaderboard, read_runs
+from benchmarks.records.effective_robustness import CLEAN, effective_robustness, fits
+from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.runs import FILE, append, read_runs
 from benchmarks.records.sensitivity import sensitivity, write_sensitivity
 from benchmarks.report.tables import robustness_table, scores_table, sensitivity_table
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
-from benchmarks.suites import official_variant
+from benchmarks.suites import ALL_SUITES, official_variant
 from cgn.device.distributed import dist_info
+from cgn.device.precision import PRECISIONS
+
+Precision = Annotated[str, Parameter(choices=tuple(PRECISIONS))]
+Models = Annotated[str, Parameter(metavar="NAME[,NAME]")]
 
 
-def run(options: argparse.Namespace) -> None:
-    """Score models on suites, keep the results, show them; several processes share the images."""
+def run(
+    *,
+    suite: Suites,
+    model: Models,
+    seeds: int = 1,
+    protocol: str | None = None,
+    data: TrainingData = TrainingData(),
+    device: Device = "auto",
+    precision: Precision = "float32",
+    results: NewFolder = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Score models on suites, keep the results, and show them.
+
+    Several processes of `torchrun` share the images.
+
+    Args:
+        suite: Suites, or groups of them: all, mnists, t10k, attributions, natural.
+        model: Models, or all; shipped:NAME takes weights of the package, timm:NAME.TAG,
+            tv:NAME@WEIGHTS, file:PATH#arch=NAME and ensemble:PATH take other networks.
+        seeds: How many seeds each model is fitted with: 0 to N-1.
+        protocol: How an official suite is shown and scored, as in9@resize256-v1; without it as
+            the suite's first protocol says.
+        data: Where images come from.
+        device: Where networks run.
+        precision: Of pretrained networks; rows of another are named MODEL+bfloat16.
+        results: Folder of results.
+        output: What is printed.
+    """
     with init_distributed():
-        suites = resolve_suites(options.suite)
-        if options.textures and not any(suite.world.takes_textures for suite in suites):
-            raise ValueError("--textures is for wildlife-mnist, which is not among the suites")
-        sources = [source_for(suite, options) for suite in suites]
-        suites = [official_variant(*pair) for pair in zip(suites, sources, strict=True)]
-        models = resolve_models(options.model, suites)
-        require_results(options.results)
-        with progress_bars() as bars:
-            device = resolve_device(options.device)
-            context = RunContext(device, options.results, cache_dir(), bars, options.precision)
+        if data.textures and not any(each.world.takes_textures for each in suite):
+            raise ValueError("`textures` is for wildlife-mnist, which is not among the suites")
+        sources = [data.source(each) for each in suite]
+        suites = [official_variant(*pair) for pair in zip(suite, sources, strict=True)]
+        models = resolve_models(model, suites)
+        require_results(results)
+        with output.progress() as progress:
+            context = RunContext(resolve_device(device), results, cache_dir(), progress, precision)
             # All test images are read before any work starts, so that bad data costs no time.
             tests = [
-                load_test_set(suite, source, bars, options.protocol, cache=image_cache_dir())
-                for suite, source in zip(suites, sources, strict=True)
+                load_test_set(*pair, progress, protocol, cache=image_cache_dir())
+                for pair in zip(suites, sources, strict=True)
             ]
-            rows = run_models(tests, models, range(options.seeds), context)
+            rows = run_models(tests, models, range(seeds), context)
         if dist_info().is_main_process:
-            write_sensitivity(options.results, known_suites().values())
+            write_sensitivity(results, ALL_SUITES.values())
             names = list(dict.fromkeys(row.model.partition("/")[0] for row in rows))
             for test in tests:
-                show_result(test, names, options.results)
-            show_what_follows(options.results, {suite.name for suite in suites})
+                show_result(test, names, results, output)
+            show_what_follows(results, {each.name for each in suites}, output)
 
 
 def require_results(results: Path) -> None:
     """Find out before the work that rows cannot be added."""
-    check_place(results / "throughput.csv", "--results")
-    read_runs(results)
+    check_place(results / "throughput.csv")
+    if (results / FILE).exists():
+        append([], results)
 
 
-def show_result(test: TestSet, names: Sequence[str], results: Path) -> None:
+def show_result(test: TestSet, names: Sequence[str], results: Path, output: Output) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results), test.shown)
+    board = leaderboard(read_runs(results, [test.suite.name]), test.shown)
     same = (board["source"] == test.source_name) & (board["data_sha256"] == test.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
-    console().print(scores_table(test.shown, ours, caption(test)))
+    output.tables(scores_table(test.shown, ours, caption(test)))
 
 
-def show_what_follows(results: Path, names: Collection[str]) -> None:
+def show_what_follows(results: Path, names: Collection[str], output: Output) -> None:
     """Print what rows say together: how far protocols move a model, and effective robustness."""
-    runs = read_runs(results)
-    suites = [suite for suite in known_suites().values() if suite.name in names]
-    for suite in (each for each in suites if each.protocols):
+    runs = read_runs(results, {*names, CLEAN, *(fit.suite for fit in fits())})
+    for suite in (ALL_SUITES[name] for name in names if ALL_SUITES[name].protocols):
         if len(table := sensitivity(runs, [suite])):
-            console().print(sensitivity_table(suite, table))
-    if len(table := effective_robustness(runs, names)):
-        console().print(robustness_table(table))
+            output.tables(sensitivity_table(suite, table))
+    if len(table := effective_robustness(runs, ALL_SUITES, names)):
+        output.tables(robustness_table(table))
 
 
 def caption(test: TestSet) -> str:

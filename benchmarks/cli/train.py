@@ -1,147 +1,162 @@
-"""Trains CGNs of small images, and classifiers that come with the package."""
+"""Trains CGNs of small images, classifiers of the package, and ensembles on photographs."""
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated, Any
 
-import torch
+from torch import nn
 
-from benchmarks.cli.imagenet import train_imagenet_cgn
-from benchmarks.cli.models import BundledModel, RecipeModel
-from benchmarks.cli.progress import progress_bars
-from benchmarks.cli.quality import measured, show_quality
-from benchmarks.cli.resolve import (
-    known_suites,
-    resolve_config,
+from benchmarks.cli.arguments import (
+    RESULTS,
+    WEIGHTS,
+    CommandText,
+    ConfigFile,
+    Device,
+    Images,
+    ModelName,
+    NewFolder,
+    NewWeights,
+    OneSuite,
+    ReadFile,
+    ReadFolder,
+    Settings,
+    Suites,
+    TrainingData,
     resolve_device,
-    resolve_one,
-    resolve_suites,
-    source_for,
 )
+from benchmarks.cli.models import BundledModel, RecipeModel
+from benchmarks.cli.output import Output
+from benchmarks.cli.quality import measure
 from benchmarks.cli.run import require_results
-from benchmarks.cli.terminal import say
-from benchmarks.core.context import Progress, RunContext
-from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TrainingDomain
-from benchmarks.data.paths import (
-    cache_dir,
-    check_place,
-    image_cache_dir,
-    user_weights_dir,
-)
+from benchmarks.core.context import RunContext
+from benchmarks.core.environment import environment
+from benchmarks.core.suite import EMBEDDED, TrainingDomain
+from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
-from benchmarks.data.training import training_preset
-from benchmarks.records.leaderboard import (
-    environment,
+from benchmarks.data.training import recombined_images
+from benchmarks.data.user_images import (
+    load_counterfactuals,
+    load_images,
+    load_masks,
 )
-from benchmarks.runner import (
-    load_test_set,
-)
+from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
-from benchmarks.suites import SUITES
-from cgn.counterfactuals.sampling import (
-    sheet,
-)
+from benchmarks.suites import ALL_SUITES
+from cgn.counterfactuals.sampling import sheet
 from cgn.data.image_set import ImageSet
+from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.checkpoints import (
-    PREFIX,
-    save_classifier,
-    shipped_path,
-)
+from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
+from classifiers.fit import fit
+from classifiers.networks.backbones import Backbone
+from classifiers.recipes import EnsembleConfig
 
 
-def train_cgn(options: argparse.Namespace) -> None:
-    """Train the CGN of a suite's world; write its weights and a sheet of samples."""
-    if options.scale == "imagenet":
-        return train_imagenet_cgn(options)
-    suite = resolve_one(options.suite, SUITES, "suite")
-    source, device = (
-        source_for(suite, options),
-        resolve_device(options.device),
-    )
-    world = suite.world
-    config = resolve_config(training_preset(world), vars(options))
-    with progress_bars() as bars:
-        with bars.task(f"{world.name}: training images"):
+def train_cgn(
+    *,
+    suite: OneSuite,
+    out: NewWeights | None = None,
+    data: TrainingData = TrainingData(),
+    device: Device = "auto",
+    config: Annotated[TrainConfig, Settings] = TrainConfig(),
+    config_file: ConfigFile = None,
+    output: Output = Output(),
+    command: CommandText,
+) -> None:
+    """Train the CGN of a suite's world; write its weights and a sheet of samples.
+
+    Args:
+        suite: The suite whose training images are learned.
+        out: Weights to write, *.safetensors; without it where `run` finds them.
+        data: Where images come from.
+        device: Where it is trained.
+        config: Settings; a world may have other defaults.
+        config_file: TOML file of settings; those on the command line count more.
+        output: What is printed.
+        command: The command line, for the origin in the file.
+    """
+    chosen, source, world = resolve_device(device), data.source(suite), suite.world
+    with output.progress() as progress:
+        with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
             train_sha256 = images.sha256()
         # The name keeps weights for official and embedded data, and those of each seed, apart.
         name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
-        out: Path = options.out or user_weights_dir() / name
-        for each in (out, out.with_suffix(".checkpoint"), out.with_suffix(".png")):
-            check_place(each, "--out")
-        with alone_at(out):
-            scores = train_and_keep(suite, source, images, config, out, device, options, bars)
-    show_quality(scores)
-    say(f"wrote {out} and its sample sheet {out.with_suffix('.png')}")
+        path = out or user_weights_dir() / name
+        checkpoint, picture = path.with_suffix(".checkpoint"), path.with_suffix(".png")
+        for each in (path, checkpoint, picture):
+            check_place(each, "out")
+        with alone_at(path):
+            started, n_classes = time.perf_counter(), len(world.classes)
+            with progress.task(f"{world.name}: CGN") as update:
+                cgn = train(
+                    images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
+                )
+            seconds = round(time.perf_counter() - started, 1)
+            scores = measure(cgn, world, source, images, config.seed, chosen, progress)
+            origin = {
+                "config": asdict(config),
+                "world": world.name,
+                "classes": world.classes,
+                "source": source.name,
+                "correlation": source.correlation,
+                "train_sha256": train_sha256,
+                "command": command,
+                "seconds": seconds,
+                "quality": scores,
+            }
+            cgn.save(path, origin | environment(chosen))
+            sheet(cgn, picture, seed=config.seed)
+            checkpoint.unlink(missing_ok=True)
+    output.numbers(scores)
+    output.note(f"wrote {path} and its sample sheet {picture}")
 
 
-def train_and_keep(
-    suite: Suite,
-    source: DataSource,
-    images: ImageSet,
-    config: TrainConfig,
-    out: Path,
-    device: torch.device,
-    options: argparse.Namespace,
-    bars: Progress,
-) -> dict[str, float]:
-    """Train the CGN of a suite's world, write its weights and a sheet, and return its measures."""
-    world, started = suite.world, time.perf_counter()
-    checkpoint = out.with_suffix(".checkpoint")
-    with bars.task(f"{world.name}: CGN") as update:
-        n_classes = len(world.classes)
-        cgn = train(
-            images, n_classes, config, device=device, checkpoint=checkpoint, progress=update
-        )
-    seconds = round(time.perf_counter() - started, 1)
-    scores = measured(cgn, world, source, images, config.seed, device, bars)
-    origin = {
-        "world": world.name,
-        "classes": world.classes,
-        "source": source.name,
-        "correlation": source.correlation,
-        "train_sha256": images.sha256(),
-        "command": shlex.join(["python", "bench.py", *options.given]),
-        "seconds": seconds,
-        "quality": scores,
-        **environment(device),
-    }
-    cgn.save(out, {"config": asdict(config)} | origin)
-    sheet(cgn, out.with_suffix(".png"), seed=config.seed)
-    checkpoint.unlink(missing_ok=True)
-    return scores
+def train_classifiers(
+    *,
+    suite: Suites,
+    model: ModelName,
+    out: NewFolder = WEIGHTS,
+    results: NewFolder = RESULTS,
+    device: Device = "auto",
+    output: Output = Output(),
+    command: CommandText,
+) -> None:
+    """Fit a model on each world's embedded images, write its weights, and score these.
 
-
-def ship_classifiers(options: argparse.Namespace) -> None:
-    """Fit a model on each world's embedded data, write its weights, and score these."""
-    recipe = resolve_one(options.model, MODELS, "model")
-    worlds = {suite.world.name: suite.world for suite in resolve_suites(options.suite)}
-    device = resolve_device(options.device)
+    Args:
+        suite: Suites or groups of suites, whose worlds are meant.
+        model: The model.
+        out: Folder of weights; `--model shipped:NAME` finds those in classifiers/weights.
+        results: Folder of results.
+        device: Where it is fitted.
+        output: What is printed.
+        command: The command line, for the origin in the file.
+    """
+    worlds = {each.world.name: each.world for each in suite}
     for name in worlds:
-        check_place(shipped_path(recipe.name, name, options.out), "--out")
-    require_results(options.results)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with progress_bars() as bars:
-        context = RunContext(device, options.results, cache_dir(), bars)
+        check_place(shipped_path(model, name, out), "out")
+    require_results(results)
+    with output.progress() as progress:
+        context = RunContext(resolve_device(device), results, cache_dir(), progress)
+        out.mkdir(parents=True, exist_ok=True)
         for world in worlds.values():
-            path = ship_classifier(RecipeModel(recipe), world, options, context)
-            bars.note(f"wrote {path}, and its scores to {options.results}")
+            path = train_classifier(RecipeModel(MODELS[model]), world, out, command, context)
+            progress.note(f"wrote {path}, and its scores to {results}")
 
 
-def ship_classifier(
-    model: RecipeModel, world: TrainingDomain, options: argparse.Namespace, context: RunContext
+def train_classifier(
+    model: RecipeModel, world: TrainingDomain, out: Path, command: str, context: RunContext
 ) -> Path:
-    """Fit a model on one world's embedded data, write its weights, and score these."""
+    """Fit a model on one world's embedded images, write its weights, and score these."""
     fitted, sets = model.fit(world, EMBEDDED, 0, context)
-    path = shipped_path(model.name, world.name, options.out)
-    about = {
+    path = shipped_path(model.name, world.name, out)
+    about: dict[str, Any] = {
         "recipe": model.name,
         "world": world.name,
         "classes": world.classes,
@@ -150,20 +165,104 @@ def ship_classifier(
         "seed": fitted.seed,
         "generator_seed": fitted.generator_seed,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
-        "command": shlex.join(["python", "bench.py", *options.given]),
+        "command": command,
         **environment(context.device),
     }
     save_classifier(path, fitted.module, about)
     tests = [
         load_test_set(suite, EMBEDDED, context.progress, cache=image_cache_dir())
-        for suite in known_suites().values()
+        for suite in ALL_SUITES.values()
         if suite.world.name == world.name and suite.embedded
     ]
     # The weights are scored as they are in the file, in half precision.
-    bundled = BundledModel(f"{PREFIX}{model.name}", options.out)
+    bundled = BundledModel(f"{PREFIX}{model.name}", out)
     keys = {test.suite.name: test.suite.primary for test in tests}
     rows = [row for row in run_models(tests, [bundled], [0], context) if row.model == bundled.name]
     primary = [row for row in rows if f"{row.variant}_{row.metric}" == keys[row.suite]]
     quality = {row.suite: row.value for row in primary}
     save_classifier(path, fitted.module, about | {"quality": quality})
     return path
+
+
+def fit_ensemble(
+    *,
+    images: Images,
+    split: str = "train",
+    counterfactuals: ReadFile | None = None,
+    masks: ReadFolder | None = None,
+    real_only: bool = False,
+    n_counterfactuals: int = 20_000,
+    size: int = 224,
+    out: NewWeights,
+    device: Device = "auto",
+    config: Annotated[EnsembleConfig, Settings] = EnsembleConfig(),
+    config_file: ConfigFile = None,
+    output: Output = Output(),
+    command: CommandText,
+) -> None:
+    """Fit one backbone with a head a factor to photographs; write its weights.
+
+    Under `torchrun` all processes share the work.
+
+    Args:
+        images: Folder with a folder a class, or hub:NAME, a set of the Hugging Face hub.
+        split: Part of a set of the hub.
+        counterfactuals: Image set of counterfactuals.
+        masks: Folder of masks named as the images, from which counterfactuals are recombined:
+            .npy or pictures, where what is not 0 is object.
+        real_only: Fit the baseline: one head, real images alone, as many steps.
+        n_counterfactuals: Images to recombine.
+        size: Height and width of the images in pixels.
+        out: Weights to write, *.safetensors.
+        device: Where it is fitted.
+        config: Settings; the defaults are the paper's.
+        config_file: TOML file of settings; those on the command line count more.
+        output: What is printed.
+        command: The command line, for the origin in the file.
+    """
+    if sum((counterfactuals is not None, masks is not None, real_only)) != 1:
+        raise ValueError("name one of `counterfactuals`, `masks` and `real_only`")
+    checkpoint, chosen = out.with_suffix(".checkpoint"), resolve_device(device)
+    for each in (out, checkpoint):
+        check_place(each, "out")
+    Backbone(config.backbone).require_size(size)
+    with team(chosen), output.progress() as progress, alone_at(out):
+        real, classes = load_images(images, split, size)
+        sets: dict[str, ImageSet] = {"biased": real}
+        n_classes, objects = len(classes), None
+        if masks is not None:
+            objects = load_masks(real, Path(images), masks, size, n_classes)
+            if dist_info().is_main_process:
+                n_empty = int((~objects.flatten(1).any(dim=1)).sum())
+                progress.note(f"masks: {n_empty:,} of {len(objects):,} are empty")
+        with progress.task("counterfactuals") as update, dist_info().main_process_first():
+            if counterfactuals is not None:
+                sets["recombined"] = load_counterfactuals(counterfactuals, size, n_classes)
+            elif objects is not None:
+                sets["recombined"] = recombined_images(
+                    real,
+                    objects,
+                    n_counterfactuals,
+                    n_classes=n_classes,
+                    seed=config.seed,
+                    folder=cache_dir() / "counterfactuals",
+                    progress=update,
+                )
+        origin = {"config": asdict(config), "command": command, **environment(chosen)}
+
+        def keep(network: nn.Module) -> None:
+            save_ensemble(network, classes, size, out, origin)
+
+        with progress.task(f"{config.backbone}: fit") as update:
+            fit(
+                config.recipe(real_only=real_only),
+                sets,
+                n_classes=n_classes,
+                seed=config.seed,
+                device=chosen,
+                progress=update,
+                checkpoint=checkpoint,
+                keep=keep,
+            )
+    if dist_info().is_main_process:
+        output.note(f"wrote {out}; score it with --model ensemble:{out}")

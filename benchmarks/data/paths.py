@@ -38,12 +38,12 @@ def user_weights_dir() -> Path:
     return cache_dir() / "weights"
 
 
-def check_place(path: Path, flag: str = "--results") -> None:
+def check_place(path: Path, argument: str = "results") -> None:
     """Find out now, not after the work, that a file cannot be made; nothing is made.
 
     Args:
         path: The file.
-        flag: What names another place on the command line, for the message.
+        argument: What names another place, for the message.
 
     Raises:
         ValueError: If nothing can be written there, it is a folder, or its name is longer than the
@@ -52,18 +52,20 @@ def check_place(path: Path, flag: str = "--results") -> None:
     folder = existing(path.parent)
     if path.is_dir() or not folder.is_dir():
         odd = path if path.is_dir() else folder
-        raise ValueError(f"{odd} is {'a' if path.is_dir() else 'no'} folder; name another {flag}")
+        raise ValueError(
+            f"{odd} is {'a' if path.is_dir() else 'no'} folder; name another `{argument}`"
+        )
     try:
         longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else LONGEST_NAME
         for name in path.absolute().relative_to(folder).parts:
             if (n_bytes := len(os.fsencode(name))) > longest:
                 raise ValueError(
                     f"a name of {n_bytes} bytes is longer than the {longest} that {folder} takes: "
-                    f"{name}; name a shorter one with {flag}"
+                    f"{name}; name a shorter one with `{argument}`"
                 )
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(
-            f"cannot write to {folder} ({error.strerror}); name another place with {flag}"
+            f"cannot write to {folder} ({error.strerror}); name another place with `{argument}`"
         ) from None

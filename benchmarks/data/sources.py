@@ -43,10 +43,12 @@ def choose_source(
     elif data is not None:
         folder = official if data == "official" else user_path(str(data))
         if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}; name another as data, or leave it out")
+            raise ValueError(
+                f"there is no folder {folder}; name another as `data`, or leave it out"
+            )
     if correlation < 1 and not suite.world.supports_correlation:
         raise ValueError(
-            f"correlation is for the MNISTs, and the images of {suite.name} follow their class; "
+            f"`correlation` is for the MNISTs, and the images of {suite.name} follow their class; "
             "leave out either"
         )
     textures = textures if suite.world.takes_textures else None

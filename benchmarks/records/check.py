@@ -29,13 +29,21 @@ from benchmarks.core.statistics import CONFIDENCE
 from benchmarks.core.suite import Suite
 from benchmarks.records.compare import Difference, compare, holm
 from benchmarks.records.csv_cells import csv_text
-from benchmarks.records.leaderboard import alone, leaderboard, read_runs
-from benchmarks.records.predictions import Run, load, predictions_path
+from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.predictions import Run, load
+from benchmarks.records.runs import (
+    RUN_COLUMNS,
+    by_run,
+    exclusive,
+    last_of_runs,
+    newest,
+    read_runs,
+    repeated,
+    run_of,
+)
 from benchmarks.records.sensitivity import FILE, sensitivity
 
 Progress = Callable[[int, int], None]
-_RUN = [*Run.__dataclass_fields__]
-_SLOT = ["suite", "protocol", "source", "model", "seed"]
 _PROVENANCE = ["data_sha256", "weights_sha256", "device", "torch", "python", "commit", "time"]
 
 
@@ -59,12 +67,12 @@ def check(
         follows from its predictions, and all predictions have rows; the test images are those
         that the rows were made on.
     """
-    with alone(results):  # half of what another process writes is no problem
+    with exclusive(results):  # half of what another process writes is no problem
         runs = read_runs(results)
-        newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
+        latest = newest(runs)
         known = {(name, each) for name, suite in suites.items() for each in suite.protocol_names}
-        pairs = pd.Series(zip(newest["suite"], newest["protocol"], strict=True), newest.index)
-        current = newest[pairs.isin(known)]
+        pairs = pd.Series(zip(latest["suite"], latest["protocol"], strict=True), latest.index)
+        current = latest[pairs.isin(known)]
         problems = [
             *_duplicate_rows(runs),
             *_without_provenance(runs),
@@ -76,7 +84,7 @@ def check(
         for suite in suites.values():
             problems += _stale(results, runs, suite)
         problems += _differs(results / FILE, sensitivity(runs, suites.values()))
-        of_runs = [rows for _, rows in current.groupby(_SLOT)]
+        of_runs = by_run(current)
         for done, rows in enumerate(of_runs, start=1):
             problems += _unreproducible_rows(results, suites[rows["suite"].iloc[0]], rows)
             progress(done, len(of_runs))
@@ -260,11 +268,7 @@ def _said(answer: subprocess.CompletedProcess[bytes]) -> str:
 
 def _duplicate_rows(runs: pd.DataFrame) -> Iterator[str]:
     """Rows that say again what the newest row before them said."""
-    said = [*_RUN, "variant", "metric", "value", "low", "high", "n"]
-    slot = [*_SLOT, "variant", "metric"]
-    before = runs.groupby(slot, sort=False)[said].shift()
-    same = ((runs[said] == before) | (runs[said].isna() & before.isna())).all(axis=1)
-    for row in _records(runs[same]):
+    for row in _records(repeated(runs)):
         yield f"{_row(row)}: doubled"
 
 
@@ -282,10 +286,10 @@ def _of_other_images(current: pd.DataFrame, data_sha256: Mapping[str, str]) -> I
     embedded = current[current["source"] == "embedded"]
     for name, rows in embedded.groupby("suite"):
         odd = rows[rows["data_sha256"] != data_sha256.get(str(name), "")]
-        for row in _records(odd.drop_duplicates(_SLOT)):
+        for of_run in by_run(odd):
             yield (
-                f"{_row(row)}: the suite's test images are others now; give its protocol a new "
-                "version, or run the model again"
+                f"{_row(_records(of_run)[0])}: the suite's test images are others now; give its "
+                "protocol a new version, or run the model again"
             )
 
 
@@ -296,10 +300,9 @@ def _orphaned(results: Path, runs: pd.DataFrame, suites: Mapping[str, Suite]) ->
         for suite in suites.values()
         for name in suite.protocol_names
     }
-    slots = runs[_SLOT].drop_duplicates()
     there = {
-        predictions_path(results, suite, source, model, seed, views.get((suite, protocol), ""))
-        for suite, protocol, source, model, seed in slots.itertuples(index=False)
+        run.path(results, views.get((run.suite, run.protocol), ""))
+        for run in map(run_of, _records(last_of_runs(runs)))
     }
     for path in sorted(set(results.glob("predictions/*/*/*/*.parquet")) - there):
         yield f"{path.relative_to(results)}: runs.csv has no rows of it"
@@ -325,7 +328,7 @@ def _differs(path: Path, table: pd.DataFrame) -> Iterator[str]:
 def _unreproducible_rows(results: Path, suite: Suite, rows: pd.DataFrame) -> Iterator[str]:
     """Rows of one run whose scores do not follow from its predictions."""
     first = _records(rows)[0]
-    run = Run(**{name: first[name] for name in _RUN})
+    run = run_of(first)
     shown = suite.with_protocol(run.protocol)
     try:
         predictions, stored = load(run.path(results, shown.view_name))
@@ -334,7 +337,7 @@ def _unreproducible_rows(results: Path, suite: Suite, rows: pd.DataFrame) -> Ite
     except ValueError as error:
         yield f"{_row(first)}: {error}"
         return
-    if odd := [name for name in _RUN if getattr(stored, name) != first[name]]:
+    if odd := [name for name in RUN_COLUMNS if getattr(stored, name) != first[name]]:
         yield f"{_row(first)}: its predictions are of another {', '.join(odd)}"
         return
     found = {(score.variant, score.metric): each for score, each in estimates.items()}

@@ -13,7 +13,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,8 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from benchmarks.core.statistics import Estimate
-from benchmarks.suites import OFFICIAL_SUITES
+from benchmarks.core.suite import Suite
+from benchmarks.records.runs import newest
 
 FACTS = Path(__file__).with_name("effective_robustness.csv")
 CLEAN = "imagenet"  # the suite that has all clean scores
@@ -105,34 +106,35 @@ def fits() -> list[LinearFit]:
     return [LinearFit(**{str(name): cell for name, cell in row.items()}) for row in rows]
 
 
-def effective_robustness(runs: pd.DataFrame, suites: Iterable[str]) -> pd.DataFrame:
+def effective_robustness(
+    runs: pd.DataFrame, suites: Mapping[str, Suite], names: Collection[str]
+) -> pd.DataFrame:
     """Hold each network's score on shifted images against what its clean score lets expect.
 
     Args:
-        runs: From `benchmarks.records.leaderboard.read_runs`.
-        suites: Names of the suites that are asked for.
+        runs: From `benchmarks.records.runs.read_runs`.
+        suites: The suites of the fits and of the clean images, by name, as published.
+        names: Of the suites that are asked for; that of the clean images asks for all.
 
     Returns:
         One row a run that has both scores on the same kind of source: suite, model, seed, source,
         clean, shifted, expected, value, low, high, spread, and verdict, in words.
     """
-    newest = runs.drop_duplicates(["suite", "protocol", *_RUN, "variant", "metric"], keep="last")
-    keyed = newest.assign(key=newest["variant"] + "_" + newest["metric"])
+    keyed = newest(runs).assign(key=runs["variant"] + "_" + runs["metric"])
     rows: list[dict[str, object]] = []
     for fit in fits():
-        if fit.suite not in suites and CLEAN not in suites:
+        if fit.suite not in names and CLEAN not in names:
             continue
-        shifted = _estimates(keyed, fit.suite, fit.score)
-        clean = _estimates(keyed, CLEAN, fit.clean_score)
+        shifted = _estimates(keyed, suites[fit.suite], fit.score)
+        clean = _estimates(keyed, suites[CLEAN], fit.clean_score)
         rows += [_row(fit, run, shifted[run], clean[run]) for run in shifted if run in clean]
     return pd.DataFrame(rows)
 
 
-def _estimates(runs: pd.DataFrame, suite: str, key: str) -> dict[tuple[object, ...], Estimate]:
+def _estimates(runs: pd.DataFrame, suite: Suite, key: str) -> dict[tuple[object, ...], Estimate]:
     """The estimates of one score, by run."""
-    own = {each.name: each.protocol for each in OFFICIAL_SUITES.values()}
-    ours = (runs["suite"] == suite) & (runs["protocol"] == own[suite]) & (runs["key"] == key)
-    rows = runs[ours].set_index(_RUN)
+    own = (runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)
+    rows = runs[own & (runs["key"] == key)].set_index(_RUN)
     return {run: Estimate(*each) for run, *each in rows[["value", "low", "high", "n"]].itertuples()}
 
 

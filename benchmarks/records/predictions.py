@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.cli.terminal import printable
 from benchmarks.core.suite import Suite
 from cgn.io.locks import short_name
 from cgn.io.schema import checked, parsed
+from cgn.io.text import printable
 from cgn.io.writing import written
 
 # Narrow types, for the files lie in git.

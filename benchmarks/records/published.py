@@ -63,7 +63,7 @@ def missing_runs(
     """Find which runs are not there yet, so that what was interrupted goes on where it was.
 
     Args:
-        runs: From `benchmarks.records.leaderboard.read_runs`.
+        runs: From `benchmarks.records.runs.read_runs`.
         suite: The suite.
         source: Where its data comes from, as `DataSource.name`.
         data_sha256: Hash of its test images: rows on others do not count.

@@ -1,9 +1,6 @@
 """Scores that rows lack, computed from stored predictions: a new score needs no old model.
 
-So is every score under each other protocol that can be told from the same predictions.
-
-How a score is computed is not here: see `benchmarks.core.scores`. Nor is what a row is: see
-`benchmarks.records.leaderboard`.
+So is every score under each other protocol that the same predictions can be scored under.
 """
 
 from __future__ import annotations
@@ -13,16 +10,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from benchmarks.core.scores import Score
+from benchmarks.core.environment import commit, utc_now
 from benchmarks.core.suite import Suite
-from benchmarks.records.leaderboard import Row, environment, read_runs
 from benchmarks.records.predictions import Run, load
+from benchmarks.records.runs import Row, last_of_runs, newest, read_runs, run_of
 
-_RUN = [*Run.__dataclass_fields__]
-_SLOT = ["suite", "protocol", "source", "model", "seed"]
 _KEPT = ["images_per_second", "device", "torch", "python", "generator_seed"]
+ScoreKeys = set[tuple[Run, str, str]]  # runs with variant and metric
 
 
 def missing_rows(
@@ -45,66 +39,55 @@ def missing_rows(
     Raises:
         ValueError: If predictions cannot be read, or are of another run than the rows.
     """
-    runs = read_runs(results)
-    newest = runs.drop_duplicates([*_SLOT, "variant", "metric"], keep="last")
-    kept_as = {
+    rows = newest(read_runs(results, suites))
+    variants, metrics = rows["variant"], rows["metric"]
+    known = {*zip(map(run_of, rows.to_dict("records")), variants, metrics, strict=True)}
+    own_protocols = {
         (suite.name, name)
         for suite in suites.values()
         for name in suite.protocol_names
         if suite.with_protocol(name).predictions_protocol in (None, name)
     }
-    kept = [
-        (suites[rows["suite"].iloc[0]], rows)
-        for _, rows in newest.groupby(_SLOT, sort=False)
-        if (rows["suite"].iloc[0], rows["protocol"].iloc[0]) in kept_as
-    ]
-    now = {name: environment("cpu")[name] for name in ("commit", "time")}
-    lacking: list[Row] = []
-    for done, (suite, rows) in enumerate(kept, start=1):
-        lacking += _of_run(results, suite, rows, newest, now)
-        progress(done, len(kept))
-    return lacking
+    runs = last_of_runs(rows).to_dict("records")
+    last = [row for row in runs if (row["suite"], row["protocol"]) in own_protocols]
+    now = {"commit": commit(), "time": utc_now()}
+    missing: list[Row] = []
+    for done, row in enumerate(last, start=1):
+        run = run_of(row)
+        about = {name: row[name] for name in _KEPT} | now
+        missing += _missing_of_run(results, suites[run.suite], run, known, about)
+        progress(done, len(last))
+    return missing
 
 
-def _of_run(
-    results: Path, suite: Suite, rows: pd.DataFrame, newest: pd.DataFrame, now: Mapping[str, str]
+def _missing_of_run(
+    results: Path, suite: Suite, run: Run, known: ScoreKeys, about: Mapping[str, Any]
 ) -> list[Row]:
     """Compute what one run lacks, under each protocol that its predictions allow."""
-    last = rows.iloc[-1]
-    run = Run(**{name: last[name] for name in _RUN} | {"seed": int(last["seed"])})
-    shown = suite.with_protocol(run.protocol)
-    todo = {
-        (each.protocol, score): score
-        for each in suite.compatible_protocols(run.protocol)
-        for score in each.scores
-        if not _is_there(newest, replace(run, protocol=each.protocol), score)
-    }
+    todo = [
+        (replace(run, protocol=shown.protocol), score)
+        for shown in suite.compatible_protocols(run.protocol)
+        for score in shown.scores
+        if (replace(run, protocol=shown.protocol), score.variant, score.metric) not in known
+    ]
     if not todo:
         return []
-    path = run.path(results, shown.view_name)
+    path = run.path(results, suite.with_protocol(run.protocol).view_name)
     predictions, stored = load(path)
     if stored != run:
         raise ValueError(
             f"{path} is not of the run in runs.csv; run {run.model} on {run.suite} again"
         )
-    there = {
-        each.protocol for each in suite.compatible_protocols(run.protocol, predictions.columns)
-    }
-    here: dict[str, Any] = {name: last[name] for name in _KEPT} | dict(now)
+    possible = suite.compatible_protocols(run.protocol, predictions.columns)
+    names = {shown.protocol for shown in possible}
     return [
         Row(
-            **asdict(replace(run, protocol=protocol)),
+            **asdict(of_protocol),
             variant=score.variant,
             metric=score.metric,
             **score.estimated(predictions)._asdict(),
-            **here,
+            **about,
         )
-        for (protocol, _), score in todo.items()
-        if protocol in there
+        for of_protocol, score in todo
+        if of_protocol.protocol in names
     ]
-
-
-def _is_there(newest: pd.DataFrame, run: Run, score: Score) -> bool:
-    """Whether a run has its row of a score."""
-    wanted = asdict(run) | {"variant": score.variant, "metric": score.metric}
-    return bool((newest[list(wanted)] == list(wanted.values())).all(axis=1).any())

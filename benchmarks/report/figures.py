@@ -162,7 +162,7 @@ def correlation_sweep_rows(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     """Find the models of a suite that were trained at other correlations than the usual one.
 
     Args:
-        runs: From `benchmarks.records.leaderboard.read_runs`.
+        runs: From `benchmarks.records.runs.read_runs`.
         suite: The suite.
 
     Returns:
@@ -190,7 +190,7 @@ def correlation_sweep(runs: pd.DataFrame, suites: Sequence[Suite], models: Seque
     nothing in the training images left its class.
 
     Args:
-        runs: From `benchmarks.records.leaderboard.read_runs`.
+        runs: From `benchmarks.records.runs.read_runs`.
         suites: The suites; those without rows of a correlation below 1 get no panel.
         models: Plain names of the models, from `correlation_sweep_rows`.
 

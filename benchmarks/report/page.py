@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from benchmarks.core.suite import Suite
-from benchmarks.records.leaderboard import alone, leaderboard, read_runs
+from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.predictions import load_runs
 from benchmarks.records.published import compare_to_published
+from benchmarks.records.runs import RUN_COLUMNS, exclusive, last_of_runs, read_runs
 from benchmarks.report.figures import (
     correlation_sweep,
     correlation_sweep_rows,
@@ -55,7 +56,7 @@ def write_report(
     Raises:
         ValueError: If there are no rows, or predictions cannot be read.
     """
-    with alone(results):
+    with exclusive(results):
         runs = read_runs(results)
         parts = [_suite(suite, runs, results, images[suite.name]) for suite in suites]
     parts = [part for part in parts if part["boards"]]
@@ -265,9 +266,8 @@ def _data(kind: str, content: bytes) -> str:
 
 def _provenance(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Say once a run where its rows come from."""
-    run = ["suite", "protocol", "source", "model", "seed"]
-    columns = [*run, "data_sha256", "weights_sha256", "commit", "device", "torch", "time"]
+    columns = [*RUN_COLUMNS, "commit", "device", "torch", "time"]
     return [
         {str(name): cell for name, cell in row.items()}
-        for row in runs.drop_duplicates(run, keep="last")[columns].to_dict("records")
+        for row in last_of_runs(runs)[columns].to_dict("records")
     ]

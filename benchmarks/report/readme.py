@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.core.suite import Suite, format_model_id
-from benchmarks.records.leaderboard import leaderboard, markdown, read_runs
+from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import EXTRA_MODELS, official_rows, published
+from benchmarks.records.runs import newest, read_runs
 from benchmarks.report.tables import percent
 from cgn.data.factors import Factors
 from cgn.io.weights import load_tensors
@@ -95,6 +96,45 @@ def readme_blocks(
     }
 
 
+def markdown(results: Path, suites: Iterable[Suite], source: str = "embedded") -> str:
+    """Compute one table of all suites' primary scores, in Markdown, for a README.
+
+    Args:
+        results: Folder with `runs.csv`.
+        suites: One column each.
+        source: Which data's rows are shown.
+
+    Returns:
+        One row a model, ordered by its mean over the suites; cells are percent with the 95 %
+        interval. Models trained at another correlation are left out, for not every suite has
+        them. Empty if there are no rows.
+    """
+    runs = read_runs(results)
+    texts: dict[str, pd.Series] = {}
+    means: dict[str, pd.Series] = {}
+    for suite in suites:
+        board = leaderboard(runs, suite)
+        usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+        board = board[(board["source"] == source) & usual].set_index("model")
+        keys = [suite.primary, f"{suite.primary}_low", f"{suite.primary}_high"]
+        label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
+        texts[label] = pd.Series(
+            {
+                name: percent(value, low, high)
+                for name, value, low, high in board[keys].itertuples()
+            },
+            dtype=str,
+        )
+        means[label] = board[suite.primary]
+    order = pd.DataFrame(means).mean(axis=1).sort_values(ascending=False).index
+    if order.empty:
+        return ""
+    cells = pd.DataFrame(texts).loc[order].fillna("-")
+    lines = [["model", *cells.columns], ["---"] * (1 + len(cells.columns))]
+    lines += [[str(name), *row] for name, row in zip(cells.index, cells.to_numpy(), strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def cgns(weights: Path, worlds: Iterable[str]) -> str:
     """Tell of each shipped CGN how long it was trained, and how well it is understood."""
     lines = []
@@ -136,11 +176,11 @@ def every_seed(
         for suite in mnists:
             of_model = ours[suite.name][ours[suite.name]["model"] == model]
             same = ["protocol", "source", "data_sha256", "model"]
-            rows = runs.merge(of_model[same], on=same)
+            rows = newest(runs).merge(of_model[same], on=same)
             key = rows["variant"] + "_" + rows["metric"]
             rows = rows[(rows["suite"] == suite.name) & (key == suite.primary)]
-            newest = rows.drop_duplicates("seed", keep="last").sort_values("seed")
-            values = ", ".join(f"{100 * value:.1f}" for value in newest["value"])
+            rows = rows.sort_values("seed")
+            values = ", ".join(f"{100 * value:.1f}" for value in rows["value"])
             parts.append(f"{_short(suite)} {values or NONE}")
         sentences.append(f"Every seed of `{model}`, in their order: {'; '.join(parts)}.")
     return "\n".join(sentences)

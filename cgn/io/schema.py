@@ -236,7 +236,6 @@ RANGES = {
     "batch_size": Range(1, 65_536),  # images
     "checkpoint_minutes": Range(0, 100_000),
     "checkpoint_steps": Range(1, 1_000_000_000),
-    "combine": Range(1, 64),  # shapes in a picture
     "compare_fail": Range(0, 1, without_low=True),
     "ema_decay": Range(0, 1, without_high=True),
     "epochs": Range(0, 1_000_000),
@@ -252,7 +251,6 @@ RANGES = {
     "size": Range(8, 4_096),  # pixels
     "steps": Range(1, 1_000_000_000),
     "tile_px": Range(8, 1_024),
-    "to": Range(0, 1_000_000),  # a label
     "truncation": Range(0, 1, without_low=True),
     "weight_decay": Range(0, 10),
     "width": Range(1, 1_024),  # channels

@@ -140,15 +140,20 @@ def load_pretrained(spec: str) -> Pretrained:
     return _LOADERS[kind](rest)
 
 
-def _candidates(name: str) -> str:
-    """List what a bare name may mean; the forms of specs if nothing."""
+def specs_of(name: str) -> list[str]:
+    """List the pretrained networks of timm and torchvision that a bare name may mean."""
     import timm
     from torchvision.models import get_model_weights
 
-    specs = [f"timm:{tagged}" for tagged in timm.list_models(f"{name}.*", pretrained=True)]
+    specs = [f"timm:{each}" for each in timm.list_models(f"{name}.*", pretrained=True)]
     if name in torchvision_classifiers():
-        specs += [f"tv:{name}@{weights.name}" for weights in get_model_weights(name)]
-    return ", ".join(specs) or FORMS
+        specs += [f"tv:{name}@{each.name}" for each in get_model_weights(name)]
+    return specs
+
+
+def _candidates(name: str) -> str:
+    """Name what a bare name may mean; the forms of specs if nothing."""
+    return ", ".join(specs_of(name)) or FORMS
 
 
 def _load_timm(name: str) -> Pretrained:

@@ -11,7 +11,7 @@ from torch import nn
 
 import benchmarks
 from benchmarks import compare, run, score
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 
 
 def test_a_run_from_python_leaves_what_a_run_of_the_command_line_does(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from support import SHARED
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.cli.models import PretrainedModel
-from benchmarks.cli.progress import progress_bars
+from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import class_table
 from cgn.data.preprocessing import Preprocessing
@@ -66,7 +66,7 @@ def scores(tmp_path: Path, suite: str, spec: str, data: Path) -> dict[str, float
     """Run the command; percentages of the suite's own protocol."""
     results = tmp_path / "results"
     text = ["--suite", suite, "--model", spec, "--data", str(data), "--results", str(results)]
-    assert bench.main([*text, "--device", "cpu"]) == 0
+    assert cli.main([*text, "--device", "cpu"]) == 0
     rows = read_runs(results)
     rows = rows[rows["protocol"] == OFFICIAL_SUITES[suite].protocol]
     names = rows["variant"] + "_" + rows["metric"]
@@ -263,7 +263,7 @@ def test_the_screen_says_what_was_taken(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
-    with progress_bars() as bars:
+    with Output().progress() as bars:
         context = RunContext(torch.device("cpu"), tmp_path, tmp_path, bars)
         list(PretrainedModel(spec).evaluations([], [0], context))
     said = " ".join(capsys.readouterr().err.split())

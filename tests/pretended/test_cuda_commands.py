@@ -9,7 +9,7 @@ import torch
 from imagenet_networks import tiny_cgn
 from pretended_cuda import pretended_cuda
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from cgn.models.imagenet.pretrained import authors_state
 
 
@@ -32,5 +32,5 @@ def test_a_command_runs_on_a_gpu(
     torch.save(authors_state(*tiny_cgn()), tmp_path / "cgn.pth")
     with pretended_cuda() as ledger:
         given = command.format(tmp_path).split()
-        assert bench.main([*given, "--device", "cuda"]) == 0, capsys.readouterr().err
+        assert cli.main([*given, "--device", "cuda"]) == 0, capsys.readouterr().err
         assert ledger.counts().launches > 0

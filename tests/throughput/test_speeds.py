@@ -10,8 +10,7 @@ import pytest
 import torch
 from support import patch_commands
 
-import benchmarks.cli.main as bench
-from benchmarks import throughput
+from benchmarks import cli, throughput
 from benchmarks.throughput import (
     COMMIT,
     Measured,
@@ -96,7 +95,7 @@ def test_an_installed_package_says_that_it_has_no_benchmarks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(throughput, "MODULE", tmp_path / "test_throughput.py")
-    assert bench.main(["throughput", "--device", "cpu", "--results", str(tmp_path)]) == 2
+    assert cli.main(["throughput", "--device", "cpu", "--results", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "run this in a checkout" in error
     assert error.count("\n") == 1
@@ -121,16 +120,16 @@ def test_a_failure_or_a_slower_row_ends_with_1_and_what_was_measured_is_kept(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["throughput", "--device", "cpu", "--results", str(results), "--seconds", "9"]
-    assert bench.main([*command, "--compare-fail", "0.9"]) == 1
+    assert cli.main([*command, "--compare-fail", "0.9"]) == 1
     shown = capsys.readouterr().out
     assert "failed: test_speed[x] - OutOfMemoryError" in shown
     assert "slower: cgn-step batch 64 graph: 0.50 of the 14,000.0" in shown
     assert "after 9 s: 3 benchmarks were left out" in shown
     assert len(read_speeds(results)) == 2
-    assert bench.main(["throughput", "--table", "--results", str(results)]) == 0
+    assert cli.main(["throughput", "--table", "--results", str(results)]) == 0
     assert "7,000.0" in capsys.readouterr().out
 
 
 def test_small_sizes_leave_no_rows(results: Path) -> None:
-    bench.main(["throughput", "--device", "cpu", "--results", str(results), "--quick"])
+    cli.main(["throughput", "--device", "cpu", "--results", str(results), "--quick"])
     assert len(read_speeds(results)) == 1

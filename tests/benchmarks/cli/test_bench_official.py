@@ -11,10 +11,10 @@ from PIL import Image
 from support import patch_commands
 from torch import Tensor, nn
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.cli.models import prepared as prepared_images
 from benchmarks.core.suite import DataSource, TestSet
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET, Preprocessing
@@ -61,7 +61,7 @@ def stimuli(tmp_path: Path) -> Path:
 
 
 def run(results: Path, text: str) -> int:
-    return bench.main([*text.split(), "--device", "cpu", "--results", str(results)])
+    return cli.main([*text.split(), "--device", "cpu", "--results", str(results)])
 
 
 def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
@@ -80,7 +80,7 @@ def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
     assert set(runs.loc[runs["metric"] == "shape_accuracy", "n"]) == {16}
     assert (results / "cue-conflict-official.csv").is_file()
     assert not (results / "cue-conflict.csv").exists()
-    bench.main(["check", "--results", str(results)])
+    cli.main(["check", "--results", str(results)])
     *problems, _ = capsys.readouterr().out.splitlines()
     assert [each for each in problems if "changes that are in no commit" not in each] == []
 
@@ -100,10 +100,10 @@ def test_a_variant_without_images_leaves_its_own_scores_undefined_and_gives_the_
     assert set(runs[agree]["n"]) == {0}
     accuracies = runs[~agree & (runs["metric"] == "shape_accuracy")]
     assert accuracies["value"].between(0, 1).all()
-    bench.main(["check", "--results", str(results)])
+    cli.main(["check", "--results", str(results)])
     *problems, _ = capsys.readouterr().out.splitlines()
     assert [each for each in problems if "changes that are in no commit" not in each] == []
-    assert bench.main(["rescore", "--results", str(results)]) == 0
+    assert cli.main(["rescore", "--results", str(results)]) == 0
 
 
 def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
             "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",
             "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v1",
         ),
-        ("--suite in9 --model erm --precision bfloat16", "precision is for pretrained networks"),
+        ("--suite in9 --model erm --precision bfloat16", "--precision is for pretrained networks"),
     ],
 )
 def test_models_without_their_images_are_refused(
@@ -210,9 +210,9 @@ def test_predictions_on_images_shown_otherwise_lie_beside_the_first(
             if "sum-v1" not in line
         )
     )
-    assert bench.main(["rescore", "--results", str(results)]) == 0
+    assert cli.main(["rescore", "--results", str(results)]) == 0
     assert f"rows added: {len(OFFICIAL_SUITES['cue-conflict'].scores)}" in capsys.readouterr().out
-    bench.main(["check", "--results", str(results)])
+    cli.main(["check", "--results", str(results)])
     *problems, _ = capsys.readouterr().out.splitlines()
     assert [each for each in problems if "changes that are in no commit" not in each] == []
 
@@ -232,7 +232,7 @@ def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
     results = tmp_path / "results"
     text = f"reproduce cue-conflict --data {stimuli} --device cpu --results {results}"
     for _ in range(2):
-        assert bench.main(text.split()) == 0
+        assert cli.main(text.split()) == 0
         shown = capsys.readouterr()
         assert "the weights of tv:resnet50@IMAGENET1K_V1 could not be downloaded" in shown.err
         # These are 32 of 1,280 images, so nothing is held against what was published.

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import FirstRow, edit, patch_commands, run_model, tiny_images, tiny_suite
+from support import FirstRow, edit, patch_commands, patch_suites, run_model, tiny_images, tiny_suite
 from torch import Tensor, nn
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.leaderboard import write_leaderboards
-from benchmarks.suites.protocols import check_protocols, record_fingerprint
 from classifiers.checkpoints import Shipped, load_shipped
 
 SPEC = "shipped:cgn-ensemble"
@@ -39,9 +38,6 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "results"
     for model, seed in (("erm", 0), ("erm", 1), (SPEC, 0)):
         run_model(folder, PREDICTIONS, model=model, seed=seed)
-    pinned = tmp_path / "protocols.csv"
-    patch_commands(monkeypatch, "check_protocols", partial(check_protocols, pinned=pinned))
-    patch_commands(monkeypatch, "record_fingerprint", partial(record_fingerprint, pinned=pinned))
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     patch_commands(monkeypatch, "outputs", lambda module, images: {"": module(images)})
     become(SUITE)(folder, monkeypatch)
@@ -72,8 +68,7 @@ def become(suite: Suite) -> Change:
     """Replace the suite."""
 
     def change(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("benchmarks.cli.resolve", "benchmarks.cli.results"):
-            monkeypatch.setattr(f"{module}.SUITES", {suite.name: suite})
+        patch_suites(monkeypatch, {suite.name: suite})
 
     return change
 
@@ -99,7 +94,9 @@ def of_other_images(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(results: Path, *more: str) -> int:
-    return bench.main(["check", "--results", str(results), "--against", "HEAD", *more])
+    versions = str(results.parent / "protocols.csv")
+    words = ["check", "--results", str(results), "--protocols", versions, "--against", "HEAD"]
+    return cli.main([*words, *more])
 
 
 def test_what_was_run_holds_with_any_number_of_threads(

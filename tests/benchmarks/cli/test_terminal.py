@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from rich.table import Table
-from support import FirstRow, patch_commands, run_model, tiny_suite
+from support import FirstRow, patch_suites, run_model, tiny_suite
 
-import benchmarks.cli.main as bench
-from benchmarks.cli.progress import progress_bars
-from benchmarks.cli.terminal import PlainConsole, printable
+from benchmarks import cli
+from benchmarks.cli.output import Output, PlainConsole
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
+from cgn.io.text import printable
 
 HOSTILE = {
     "clears the screen": "a\x1b[2J\x1b[Hb",
@@ -68,7 +68,7 @@ def test_a_table_shows_hostile_names_wherever_they_stand(name: str) -> None:
 
 @hostile
 def test_a_bar_shows_hostile_names(name: str) -> None:
-    with progress_bars() as shown, shown.task(f"{name}: weights"):
+    with Output().progress() as shown, shown.task(f"{name}: weights"):
         bars = shown.display
         bars.console.file = io.StringIO()
         bars.console.print(*bars.get_renderables(), f"not run: {name}")
@@ -106,7 +106,7 @@ def test_an_error_shows_hostile_words_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
-    assert bench.main(command("".join(HOSTILE.values()))) == 2
+    assert cli.main(command("".join(HOSTILE.values()))) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -119,14 +119,13 @@ def test_hostile_names_in_committed_rows_are_shown_by_every_command_that_reads_t
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     suite = tiny_suite()
-    patch_commands(monkeypatch, "known_suites", lambda: {suite.name: suite})
-    patch_commands(monkeypatch, "resolve_suites", lambda _: [suite])
+    patch_suites(monkeypatch, {suite.name: suite})
     torch.manual_seed(0)
     predictions = evaluate(FirstRow(), suite.variants(EMBEDDED))[0]
     name = "".join(HOSTILE.values()).replace("\udcff", "")  # which no table holds
     for model in (name, "erm"):
         run_model(tmp_path, predictions, model=model)
     for words in (["compare", name, "erm"], ["check"], ["rescore"], ["list"]):
-        assert bench.main([*words, "--results", str(tmp_path)]) in (0, 1, 2)
+        assert cli.main([*words, "--results", str(tmp_path)]) in (0, 1, 2)
         shown = capsys.readouterr()
         assert orders(shown.out + shown.err) == []

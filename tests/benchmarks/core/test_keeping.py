@@ -11,15 +11,15 @@ import torch
 from support import patch_commands, tiny_images, tiny_suite
 from torch import Tensor, nn
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.core import partial_results as keeping
 from benchmarks.core.context import RunContext
 from benchmarks.core.evaluate import evaluate_outputs
 from benchmarks.core.models import FittedModel
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.suite import EMBEDDED, TestSet
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import read_runs
 from benchmarks.runner import evaluate_and_record, load_test_set
 from cgn.io.cache import weights_sha256
 
@@ -202,7 +202,7 @@ def test_results_that_cannot_be_written_are_found_before_the_work(
     (place.results / "predictions").mkdir(parents=True)
     (place.results / "predictions" / "tiny").write_text("a file where a folder should be")
     module = Counting()
-    with pytest.raises(ValueError, match="tiny is no folder; name another --results"):
+    with pytest.raises(ValueError, match="tiny is no folder; name another `results`"):
         evaluate_and_record(taken, fit_of(module), place)
     assert module.seen == 0
 
@@ -216,5 +216,5 @@ def test_damaged_rows_are_found_before_the_work(
         raise AssertionError("work began")
 
     patch_commands(monkeypatch, "load_test_set", never)
-    assert bench.main(["--suite", "in9", "--model", "erm", "--results", str(tmp_path)]) == 2
+    assert cli.main(["--suite", "in9", "--model", "erm", "--results", str(tmp_path)]) == 2
     assert "runs.csv has other columns" in capsys.readouterr().err

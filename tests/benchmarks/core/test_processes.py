@@ -15,10 +15,10 @@ from PIL import Image
 from support import patch_commands
 from torch import nn
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.core.distributed import all_gather, init_distributed, local_batches
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.predictions import load
+from benchmarks.records.runs import read_runs
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET
 from cgn.device.distributed import dist_info
@@ -105,7 +105,7 @@ def test_one_two_and_three_processes_leave_the_same_files(
     found = []
     for n in (1, 2, 3):
         results = tmp_path / f"results{n}"
-        assert on_processes(n, lambda r=results: bench.main(f"{text}{r}".split())) == [0] * n  # type: ignore[misc]
+        assert on_processes(n, lambda r=results: cli.main(f"{text}{r}".split())) == [0] * n  # type: ignore[misc]
         assert capfd.readouterr().out.count("conflict shape_bias") == 2  # leaderboard, protocols
         (path,) = results.rglob("*.parquet")
         runs = read_runs(results).drop(columns=["commit", "time", "images_per_second"])
@@ -138,5 +138,5 @@ def test_what_is_trained_here_is_refused_on_several_processes(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = f"--suite colored-mnist --model erm --device cpu --results {tmp_path}"
-    assert on_processes(2, lambda: bench.main(text.split())) == [2, 2]
+    assert on_processes(2, lambda: cli.main(text.split())) == [2, 2]
     assert "torchrun is for pretrained networks, and erm is trained here" in capfd.readouterr().err

@@ -18,7 +18,7 @@ import pytest
 import torch
 from support import patch_commands
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.core.suite import DataSource
 from benchmarks.data import download as store
 from benchmarks.data.class_folders import list_classes
@@ -364,14 +364,14 @@ def one_set(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 def test_the_command_lists_fetches_and_verifies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert bench.main(["data"]) == 0
+    assert cli.main(["data"]) == 0
     assert "zoo" in capsys.readouterr().out
-    assert bench.main(["data", "zoo", "--offline"]) == 2
-    assert bench.main(["data", "zoo"]) == 0
+    assert cli.main(["data", "zoo", "--offline"]) == 2
+    assert cli.main(["data", "zoo"]) == 0
     assert f"zoo is whole, in {tmp_path / 'zoo'}" in capsys.readouterr().out
-    assert bench.main(["data", "--verify"]) == 0
+    assert cli.main(["data", "--verify"]) == 0
     (tmp_path / "zoo" / "zoo" / "dog" / "0.png").unlink()
-    assert bench.main(["data", "zoo", "--verify"]) == 1
+    assert cli.main(["data", "zoo", "--verify"]) == 1
     assert "has 11 images of all, expected 12" in capsys.readouterr().out
-    assert bench.main(["data", "zop"]) == 2
+    assert cli.main(["data", "zop"]) == 2
     assert "did you mean 'zoo'?" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import check
 from benchmarks.records.csv_cells import csv_text, guarded, unguarded
-from benchmarks.records.leaderboard import Row, append, leaderboard, read_runs
+from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.runs import Row, append, read_runs
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0", '=A1,"b"', "-"]
 ODD = [

@@ -5,10 +5,11 @@ import pytest
 
 from benchmarks.core.statistics import Estimate
 from benchmarks.records.effective_robustness import LinearFit, effective_robustness, fits
-from benchmarks.records.leaderboard import COLUMNS
+from benchmarks.records.runs import COLUMNS
 from benchmarks.suites import OFFICIAL_SUITES
 
 SKETCH, HARD = fits()
+SUITES_BY_NAME = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
 
 
 def row(suite: str, key: str, value: float, model: str = "net", source: str = "official") -> dict:  # type: ignore[type-arg]
@@ -59,16 +60,18 @@ def test_the_interval_is_wider_than_that_of_either_score() -> None:
 def test_a_network_needs_both_scores_on_one_kind_of_source() -> None:
     clean = row("imagenet", SKETCH.clean_score, 0.7)
     shifted = row(SKETCH.suite, SKETCH.score, 0.45)
-    (found,) = effective_robustness(table(clean, shifted), {"imagenet"}).to_dict("records")
+    (found,) = effective_robustness(table(clean, shifted), SUITES_BY_NAME, {"imagenet"}).to_dict(
+        "records"
+    )
     assert found["verdict"] == "better than standard networks"
     assert found["value"] == pytest.approx(0.45 - SKETCH.expected(0.7))
     others = ({"model": "other"}, {"source": "official-part"}, {"protocol": "imagenet@v9"})
     for other in (clean | each for each in others):
-        assert effective_robustness(table(other, shifted), {SKETCH.suite}).empty
-    assert effective_robustness(table(clean, shifted), {"in9-official"}).empty
+        assert effective_robustness(table(other, shifted), SUITES_BY_NAME, {SKETCH.suite}).empty
+    assert effective_robustness(table(clean, shifted), SUITES_BY_NAME, {"in9-official"}).empty
 
 
 def test_a_network_outside_the_range_of_the_fit_gets_a_warning() -> None:
     rows = table(row("imagenet", SKETCH.clean_score, 0.9), row(SKETCH.suite, SKETCH.score, 0.5))
-    (found,) = effective_robustness(rows, {"imagenet"}).to_dict("records")
+    (found,) = effective_robustness(rows, SUITES_BY_NAME, {"imagenet"}).to_dict("records")
     assert str(found["verdict"]).endswith("outside 56.5-78.3 %, where the fit is known")

@@ -1,98 +1,22 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from support import tiny_suite
+from support import ROW, tiny_suite
 
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import Suite
-from benchmarks.records.leaderboard import (
-    COLUMNS,
-    Row,
-    append,
-    environment,
-    leaderboard,
-    read_runs,
-    write_leaderboards,
-)
-
-ROW = Row(
-    suite="tiny",
-    protocol="1",
-    source="embedded",
-    data_sha256="d0",
-    model="erm",
-    weights_sha256="w0",
-    seed=0,
-    variant="hard",
-    metric="accuracy",
-    value=0.5,
-    low=0.4,
-    high=0.6,
-    n=40,
-    images_per_second=123.4,
-    **environment("cpu"),
-)
+from benchmarks.records.leaderboard import leaderboard, write_leaderboards
+from benchmarks.records.runs import Row, append, read_runs
 
 
 def table(results: Path, suite: Suite, *rows: Row) -> pd.DataFrame:
     append(rows, results)
     return leaderboard(read_runs(results), suite)
-
-
-def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
-    rows = [ROW, replace(ROW, seed=1, value=1 / 3, low=np.nan, model='a,"b"')]
-    assert append(rows, tmp_path) == 2
-    runs = read_runs(tmp_path)
-    assert list(runs.columns) == COLUMNS
-    assert runs["value"].tolist() == [0.5, 1 / 3]
-    assert np.isnan(runs["low"][1])
-    assert runs["model"].tolist() == ["erm", 'a,"b"']
-    assert runs["protocol"].tolist() == ["1", "1"]
-
-
-def test_appending_the_same_run_again_adds_nothing(tmp_path: Path) -> None:
-    rows = [ROW, replace(ROW, metric="gap", value=np.nan, low=np.nan, high=np.nan)]
-    append(rows, tmp_path)
-    before = (tmp_path / "runs.csv").read_bytes()
-    later = [replace(row, time="2030-01-01", images_per_second=1.0) for row in rows]
-    assert append(later, tmp_path) == 0
-    assert (tmp_path / "runs.csv").read_bytes() == before
-
-
-@pytest.mark.parametrize("change", [{"value": 0.51}, {"weights_sha256": "w1"}, {"n": 41}])
-def test_a_run_that_came_out_otherwise_is_a_new_row(
-    tmp_path: Path, change: dict[str, object]
-) -> None:
-    append([ROW], tmp_path)
-    assert append([replace(ROW, **change)], tmp_path) == 1  # type: ignore[arg-type]
-
-
-def test_old_rows_stay_byte_for_byte(tmp_path: Path) -> None:
-    append([ROW], tmp_path)
-    before = (tmp_path / "runs.csv").read_bytes()
-    append([replace(ROW, seed=1)], tmp_path)
-    assert (tmp_path / "runs.csv").read_bytes().startswith(before)
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_concurrent_appends_lose_no_row(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda seed: append([replace(ROW, seed=seed)], tmp_path), range(12)))
-    assert sorted(read_runs(tmp_path)["seed"]) == list(range(12))
-
-
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n1,2\n\x00"])
-def test_a_foreign_runs_csv_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
-    (tmp_path / "runs.csv").write_text(text)
-    with pytest.raises(ValueError, match="restore it from git"):
-        append([ROW], tmp_path)
-    assert (tmp_path / "runs.csv").read_text() == text
 
 
 def test_one_seed_keeps_the_interval_over_images(tmp_path: Path, suite: Suite) -> None:
@@ -121,17 +45,6 @@ def test_the_table_says_how_many_generators_the_seeds_were_trained_on(
 ) -> None:
     rows = [replace(ROW, seed=i, generator_seed=seed) for i, seed in enumerate(seeds)]
     assert table(tmp_path, suite, *rows)["generators"].tolist() == [generators]
-
-
-def test_a_file_of_before_the_generators_seed_is_read_and_takes_new_rows(tmp_path: Path) -> None:
-    append([ROW], tmp_path)
-    path = tmp_path / "runs.csv"
-    header, row = path.read_text().splitlines()
-    path.write_text(f"{header.removesuffix(',generator_seed')}\n{row.removesuffix(',')}\n")
-    assert read_runs(tmp_path)["generator_seed"].tolist() == [""]
-    append([replace(ROW, seed=1, generator_seed="4")], tmp_path)
-    assert read_runs(tmp_path)["generator_seed"].tolist() == ["", "4"]
-    assert path.read_text().splitlines()[:2] == [header, row]
 
 
 def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) -> None:

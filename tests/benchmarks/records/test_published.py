@@ -10,7 +10,6 @@ from support import TINY_SHA256, FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite
-from benchmarks.records.leaderboard import read_runs
 from benchmarks.records.published import (
     FACTS,
     compare_to_published,
@@ -18,6 +17,7 @@ from benchmarks.records.published import (
     models_to_run,
     published,
 )
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import OFFICIAL_SUITES, SUITES
 
 KNOWN = SUITES | {suite.name: suite for suite in OFFICIAL_SUITES.values()}

@@ -13,9 +13,10 @@ from benchmarks.core.evaluate import evaluate
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import check, check_history
-from benchmarks.records.leaderboard import append, read_runs, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import load, save
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import append, read_runs
 
 OLD = tiny_suite()
 NEW = replace(OLD, scores=(*OLD.scores, worst_group("hard", chance=1 / 3)))

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from support import RESULTS
 
-from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, read_runs, with_few_seeds
+from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, with_few_seeds
+from benchmarks.records.runs import read_runs
 from benchmarks.suites import ALL_SUITES, GROUPS, OFFICIAL_SUITES, SUITES
 
 TRAINED_HERE = {

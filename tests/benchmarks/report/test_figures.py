@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from support import TINY_SHA256, FirstRow, run_model, tiny_images, tiny_suite
 
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite, format_model_id
-from benchmarks.records.leaderboard import Row, append, environment, markdown, read_runs
+from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
 from benchmarks.report.page import write_report
+from benchmarks.report.readme import markdown
 
 SUITE = tiny_suite()
 SWEEP = (1.0, 0.99, 0.9)

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from support import ROOT
 
-import benchmarks
 from benchmarks.records.check import results_at_revision
 from benchmarks.report.readme import documents, readme_blocks, rewritten
 from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
@@ -97,8 +96,6 @@ def test_the_examples_for_the_results_count_the_newest_row_of_a_slot_alone(
 def test_the_python_example_scores_a_module_of_ones_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if not hasattr(benchmarks, "score"):
-        pytest.skip("benchmarks.score is not there")
     example = README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(example, names)

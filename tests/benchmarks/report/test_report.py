@@ -17,8 +17,9 @@ from support import FirstRow, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
-from benchmarks.records.leaderboard import Row, append, leaderboard, read_runs
+from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import published
+from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.report.figures import cue_shares, cues_figure
 from benchmarks.report.page import N_DISPUTED, _figures, write_report
 from benchmarks.suites import ALL_SUITES, SUITES

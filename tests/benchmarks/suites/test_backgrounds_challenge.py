@@ -11,10 +11,10 @@ from PIL import Image
 from support import patch_commands
 from torch import Tensor, nn
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.core.evaluate import probabilities, score_suite
 from benchmarks.core.suite import DataSource
-from benchmarks.records.leaderboard import read_runs
+from benchmarks.records.runs import read_runs
 from benchmarks.suites.backgrounds_challenge import (
     AT_RANDOM,
     CHALLENGE,
@@ -298,7 +298,7 @@ def test_the_command_line_runs_the_challenge_and_says_what_it_took(
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     results = tmp_path / "results"
     text = f"--suite in9-challenge --model efficientnet-lite0 --data {archive.parent} --device cpu"
-    assert bench.main([*text.split(), "--results", str(results)]) == 0
+    assert cli.main([*text.split(), "--results", str(results)]) == 0
     # With nine backgrounds all are among those drawn at random.
     assert "81 of 81 composites had to be looked at" in capsys.readouterr().err
     row = read_runs(results).to_dict("records")[0]

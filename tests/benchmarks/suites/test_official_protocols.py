@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.records.check import check
-from benchmarks.records.leaderboard import Row, append, environment, read_runs, write_leaderboards
+from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, load, save
 from benchmarks.records.rescore import missing_rows
+from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.records.sensitivity import FILE, sensitivity, write_sensitivity
 from benchmarks.report.tables import sensitivity_table
 from benchmarks.suites import OFFICIAL_SUITES

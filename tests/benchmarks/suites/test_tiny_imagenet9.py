@@ -15,7 +15,7 @@ from PIL import Image
 from support import SHARED, patch_commands
 from torch import Tensor
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.core.suite import DataSource
 from benchmarks.data import archives
 from benchmarks.data.rendered import training_cached, variants_cached
@@ -192,7 +192,7 @@ def test_one_command_recombines_fits_and_scores_both_suites(
     patch_commands(monkeypatch, "MODELS", short)
     monkeypatch.setattr("benchmarks.data.training.N_RECOMBINED", 30)
     command = ["--suite", "natural", "--model", ",".join(names), "--data", str(folder)]
-    assert bench.main([*command, "--results", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert cli.main([*command, "--results", str(tmp_path)]) == 0, capsys.readouterr().err
     runs = pd.read_csv(tmp_path / "runs.csv")
     assert set(runs["suite"]) == set(GROUPS["natural"])
     heads = {f"{names[1]}/{head}" for head in ("shape", "texture", "background")}

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-import benchmarks.cli.main as bench
+from benchmarks import cli
 from benchmarks.cli.models import with_outputs_of
 from benchmarks.suites import OFFICIAL_SUITES
 from benchmarks.suites.decisions import decide_in9
@@ -140,7 +140,7 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     short = ["--epochs", "0", "--steps", "1", "--batch-size", "4", "--no-frozen-norms"]
     command = ["fit", *own, *short, "--out", str(out)]
     masks = ["--masks", str(folder / "masks"), "--n-counterfactuals", "8"]
-    assert bench.main([*command, *masks]) == 0, capsys.readouterr().err
+    assert cli.main([*command, *masks]) == 0, capsys.readouterr().err
     shown = capsys.readouterr()
     assert f"--model ensemble:{out}" in shown.out
     assert "masks: 0 of 6 are empty" in shown.err
@@ -153,7 +153,7 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     made = ImageSet(pixels, Factors.independent(9, 2, generator), torch.arange(9))
     made.save(tmp_path / "set.safetensors")
     given = ["--counterfactuals", str(tmp_path / "set.safetensors")]
-    assert bench.main([*command, *given]) == 0, capsys.readouterr().err
+    assert cli.main([*command, *given]) == 0, capsys.readouterr().err
     assert load_model(f"ensemble:{out}").weights_sha256 != first.weights_sha256
 
     for odd, message in (
@@ -165,10 +165,10 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     ):
         odd.save(tmp_path / "odd.safetensors")
         odd_given = ["--counterfactuals", str(tmp_path / "odd.safetensors")]
-        assert bench.main([*command, *odd_given]) == 2
+        assert cli.main([*command, *odd_given]) == 2
         assert message in capsys.readouterr().err
 
-    assert bench.main([*command, "--real-only"]) == 0, capsys.readouterr().err
+    assert cli.main([*command, "--real-only"]) == 0, capsys.readouterr().err
     assert not isinstance(load_model(f"ensemble:{out}").module, InvariantEnsemble)
 
 
@@ -204,10 +204,10 @@ def test_fit_says_what_is_wrong_with_its_input(
         empty.parent.mkdir(parents=True, exist_ok=True)
         np.save(empty, np.zeros((40, 50), np.uint8))
     for extra, message in (
-        ([], "one of the arguments --counterfactuals --real-only --masks is required"),
+        ([], "name one of --counterfactuals, --masks and --real-only"),
         (["--masks", str(tmp_path)], "has no mask"),
         (["--masks", str(folder / "empty")], "are empty, '0.npy' the first"),
         (["--masks", str(tmp_path), "--schedule", "linear"], "schedule must be one of"),
     ):
-        assert bench.main([*command, *extra]) == 2
+        assert cli.main([*command, *extra]) == 2
         assert message in capsys.readouterr().err

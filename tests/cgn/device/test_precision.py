@@ -12,8 +12,8 @@ from support import tiny_images
 from torch import Tensor, nn
 
 from benchmarks.core.context import RunContext
+from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate, probabilities
-from benchmarks.records.leaderboard import environment
 from benchmarks.suites.backgrounds_challenge import attack
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
