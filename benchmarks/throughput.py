@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from rich.table import Table
 
 from benchmarks.core.environment import environment
 from benchmarks.records.csv_cells import csv_text
+from benchmarks.report.tables import speeds_table
 from cgn.io.locks import locked
 from cgn.io.writing import write_text
 
@@ -297,19 +297,6 @@ def slower(before: pd.DataFrame, speeds: Sequence[Speed], ratio: float) -> list[
     return lines
 
 
-HEADINGS = "benchmark", "batch", "form", "ms", "IQR", "images/s", "of peak", "GB", "error"
-
-
-def speeds_table(speeds: Sequence[Speed], title: str) -> Table:
-    """Lay speeds out for a terminal."""
-    table = Table(*HEADINGS[:3], title=title)
-    for name in HEADINGS[3:]:
-        table.add_column(name, justify="right")
-    for speed in speeds:
-        table.add_row(*_line(asdict(speed)))
-    return table
-
-
 def speeds_markdown(table: pd.DataFrame) -> str:
     """Write the newest row of each benchmark as Markdown, a table for each card.
 
@@ -323,24 +310,6 @@ def speeds_markdown(table: pd.DataFrame) -> str:
         versions = f"PyTorch {last['torch']}"
         if last["device"] == "cuda":
             versions += f", CUDA {last['cuda']}, cuDNN {last['cudnn']}, driver {last['driver']}"
-        ordered = rows.sort_values(["benchmark", "batch"]).to_dict("records")
-        lines = [HEADINGS, ("---",) * len(HEADINGS), *map(_line, ordered)]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        body = speeds_table(rows.sort_values(["benchmark", "batch"])).to_markdown()
         parts.append(f"{card}, {versions}:\n\n{body}")
     return "\n\n".join(parts)
-
-
-def _line(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Write one row's cells."""
-    share, wrong = row["share_of_peak"], row["agreement"]
-    return (
-        row["benchmark"],
-        str(row["batch"] or "own"),
-        row["form"],
-        f"{row['median_ms']:,.2f}",
-        f"{row['iqr_ms']:,.2f}",
-        f"{row['images_per_second']:,.1f}",
-        "" if math.isnan(share) else f"{100 * share:.1f} %",
-        f"{row['peak_allocated_gb']:.1f}",
-        "" if math.isnan(wrong) else f"{wrong:.1g}",
-    )

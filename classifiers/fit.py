@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
@@ -18,9 +18,10 @@ from cgn.device.graphs import Captured
 from cgn.device.precision import evaluating, supports_bfloat16, training
 from cgn.io.cache import LIBRARIES, cache_key, open_or_make, sources, versions, weights_sha256
 from cgn.io.locks import locked_if
-from cgn.io.weights import load_tensors, misfit, read_checkpoint, restoring, save_tensors
+from cgn.io.weights import load_tensors, misfit, save_tensors
 from cgn.io.writing import require_room
-from cgn.training.loop import seeded, write_checkpoint
+from cgn.training.checkpoints import Checkpoint, Stateful
+from cgn.training.loop import EMA, seeded, train_loop
 from classifiers.data import Source, iterate_batches
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.pretrained import pin_spec
@@ -91,31 +92,43 @@ def fit(
     alone = locked_if(checkpoint if dist_info().is_main_process else None)
     with alone, seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
-        origin = ""
+        saved = Checkpoint(None, {}, "")
         if checkpoint is not None:
             key = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
-            origin = f"{key} {weights_sha256(run.network)}"
-            require_room(checkpoint.parent, _bytes_of_a_checkpoint(run.network))
-            if checkpoint.is_file():
-                run.restore(checkpoint, origin)
-        left = range(run.step, steps)
-        for batches in iterate_batches(
-            sources, recipe.augment, left, generator, seed=seed, device=run.device
-        ):
-            run.train_step(batches)
-            if (
-                checkpoint is not None
-                and run.step % CHECKPOINT_STEPS == 0
-                and dist_info().is_main_process
-            ):
-                run.save(checkpoint, origin)
-            if progress is not None:
-                progress(run.step, steps)
-        network = run.result()
-        if keep is not None and dist_info().is_main_process:
-            keep(network)
-        if checkpoint is not None and dist_info().is_main_process:
-            checkpoint.unlink(missing_ok=True)
+            require_room(checkpoint.parent, _checkpoint_bytes(run.network))
+            saved = Checkpoint(checkpoint, run.parts(), f"{key} {weights_sha256(run.network)}")
+            run.step = saved.resume()
+        batches = iterate_batches(
+            sources,
+            recipe.augment,
+            range(run.step, steps),
+            generator,
+            seed=seed,
+            device=run.device,
+        )
+
+        def train_steps(n: int) -> dict[str, Tensor]:
+            for _ in range(n):
+                run.train_step(next(batches))
+            return {}
+
+        def save(step: int) -> None:
+            if dist_info().is_main_process:
+                saved.save(step)
+
+        train_loop(
+            run,
+            train_steps,
+            steps,
+            checkpoint_steps=CHECKPOINT_STEPS,
+            save=save,
+            progress=None if progress is None else lambda step, steps, _: progress(step, steps),
+        )
+        network = run.averaged.cpu().eval()
+        if dist_info().is_main_process:
+            if keep is not None:
+                keep(network)
+            saved.discard()
     return network
 
 
@@ -166,10 +179,10 @@ class Fitting:
         self.optimiser, self.schedule = recipe.schedule(
             self.network.parameters(), recipe.learning_rate, recipe.weight_decay, steps
         )
-        self.average: AveragedModel | None = None
+        self.averaged, self.ema = self.network, None
         if recipe.ema_decay:
-            mean = get_ema_multi_avg_fn(recipe.ema_decay)
-            self.average = AveragedModel(self.network, multi_avg_fn=mean, use_buffers=True)
+            self.averaged = copy.deepcopy(self.network)
+            self.ema = EMA(_tensors(self.network), _tensors(self.averaged), recipe.ema_decay)
         self.step = 0
         # Larger images keep a GPU busy as it is, and several processes meet within a step.
         small = size_px <= GRAPH_PX and not distributed.is_initialized()
@@ -185,8 +198,8 @@ class Fitting:
         )
         self.optimiser.step()
         self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.network)
+        if self.ema is not None:
+            self.ema.update(self.step)
         self.step += 1
 
     def _differentiate(self, *tensors: Tensor) -> Tensor:
@@ -203,40 +216,19 @@ class Fitting:
         loss.backward()
         return loss.detach()
 
-    def result(self) -> nn.Module:
-        """Return what was fitted, averaged if the recipe says so, on the CPU, to be evaluated."""
-        network = self.network if self.average is None else self.average.module
-        return network.cpu().eval()
+    def parts(self) -> dict[str, Stateful]:
+        """Return all that changes from step to step."""
+        parts: dict[str, Stateful] = {
+            "network": self.network,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+        }
+        return parts if self.ema is None else parts | {"ema": self.ema}
 
-    def _parts(self) -> dict[str, Any]:
-        """Return all that changes from step to step, by name."""
-        parts = {"network": self.network, "optimiser": self.optimiser, "schedule": self.schedule}
-        return parts if self.average is None else parts | {"average": self.average}
 
-    def save(self, path: Path, origin: str) -> None:
-        """Write all that is needed to go on, atomically; `origin` says what is being fitted."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"step": self.step, "origin": origin, "torch": torch.get_rng_state()}
-        write_checkpoint(state, path)
-
-    def restore(self, path: Path, origin: str) -> None:
-        """Take up what `save` wrote.
-
-        Raises:
-            ValueError: If it was written in another fit.
-        """
-        own = (*self._parts(), "step", "origin", "torch")
-        state = read_checkpoint(path, own, self.device)
-        if state["origin"] != origin:
-            raise ValueError(
-                f"{path} is the checkpoint of a fit with other settings or other images; delete it "
-                "to start anew, or repeat the command it was made with"
-            )
-        with restoring(path):
-            for name, part in self._parts().items():
-                part.load_state_dict(state[name])
-            self.step = int(state["step"])
-            torch.set_rng_state(state["torch"].cpu())
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """List weights and buffers."""
+    return [*network.parameters(), *network.buffers()]
 
 
 class Loss(nn.Module):
@@ -266,7 +258,7 @@ def freeze_norms(network: nn.Module) -> None:
             module.eval()
 
 
-def _bytes_of_a_checkpoint(network: nn.Module) -> int:
+def _checkpoint_bytes(network: nn.Module) -> int:
     """How much a checkpoint takes at least: weights, and what the optimiser keeps of each."""
     return 2 * sum(weight.nbytes for weight in network.parameters())
 

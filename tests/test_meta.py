@@ -191,7 +191,7 @@ def test_a_training_step_runs_on_any_device() -> None:
     images = ImageSet(pixels, Factors.aligned(torch.arange(6) % 3), torch.arange(6))
     config = TrainConfig(steps=2, batch_size=4, width=8)
     run = Training(prepare(images, 32), 3, config, "meta")
-    terms = run.train_loop(2, torch.Generator().manual_seed(0))
+    terms = run.train_steps(2, torch.Generator().manual_seed(0))
     assert {term.device.type for term in terms.values()} == {"meta"}
 
 

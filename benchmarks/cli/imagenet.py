@@ -24,7 +24,7 @@ from benchmarks.cli.arguments import (
 from benchmarks.cli.output import Output
 from benchmarks.core.environment import environment
 from benchmarks.data.paths import check_place, user_weights_dir
-from cgn.counterfactuals.pictures import sheets
+from cgn.counterfactuals.sheets import training_sheets
 from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import own_device, team
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
@@ -89,7 +89,7 @@ def train_imagenet_cgn(
         with progress.task("weights"), seeded(config.seed):
             real = load_biggan([biggan] if biggan else None)
             cgn = from_biggan(real, load_u2net(u2net))
-            real = real.folded(config.dtype)
+            real = real.fused(config.dtype)
             features = VGGFeatures(None if vgg == "random" else vgg)
         if dry_run:
             training = ImageNetTraining(cgn, real, features, config, chosen, group)
@@ -109,7 +109,7 @@ def train_imagenet_cgn(
                 team=group,
                 checkpoint=checkpoint,
                 progress=combine_callbacks(update, log),
-                at_checkpoint=sheets(path.with_suffix("")),
+                at_checkpoint=training_sheets(path.with_suffix("")),
             )
         if group.is_main_process:
             seconds = round(time.perf_counter() - started, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 from cyclopts import Parameter
-from rich.table import Table
-from rich.text import Text
 
 from benchmarks.cli.arguments import (
     RESULTS,
@@ -17,10 +19,11 @@ from benchmarks.cli.arguments import (
     resolve_device,
 )
 from benchmarks.cli.output import Output
-from benchmarks.data.download import fetch, verify
+from benchmarks.data.download import DataSet, fetch, verify
 from benchmarks.data.paths import check_place, data_folder
 from benchmarks.report.readme import documents, readme_blocks
-from benchmarks.report.tables import data_table
+from benchmarks.report.table import Cell, Table
+from benchmarks.report.tables import speeds_table
 from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.data_sets import DATA_SETS
 from benchmarks.throughput import (
@@ -29,7 +32,6 @@ from benchmarks.throughput import (
     read_speeds,
     slower,
     speeds_markdown,
-    speeds_table,
 )
 from cgn.counterfactuals.sampling import SHIPPED
 from cgn.io.writing import write_text
@@ -55,15 +57,14 @@ def show_lists(
             write_text(path, text)
             output.note(f"wrote the tables of {path}")
         return
-    suites = Table("suite", "question", "protocol", "ranked by", title="Suites")
+    suites = Table(["suite", "question", "protocol", "ranked by"], "Suites")
     for suite in ALL_SUITES.values():
-        names = Text("\n".join(suite.protocol_names))
-        suites.add_row(suite.name, suite.question, names, suite.primary)
-    columns = ("model", "what it is", "trains on", "extra supervision", "source")
-    models = Table(*columns, title="Models")
+        names = Cell("\n".join(suite.protocol_names), suite.protocol_names)
+        suites.add(suite.name, suite.question, names, suite.primary)
+    models = Table(["model", "what it is", "trains on", "extra supervision", "source"], "Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)
-        models.add_row(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
+        models.add(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
     output.tables(suites, models)
 
 
@@ -147,7 +148,8 @@ def measure_throughput(
     if measured.speeds and not quick:
         append_speeds(measured.speeds, results)
     if measured.speeds:
-        output.tables(speeds_table(measured.speeds, measured.speeds[0].card))
+        speeds = pd.DataFrame(map(asdict, measured.speeds))
+        output.tables(speeds_table(speeds, measured.speeds[0].card))
     problems = [f"failed: {line}" for line in measured.failed]
     if compare_fail is not None and not quick:
         problems += [f"slower: {line}" for line in slower(before, measured.speeds, compare_fail)]
@@ -156,3 +158,26 @@ def measure_throughput(
         ended = " and one was cut short" if measured.cut else ""
         output.note(f"after {seconds} s: {measured.skipped} benchmarks were left out{ended}")
     return int(bool(problems))
+
+
+def data_table(data_sets: Iterable[DataSet], there: Mapping[str, Path], root: Path) -> Table:
+    """Lay out official data: what there is, and what of it is on this machine.
+
+    Args:
+        data_sets: All of it.
+        there: The folders that exist, by name.
+        root: Where they are looked for.
+    """
+    table = Table(
+        ["name", "what it is", "size", "licence", "source", "here"],
+        f"Official data in {root}",
+        "fetch with: bench.py data NAME",
+    )
+    for data in data_sets:
+        sizes = [each.size_bytes for each in data.downloads]
+        known = sum(size for size in sizes if size is not None)
+        is_known = known > 0 and None not in sizes
+        size = Cell(f"{known / 1e6:,.0f} MB", known) if is_known else Cell("unknown", None)
+        here = "yes" if data.name in there else ("no" if data.downloads else data.by_hand)
+        table.add(data.name, data.about, size, data.licence, data.source, here)
+    return table

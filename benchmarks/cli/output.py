@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from cgn.io.text import printable
+
+if TYPE_CHECKING:
+    from benchmarks.report.table import Table
 
 Update = Callable[..., None]
 
@@ -58,8 +60,9 @@ class Output:
     def tables(self, *tables: Table) -> None:
         """Print tables; wide where nobody's terminal is the limit."""
         if self.json:
-            for table in tables:
-                say(json.dumps(table_record(table)))
+            from benchmarks.report.table import to_json  # with pandas, which help does without
+
+            say(to_json(tables))
             return
         console = PlainConsole() if sys.stdout.isatty() else PlainConsole(width=160)
         console.print(*tables)
@@ -105,23 +108,6 @@ class Output:
             disable=not is_shown,
         ) as display:
             yield ProgressBars(display)
-
-
-def table_record(table: Table) -> dict[str, object]:
-    """Turn a table into what JSON holds: its title, and rows by the names of columns.
-
-    Example:
-        >>> table = Table("model", "score", title="in9")
-        >>> table.add_row("erm", "50.0")
-        >>> table_record(table)
-        {'title': 'in9', 'rows': [{'model': 'erm', 'score': '50.0'}]}
-    """
-    names = [str(column.header) for column in table.columns]
-    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
-    return {
-        "title": str(table.title or ""),
-        "rows": [dict(zip(names, row, strict=True)) for row in rows],
-    }
 
 
 class ProgressBars:

@@ -39,12 +39,12 @@ from benchmarks.records.predictions import Run, load_runs
 from benchmarks.records.rescore import missing_rows
 from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
-from benchmarks.report.readme import markdown
-from benchmarks.report.tables import differences_table
+from benchmarks.report.tables import differences_table, primary_scores_table
 from benchmarks.runner import load_test_set, predict, run_metadata
 from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint
-from cgn.counterfactuals.sampling import find_weights, sheet
+from cgn.counterfactuals.sampling import find_weights
+from cgn.counterfactuals.sheets import sheet
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from classifiers.checkpoints import is_shipped
@@ -137,7 +137,8 @@ def check_results(
     for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
         output.note(f"fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if summary_file:
-        write_text(summary_file, summary(problems, markdown(results, list(SUITES.values()))))
+        table = primary_scores_table(runs, SUITES.values(), "embedded")
+        write_text(summary_file, summary(problems, table.to_markdown()))
     output.note(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
 

@@ -45,7 +45,7 @@ from benchmarks.data.user_images import (
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES
-from cgn.counterfactuals.sampling import sheet
+from cgn.counterfactuals.sheets import sheet
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at

@@ -6,7 +6,6 @@ unpacked into a folder of its own, which gets its name when all of it has been c
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import ssl
@@ -22,7 +21,7 @@ from benchmarks.data.archives import OTHER_FOLDER, unpack
 from cgn.io.errors import write_errors
 from cgn.io.locks import locked
 from cgn.io.schema import checked, read_json
-from cgn.io.writing import require_room, sweep, write_all, write_text, written
+from cgn.io.writing import file_sha256, require_room, sweep, write_all, write_text, written
 
 Progress = Callable[[int, int], None]
 
@@ -287,8 +286,7 @@ def _differs(path: Path, download: Download) -> str:
     size = path.stat().st_size
     if download.size_bytes not in (None, size):
         return f"has {size:,} bytes, expected {download.size_bytes:,}"
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_sha256(path)
     if download.sha256 not in (None, sha256):
         return f"has the sha256 {sha256}, expected {download.sha256}"
     return ""
@@ -327,8 +325,7 @@ def _pin(download: Download, path: Path, root: Path) -> None:
     """Note what a file without a published checksum is; its content has been found whole."""
     if download.sha256 is not None:
         return
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_sha256(path)
     pin = {"size_bytes": path.stat().st_size, "sha256": sha256}
     with locked(root / PINS):
         write_text(root / PINS, json.dumps(_pins(root) | {download.name: pin}, indent=2) + "\n")

@@ -20,8 +20,9 @@ from benchmarks.core.suite import Suite
 from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.predictions import load_runs
 from benchmarks.records.published import compare_to_published
-from benchmarks.records.runs import RUN_COLUMNS, exclusive, last_of_runs, read_runs
+from benchmarks.records.runs import exclusive, last_of_runs, read_runs
 from benchmarks.report.figures import (
+    Svg,
     correlation_sweep,
     correlation_sweep_rows,
     cue_shares,
@@ -29,12 +30,14 @@ from benchmarks.report.figures import (
     effects_figure,
     robustness_figure,
 )
-from benchmarks.report.tables import chance, percent
+from benchmarks.report.table import Table
+from benchmarks.report.tables import leaderboard_table, published_table
 from cgn.data.image_set import ImageSet
 from cgn.io.writing import write_text
 
 N_DISPUTED = 12  # images of a suite that are shown
 N_A_CLASS = 2  # of them of one class
+PUBLISHED = ["as published", "kind", "published", "model here", "here", "verdict", "source"]
 
 
 def write_report(
@@ -66,7 +69,7 @@ def write_report(
     page = _page().render(
         parts=parts,
         sheets={name: _data("image/png", png) for name, png in sheets.items() if name in shown},
-        runs=_provenance(runs),
+        provenance=_provenance(runs),
     )
     write_text(path, page)
 
@@ -84,8 +87,12 @@ def _suite(
 ) -> dict[str, Any]:
     """Collect what the page says of one suite."""
     board = leaderboard(runs, suite)
-    groups = board.groupby(["source", "data_sha256"], sort=False)
-    boards = [_board(suite, source, rows) for (source, _), rows in groups]
+    boards = [
+        (source, leaderboard_table(suite, rows))
+        for (source, _), rows in board.groupby(["source", "data_sha256"], sort=False)
+    ]
+    facts = compare_to_published(suite, board)
+    was_run = not facts.empty and facts["here"].notna().any()
     # A sweep over the correlation has a figure of its own, and too many models for the others.
     usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
     embedded = board[(board["source"] == "embedded") & usual]
@@ -96,99 +103,45 @@ def _suite(
     return {
         "name": suite.name,
         "asks": suite.question,
-        "protocol": suite.protocol,
         "boards": boards,
-        "published": _published(suite, board),
+        "published": published_table(suite, facts, PUBLISHED) if was_run else None,
         "figures": _figures(suite, embedded, seeds, variant) + _sweep(suite, runs),
         "disputed": _disputed(suite, first, variant, images[variant]) if first else [],
     }
-
-
-def _board(suite: Suite, source: object, rows: pd.DataFrame) -> dict[str, Any]:
-    """One table: its head, and for each cell what is shown and what sorts it."""
-    ordered = sorted(suite.scores, key=lambda score: score.key != suite.primary)
-    lines = []
-    for row in rows.to_dict("records"):
-        cells = [
-            (
-                percent(row[score.key], row[f"{score.key}_low"], row[f"{score.key}_high"]),
-                "" if pd.isna(row[score.key]) else f"{row[score.key]:.6f}",
-            )
-            for score in ordered
-        ]
-        rank = "" if pd.isna(row["rank"]) else str(row["rank"])
-        lines.append({"rank": rank, "model": row["model"], "seeds": row["seeds"], "cells": cells})
-    return {
-        "source": source,
-        "n": int(rows["n"].iloc[0]),
-        "interval": ", ".join(sorted(set(rows["interval"]))),
-        "scores": [
-            (score.key.replace("_", " "), "" if score.higher_is_better else "lower is better")
-            for score in ordered
-        ],
-        "chance": [chance(score) for score in ordered],
-        "rows": lines,
-    }
-
-
-def _published(suite: Suite, board: pd.DataFrame) -> list[dict[str, str]]:
-    """Published scores beside ours, if any of ours is there."""
-    rows = compare_to_published(suite, board)
-    if rows.empty or rows["here"].isna().all():
-        return []
-    words = rows[["model", "kind", "source", "measured", "verdict"]].astype(str)
-    intervals = {
-        "value": rows[["value", "low", "high"]],
-        "here": rows[["here", "here_low", "here_high"]].dropna(),
-    }
-    for name, ends in intervals.items():
-        words[name] = pd.Series([percent(*row) for row in ends.to_numpy()], ends.index, dtype=str)
-    return words.fillna("").to_dict("records")  # type: ignore[return-value]
 
 
 def _figures(
     suite: Suite, board: pd.DataFrame, seeds: Mapping[str, list[pd.DataFrame]], variant: str
 ) -> list[dict[str, str]]:
     """Draw which cue the models follow, and robust against standard accuracy."""
-    found = []
-    shares = {}
     effects = {
         score.variant.removeprefix("do_"): score.key
         for score in suite.scores
         if score.metric == "effect"
     }
     if effects and len(board):
-        figure = effects_figure(board, effects)
-        said = "; ".join(
-            f"{row['model']}: "
-            + ", ".join(f"{factor} {100 * row[key]:.0f} %" for factor, key in effects.items())
-            for _, row in board.iterrows()
-        )
+        values = {
+            row["model"]: {factor: row[key] for factor, key in effects.items()}
+            for row in board.to_dict("records")
+        }
         title = "Causal effect of each factor"
-        return [{"title": title, "alt": said} | _pictures(figure.light, figure.dark)]
-    for name, tables in seeds.items():
-        means = pd.DataFrame([cue_shares(table, variant) for table in tables]).mean()
-        shares[name] = {str(cue): float(share) for cue, share in means.items()}
+        return [_figure(title, effects_figure(board, effects), _in_words(values))]
+    figures = []
+    shares = {
+        name: dict(pd.DataFrame([cue_shares(table, variant) for table in tables]).mean())
+        for name, tables in seeds.items()
+    }
     if any(shares.values()):
-        said = "; ".join(
-            f"{name}: " + ", ".join(f"{cue} {100 * share:.0f} %" for cue, share in of_model.items())
-            for name, of_model in shares.items()
-        )
-        figure = cues_figure(shares)
-        found.append(
-            {"title": f"Which cue do models follow? ({variant})", "alt": said}
-            | _pictures(figure.light, figure.dark)
-        )
+        title = f"Which cue do models follow? ({variant})"
+        figures.append(_figure(title, cues_figure(shares), _in_words(shares)))
     if suite.standard is not None and len(board):
-        said = "; ".join(
+        words = "; ".join(
             f"{row['model']}: {100 * row[suite.standard]:.0f} %, {100 * row[suite.primary]:.0f} %"
-            for _, row in board.iterrows()
+            for row in board.to_dict("records")
         )
-        figure = robustness_figure(board, suite.standard, suite.primary)
-        found.append(
-            {"title": "Robust against standard", "alt": said} | _pictures(figure.light, figure.dark)
-        )
-    return found
+        drawn = robustness_figure(board, suite.standard, suite.primary)
+        figures.append(_figure("Robust against standard", drawn, words))
+    return figures
 
 
 def _sweep(suite: Suite, runs: pd.DataFrame) -> list[dict[str, str]]:
@@ -196,20 +149,25 @@ def _sweep(suite: Suite, runs: pd.DataFrame) -> list[dict[str, str]]:
     rows = correlation_sweep_rows(runs, suite)
     if rows.empty:
         return []
-    said = "; ".join(
-        f"{row['model']}: {100 * row[suite.primary]:.0f} %" for _, row in rows.iterrows()
-    )
-    figure = correlation_sweep(runs, [suite], list(dict.fromkeys(rows["plain"])))
+    models = zip(rows["model"], rows[suite.primary], strict=True)
+    words = "; ".join(f"{model}: {100 * value:.0f} %" for model, value in models)
+    drawn = correlation_sweep(runs, [suite], list(dict.fromkeys(rows["plain"])))
     title = "The less closely texture and background follow the class in training"
-    return [{"title": title, "alt": said} | _pictures(figure.light, figure.dark)]
+    return [_figure(title, drawn, words)]
 
 
-def _pictures(light: str, dark: str) -> dict[str, str]:
-    """Both drawings as addresses that hold their data."""
-    return {
-        "light": _data("image/svg+xml", light.encode()),
-        "dark": _data("image/svg+xml", dark.encode()),
-    }
+def _in_words(values: Mapping[str, Mapping[str, float]]) -> str:
+    """Write the fractions of each model by name, for whom a picture says nothing."""
+    return "; ".join(
+        f"{model}: {', '.join(f'{name} {100 * value:.0f} %' for name, value in of_model.items())}"
+        for model, of_model in values.items()
+    )
+
+
+def _figure(title: str, drawn: Svg, words: str) -> dict[str, str]:
+    """A figure with both drawings as addresses that hold their data."""
+    light, dark = (_data("image/svg+xml", svg.encode()) for svg in drawn)
+    return {"title": title, "alt": words, "light": light, "dark": dark}
 
 
 def _disputed(
@@ -264,10 +222,17 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _provenance(runs: pd.DataFrame) -> list[dict[str, Any]]:
+def _provenance(runs: pd.DataFrame) -> Table:
     """Say once a run where its rows come from."""
-    columns = [*RUN_COLUMNS, "commit", "device", "torch", "time"]
-    return [
-        {str(name): cell for name, cell in row.items()}
-        for row in last_of_runs(runs)[columns].to_dict("records")
-    ]
+    hashes = ["data_sha256", "weights_sha256", "commit"]
+    columns = ["suite", "model", "seed", "protocol", "source", *hashes, "device", "torch", "time"]
+    table = Table(
+        [name.removesuffix("_sha256") for name in columns],
+        caption="Where each run comes from; hashes are cut to eight digits, whole ones are in "
+        "runs.csv",
+    )
+    last = last_of_runs(runs)
+    last = last.assign(**{name: last[name].str[:8] for name in hashes})
+    for row in last[columns].to_dict("records"):
+        table.add(*row.values(), key=row["model"])
+    return table

@@ -16,13 +16,13 @@ from benchmarks.core.suite import Suite, format_model_id
 from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import EXTRA_MODELS, official_rows, published
 from benchmarks.records.runs import newest, read_runs
-from benchmarks.report.tables import percent
+from benchmarks.report.table import NONE, Cell, Table, fraction, interval
+from benchmarks.report.tables import primary_scores_table
 from cgn.data.factors import Factors
 from cgn.io.weights import load_tensors
 
 EVERY_SEED = ("cgn", "cgn-abduct")  # their seeds differ in the CGN, too
 LOOSE = 0.99  # the correlation beside 1
-NONE = "-"
 
 
 def rewritten(text: str, blocks: Mapping[str, str]) -> str:
@@ -87,83 +87,44 @@ def readme_blocks(
     mnists = [suite for suite in suites if suite.name.endswith("mnist")]
     runs = read_runs(results)
     ours = {suite.name: official_rows(leaderboard(runs, suite)) for suite in mnists}
-    return {
-        "leaderboard": markdown(results, suites),
+    tables = {
+        "leaderboard": primary_scores_table(runs, suites, "embedded"),
         "CGNs": cgns(weights, dict.fromkeys(suite.world.name for suite in suites)),
         "beside what was published": beside_published(mnists, ours),
-        "every seed": every_seed(runs, mnists, ours),
         "models on full MNIST": on_full_mnist(mnists, ours, models),
     }
+    blocks = {name: table.to_markdown() for name, table in tables.items()}
+    return blocks | {"every seed": every_seed(runs, mnists, ours)}
 
 
-def markdown(results: Path, suites: Iterable[Suite], source: str = "embedded") -> str:
-    """Compute one table of all suites' primary scores, in Markdown, for a README.
-
-    Args:
-        results: Folder with `runs.csv`.
-        suites: One column each.
-        source: Which data's rows are shown.
-
-    Returns:
-        One row a model, ordered by its mean over the suites; cells are percent with the 95 %
-        interval. Models trained at another correlation are left out, for not every suite has
-        them. Empty if there are no rows.
-    """
-    runs = read_runs(results)
-    texts: dict[str, pd.Series] = {}
-    means: dict[str, pd.Series] = {}
-    for suite in suites:
-        board = leaderboard(runs, suite)
-        usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
-        board = board[(board["source"] == source) & usual].set_index("model")
-        keys = [suite.primary, f"{suite.primary}_low", f"{suite.primary}_high"]
-        label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
-        texts[label] = pd.Series(
-            {
-                name: percent(value, low, high)
-                for name, value, low, high in board[keys].itertuples()
-            },
-            dtype=str,
-        )
-        means[label] = board[suite.primary]
-    order = pd.DataFrame(means).mean(axis=1).sort_values(ascending=False).index
-    if order.empty:
-        return ""
-    cells = pd.DataFrame(texts).loc[order].fillna("-")
-    lines = [["model", *cells.columns], ["---"] * (1 + len(cells.columns))]
-    lines += [[str(name), *row] for name, row in zip(cells.index, cells.to_numpy(), strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def cgns(weights: Path, worlds: Iterable[str]) -> str:
-    """Tell of each shipped CGN how long it was trained, and how well it is understood."""
-    lines = []
+def cgns(weights: Path, worlds: Iterable[str]) -> Table:
+    """List for each shipped CGN how long it was trained, and how effective its factors are."""
+    table = Table(["world", "steps", "seconds", *Factors._fields])
     for world in worlds:
         about: Mapping[str, Any] = load_tensors(weights / f"{world}.safetensors")[1]
-        quality = about["quality"]
-        scores = [quality.get(f"{factor}_effectiveness") for factor in Factors._fields]
-        cells = [NONE if score is None else f"{100 * score:.1f}" for score in scores]
-        lines.append([world, f"{about['config']['steps']:,}", f"{about['seconds']:,.0f}", *cells])
-    return _table(["world", "steps", "seconds", *Factors._fields], lines)
+        scores = [about["quality"].get(f"{factor}_effectiveness") for factor in Factors._fields]
+        cells = [None if score is None else fraction(score) for score in scores]
+        table.add(world, f"{about['config']['steps']:,}", f"{about['seconds']:,.0f}", *cells)
+    return table
 
 
-def beside_published(mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame]) -> str:
+def beside_published(mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame]) -> Table:
     """Hold published accuracies on full MNIST against ours, a line a classifier."""
     facts = pd.concat([published(suite) for suite in mnists])
-    lines = []
+    table = Table(["trained on", "by", "seeds", *map(_short, mnists)])
     for measured in dict.fromkeys([*facts["measured"], *EXTRA_MODELS]):
         of_model = facts[facts["measured"] == measured]
         for (words, kind, source), group in of_model.groupby(
             ["model", "kind", "source"], sort=False
         ):
             values = group.set_index("suite")["value"]
-            cells = [f"{100 * values[s.name]:.1f}" if s.name in values else NONE for s in mnists]
-            words = str(words).removeprefix("CNN, ")
-            lines.append([words, f"{str(source).split(',')[0]}, {kind}", "", *cells])
-        cells = [_cell(ours[suite.name], measured, suite.primary) for suite in mnists]
-        if set(cells) != {NONE}:
-            lines.append([f"`{measured}`", "here", _seeds(ours.values(), measured), *cells])
-    return _table(["trained on", "by", "seeds", *map(_short, mnists)], lines)
+            cells = [fraction(values[s.name]) if s.name in values else None for s in mnists]
+            by = f"{str(source).split(',')[0]}, {kind}"
+            table.add(str(words).removeprefix("CNN, "), by, Cell("", None), *cells)
+        cells = [_score(ours[suite.name], measured, suite.primary) for suite in mnists]
+        if any(cells):
+            table.add(f"`{measured}`", "here", _seeds(ours.values(), measured), *cells)
+    return table
 
 
 def every_seed(
@@ -188,22 +149,22 @@ def every_seed(
 
 def on_full_mnist(
     mnists: Sequence[Suite], ours: Mapping[str, pd.DataFrame], models: Iterable[str]
-) -> str:
+) -> Table:
     """Show the models that have rows on full MNIST, at correlation 1 and a little below."""
-    lines = []
+    heads = [head for suite in mnists for head in (_short(suite), f"at {LOOSE}")]
+    table = Table(["model", *heads])
     for model in models:
         names = [format_model_id(model, correlation) for correlation in (1, LOOSE)]
-        cells = [_cell(ours[s.name], name, s.primary) for s in mnists for name in names]
-        if set(cells) != {NONE}:
-            lines.append([f"`{model}`", *cells])
-    heads = [head for suite in mnists for head in (_short(suite), f"at {LOOSE}")]
-    return _table(["model", *heads], lines)
+        cells = [_score(ours[s.name], name, s.primary) for s in mnists for name in names]
+        if any(cells):
+            table.add(f"`{model}`", *cells)
+    return table
 
 
-def _cell(board: pd.DataFrame, model: str, key: str) -> str:
-    """One score in percent with its interval."""
+def _score(board: pd.DataFrame, model: str, key: str) -> Cell | None:
+    """One score of a model with its interval; None if it has no row."""
     rows = board[board["model"] == model][[key, f"{key}_low", f"{key}_high"]]
-    return NONE if rows.empty else percent(*rows.iloc[0])
+    return None if rows.empty else interval(*rows.iloc[0])
 
 
 def _seeds(boards: Iterable[pd.DataFrame], model: str) -> str:
@@ -215,9 +176,3 @@ def _seeds(boards: Iterable[pd.DataFrame], model: str) -> str:
 def _short(suite: Suite) -> str:
     """Name of a suite of MNIST for the head of a column."""
     return suite.name.removesuffix("-mnist")
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Lay out a table in Markdown."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

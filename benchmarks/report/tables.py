@@ -1,38 +1,22 @@
-"""Tables for the terminal: scores of models, what differs between two, and official data.
-
-Nothing is printed here, and no number is computed: see `benchmarks.records.leaderboard` and
-`benchmarks.records.compare`.
-"""
+"""The tables of the command line and the report, from leaderboards, comparisons and facts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
-from rich.table import Column, Table
 
 from benchmarks.core.scores import Score
 from benchmarks.core.suite import Suite
-from benchmarks.data.download import DataSet
 from benchmarks.records.compare import Difference, holm, verdict
+from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.sensitivity import SCORE
+from benchmarks.report.table import Cell, Table, fraction, interval
 
-
-def percent(value: float, low: float, high: float) -> str:
-    """Write a score for people: in percent, with its 95 % interval.
-
-    Example:
-        >>> percent(0.5, 0.404, 0.596)
-        '50.0 [40.4, 59.6]'
-    """
-    if pd.isna(value):
-        return "undefined"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def chance(score: Score) -> str:
-    """Write what guessing gives, in percent."""
-    return "-" if pd.isna(score.chance) else f"{100 * score.chance:.1f}"
+PUBLISHED_COLUMNS = (
+    *("as published", "kind", "score", "published", "model here", "here", "seeds"),
+    *("verdict", "source"),
+)
 
 
 def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
@@ -43,20 +27,68 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
         board: Rows of its leaderboard, from `benchmarks.records.leaderboard.leaderboard`.
         caption: What the numbers are and where they come from.
     """
-    table = Table(
-        *(Column(name, overflow="fold") for name in ("score", *board["model"])),
-        "chance",
-        title=f"{suite.name}: {suite.question}",
-        caption=caption,
-        min_width=80,
-    )
+    title = f"{suite.name}: {suite.question}"
+    table = Table(["score", *board["model"], "chance"], title, caption)
     for score in suite.scores:
-        ends = [score.key, f"{score.key}_low", f"{score.key}_high"]
-        cells = [percent(*row) for row in board[ends].itertuples(index=False)]
-        style = "bold" if score.key == suite.primary else None
-        table.add_row(_label(score), *cells, chance(score), style=style)
-    table.add_row("interval", *board["interval"], "")
-    table.add_row("rank", *("" if pd.isna(rank) else str(rank) for rank in board["rank"]), "")
+        cells = score_cells(board, score)
+        is_primary = score.key == suite.primary
+        table.add(_label(score), *cells, fraction(score.chance), is_bold=is_primary)
+    blank = Cell("", None)
+    table.add("interval", *board["interval"], blank)
+    ranks = (blank if pd.isna(rank) else rank for rank in board["rank"])
+    return table.add("rank", *ranks, blank)
+
+
+def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
+    """Lay out a leaderboard of one source, a row a model, the primary score first.
+
+    Args:
+        suite: The suite.
+        board: Rows of one source and one set of test images.
+    """
+    scores = sorted(suite.scores, key=lambda score: score.key != suite.primary)
+    notes = ["" if score.higher_is_better else " (lower is better)" for score in scores]
+    names = [score.key.replace("_", " ") + note for score, note in zip(scores, notes, strict=True)]
+    intervals = ", ".join(sorted(set(board["interval"])))
+    caption = (
+        f"{board['source'].iloc[0]} data, protocol {suite.protocol}, n = {board['n'].iloc[0]}; "
+        f"intervals: {intervals}"
+    )
+    table = Table(["model", "rank", "seeds", *names], caption=caption)
+    columns = [score_cells(board, score) for score in scores]
+    firsts = zip(board["model"], board["rank"], board["seeds"], strict=True)
+    for (model, rank, seeds), *cells in zip(firsts, *columns, strict=True):
+        table.add(model, rank, seeds, *cells, key=model)
+    blank = Cell("", None)
+    table.footer = [Cell("chance", "chance"), blank, blank, *(fraction(s.chance) for s in scores)]
+    return table
+
+
+def primary_scores_table(runs: pd.DataFrame, suites: Iterable[Suite], source: str) -> Table:
+    """Lay out the primary scores of several suites, a column a suite.
+
+    Args:
+        runs: From `benchmarks.records.runs.read_runs`.
+        suites: One column each.
+        source: Which data's rows are shown.
+
+    Returns:
+        One row a model, ordered by its mean over the suites. Models trained at another correlation
+        are left out, for not every suite has them.
+    """
+    cells: dict[str, dict[str, Cell]] = {}
+    means: dict[str, pd.Series] = {}
+    for suite in suites:
+        board = leaderboard(runs, suite)
+        usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+        board = board[(board["source"] == source) & usual]
+        label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
+        (primary,) = (score for score in suite.scores if score.key == suite.primary)
+        cells[label] = dict(zip(board["model"], score_cells(board, primary), strict=True))
+        means[label] = board.set_index("model")[suite.primary]
+    table = Table(["model", *cells])
+    for model in pd.DataFrame(means).mean(axis=1).sort_values(ascending=False).index:
+        table.add(model, *(of_suite.get(model) for of_suite in cells.values()))
     return table
 
 
@@ -69,25 +101,19 @@ def sensitivity_table(suite: Suite, rows: pd.DataFrame) -> Table:
     """
     names = [name for name in suite.protocol_names if (rows["protocol"] == name).any()]
     table = Table(
-        "model",
-        "score",
-        *(name.partition("@")[2] for name in names),
-        "spread",
-        title=f"{suite.name}: the same network and images under other protocols",
-        caption="percent; spread: from the lowest to the highest, in points",
-        min_width=80,
+        ["model", "score", *(name.partition("@")[2] for name in names), "spread"],
+        f"{suite.name}: the same network and images under other protocols",
+        "percent; spread: from the lowest to the highest, in points",
     )
-    kinds = ["source", "data_sha256", "model", "weights_sha256", "seed", "variant", "metric"]
-    for kind, of_score in rows.groupby(kinds, sort=False):
-        by_name = 100 * of_score.set_index("protocol")["value"]
-        cells = [f"{by_name[name]:.1f}" if name in by_name else "-" for name in names]
-        model, variant, metric = str(kind[2]), str(kind[5]), str(kind[6])
-        table.add_row(
-            model,
-            f"{variant} {metric}",
-            *cells,
-            f"{by_name.max() - by_name.min():.1f}",
-            style="bold" if f"{variant}_{metric}" == suite.primary else None,
+    for _, of_score in rows.groupby(SCORE, sort=False):
+        first = of_score.iloc[0]
+        by_name = of_score.set_index("protocol")["value"]
+        table.add(
+            first["model"],
+            f"{first['variant']} {first['metric']}",
+            *(fraction(by_name[name]) if name in by_name else None for name in names),
+            fraction(by_name.max() - by_name.min()),
+            is_bold=f"{first['variant']}_{first['metric']}" == suite.primary,
         )
     return table
 
@@ -98,132 +124,118 @@ def robustness_table(rows: pd.DataFrame) -> Table:
     Args:
         rows: From `benchmarks.records.effective_robustness.effective_robustness`.
     """
+    fractions = ["clean", "shifted", "expected"]
     table = Table(
-        "suite",
-        "model",
-        "clean",
-        "shifted",
-        "expected",
-        "effective robustness",
-        "spread of the fit",
-        "verdict",
-        title="Effective robustness",
-        caption="percent and points with 95 % interval over images; a network differs from "
+        ["suite", "model", *fractions, "effective robustness", "spread of the fit", "verdict"],
+        "Effective robustness",
+        "percent and points with 95 % interval over images; a network differs from "
         "standard ones if it does by more than twice the spread",
-        min_width=80,
     )
     for row in rows.to_dict("records"):
-        table.add_row(
-            str(row["suite"]),
-            str(row["model"]),
-            *(f"{100 * row[name]:.1f}" for name in ("clean", "shifted", "expected")),
-            percent(row["value"], row["low"], row["high"]),
-            f"{100 * row['spread']:.1f}",
-            str(row["verdict"]),
+        table.add(
+            row["suite"],
+            row["model"],
+            *(fraction(row[name]) for name in fractions),
+            interval(row["value"], row["low"], row["high"]),
+            fraction(row["spread"]),
+            row["verdict"],
         )
     return table
 
 
 def differences_table(
-    first: str, second: str, found: Sequence[tuple[Suite, Score, Difference]]
+    first: str, second: str, differences: Sequence[tuple[Suite, Score, Difference]]
 ) -> Table:
     """Lay out all differences between two models, p-values corrected for their number.
 
     Args:
         first: Name of the first model.
         second: Name of the second.
-        found: Every comparison that was made: leaving some out would falsify the correction.
+        differences: Every comparison that was made: leaving some out would falsify the correction.
     """
     table = Table(
-        "suite",
-        "score",
-        first,
-        second,
-        "difference",
-        "p (Holm)",
-        "detectable",
-        "n",
-        "verdict",
-        title=f"{first} against {second}",
-        caption="percent and points with 95 % interval over images and seeds; detectable: "
+        ["suite", "score", first, second, "difference", "p (Holm)", "detectable", "n", "verdict"],
+        f"{first} against {second}",
+        "percent and points with 95 % interval over images and seeds; detectable: "
         "the smallest difference that would be found in 4 cases of 5",
-        min_width=80,
     )
-    corrected = holm([difference.p_value for *_, difference in found])
-    for (suite, score, difference), p_value in zip(found, corrected, strict=True):
-        table.add_row(
+    corrected = holm([difference.p_value for *_, difference in differences])
+    for (suite, score, difference), p_value in zip(differences, corrected, strict=True):
+        table.add(
             suite.name,
             _label(score),
-            f"{100 * difference.first:.1f}",
-            f"{100 * difference.second:.1f}",
-            percent(difference.value, difference.low, difference.high),
-            "" if pd.isna(p_value) else f"{p_value:.2g}",
-            f"{100 * difference.minimum_detectable_effect:.1f}",
-            str(difference.n),
+            fraction(difference.first),
+            fraction(difference.second),
+            interval(difference.value, difference.low, difference.high),
+            Cell("" if pd.isna(p_value) else f"{p_value:.2g}", p_value),
+            fraction(difference.minimum_detectable_effect),
+            difference.n,
             verdict(score, first, second, difference, p_value),
-            style="bold" if score.key == suite.primary else None,
+            is_bold=score.key == suite.primary,
         )
     return table
 
 
-def published_table(suite: Suite, rows: pd.DataFrame) -> Table:
+def published_table(
+    suite: Suite, rows: pd.DataFrame, columns: Sequence[str] = PUBLISHED_COLUMNS[:-1]
+) -> Table:
     """Lay out published scores beside ours.
 
     Args:
         suite: The suite.
         rows: From `benchmarks.records.published.compare_to_published`.
+        columns: Some of `PUBLISHED_COLUMNS`.
     """
     table = Table(
-        "trained on, as published",
-        "kind",
-        "score",
-        "published",
-        "model here",
-        "here",
-        "seeds",
-        "verdict",
-        title=f"{suite.name}, beside what was published",
-        caption="percent with 95 % interval, here over seeds; verdict: whether the mean here is "
+        PUBLISHED_COLUMNS,
+        f"{suite.name}, beside what was published",
+        "percent with 95 % interval, here over seeds; verdict: whether the mean here is "
         "inside the published value's interval over its images, else how far beyond",
-        min_width=80,
     )
     for row in rows.to_dict("records"):
-        values = [row["value"], row["low"], row["high"]]
-        here = [row["here"], row["here_low"], row["here_high"]]
-        cells = [
-            str(row["model"]),
-            str(row["kind"]),
+        table.add(
+            row["model"],
+            row["kind"],
             str(row["score"]).replace("_", " "),
-            "" if pd.isna(row["value"]) else percent(*values),
-            str(row["measured"]),
-            "" if pd.isna(row["here"]) else percent(*here),
-            str(row["seeds"] or ""),
-            str(row["verdict"]),
-        ]
-        table.add_row(*(cell or "-" for cell in cells))
-    return table
+            interval(row["value"], row["low"], row["high"], undefined="-"),
+            row["measured"],
+            interval(row["here"], row["here_low"], row["here_high"], undefined="-"),
+            row["seeds"] or None,
+            row["verdict"],
+            row["source"],
+        )
+    return table.select(columns)
 
 
-def data_table(data_sets: Iterable[DataSet], there: Mapping[str, Path], root: Path) -> Table:
-    """Lay out official data: what there is, and what of it is on this machine.
+def speeds_table(speeds: pd.DataFrame, title: str = "") -> Table:
+    """Lay out measured speeds.
 
     Args:
-        data_sets: All of it.
-        there: The folders that exist, by name.
-        root: Where they are looked for.
+        speeds: Rows of `throughput.csv`.
+        title: Stands above.
     """
-    table = Table(
-        *("name", "what it is", "size", "licence", "source", "here"),
-        title=f"Official data in {root}",
-        caption="fetch with: bench.py data NAME",
-    )
-    for data in data_sets:
-        sizes = [each.size_bytes for each in data.downloads]
-        known = sum(size for size in sizes if size is not None)
-        size = f"{known / 1e6:,.0f} MB" if known and None not in sizes else "unknown"
-        here = "yes" if data.name in there else ("no" if data.downloads else data.by_hand)
-        table.add_row(data.name, data.about, size, data.licence, data.source, here)
+    columns = ["benchmark", "batch", "form", "ms", "IQR", "images/s", "of peak", "GB", "error"]
+    table = Table(columns, title)
+    for row in speeds.to_dict("records"):
+        share, error = row["share_of_peak"], row["agreement"]
+        table.add(
+            row["benchmark"],
+            Cell(str(row["batch"] or "own"), row["batch"]),
+            row["form"],
+            Cell(f"{row['median_ms']:,.2f}", row["median_ms"]),
+            Cell(f"{row['iqr_ms']:,.2f}", row["iqr_ms"]),
+            Cell(f"{row['images_per_second']:,.1f}", row["images_per_second"]),
+            Cell("" if pd.isna(share) else f"{100 * share:.1f} %", share),
+            Cell(f"{row['peak_allocated_gb']:.1f}", row["peak_allocated_gb"]),
+            Cell("" if pd.isna(error) else f"{error:.1g}", error),
+        )
     return table
+
+
+def score_cells(board: pd.DataFrame, score: Score) -> list[Cell]:
+    """Return the cells of one score, one a row of a leaderboard."""
+    ends = board[[score.key, f"{score.key}_low", f"{score.key}_high"]]
+    return [interval(*row) for row in ends.itertuples(index=False)]
 
 
 def _label(score: Score) -> str:

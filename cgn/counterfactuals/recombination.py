@@ -1,8 +1,7 @@
 """Counterfactuals of real images: shape, texture and background of different photographs.
 
 No network draws anything here: each image is taken apart by its mask, the hole that its object
-leaves is inpainted, and the parts of different images are joined by `cgn.models.cgn.compose`. Where
-the masks come from is not here: see `cgn.segmentation.boxes`.
+leaves is inpainted, and the parts of different images are joined by `cgn.models.cgn.compose`.
 
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021: the composition, and textures
@@ -141,10 +140,10 @@ def _folded(index: Tensor, origin: Tensor, side: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedImages:
-    """Real images taken apart: what each can lend to a counterfactual.
+    """Real images taken apart: what each can give to a counterfactual.
 
     Attributes:
-        images: The images; their shape labels are the classes.
+        images: N images; their shape labels are the classes.
         masks: Where the objects are, (N, 1, H, W) bool.
         backgrounds: The images without their objects, (N, 3, H, W) uint8.
         squares: The largest square within each object, as from `largest_squares`.
@@ -155,8 +154,8 @@ class SegmentedImages:
     backgrounds: Tensor
     squares: Tensor
 
-    def lenders(self) -> Factors:
-        """Tell which images can lend their shape, texture and background, each (N,) bool."""
+    def usable(self) -> Factors:
+        """Which images can give their shape, texture and background, each (N,) bool."""
         area = self.masks.flatten(1).float().mean(dim=1)
         side = self.squares[:, 2] / self.masks.shape[-1]
         shape = (area >= SMALLEST_OBJECT) & (area <= LARGEST_OBJECT)
@@ -170,13 +169,9 @@ def decompose(
     fill: Inpaint = inpaint,
     progress: Progress = lambda done, total: None,
 ) -> SegmentedImages:
-    """Take real images apart.
+    """Take N real images apart by their masks, (N, 1, H, W) bool.
 
-    Args:
-        images: N images.
-        masks: Where their objects are, (N, 1, H, W) bool.
-        fill: From images (B, 3, H, W) uint8 and masks (B, 1, H, W) bool to backgrounds.
-        progress: Called with images done and images in all.
+    `fill` makes backgrounds from images (B, 3, H, W) uint8 and masks (B, 1, H, W) bool.
     """
     backgrounds, squares, done = [], [], 0
     for span in torch.arange(len(images)).split(AT_ONCE):
@@ -202,7 +197,7 @@ def segmented_store(images: ImageSet, masks: Tensor) -> Store[SegmentedImages]:
 
 
 def recombine(
-    cutouts: SegmentedImages,
+    segmented: SegmentedImages,
     n: int,
     *,
     n_classes: int,
@@ -214,7 +209,7 @@ def recombine(
     """Join shape, texture and background of different real images.
 
     Args:
-        cutouts: From `decompose`.
+        segmented: From `decompose`.
         n: Number of counterfactuals.
         n_classes: Number of classes.
         seed: Fixes labels, images and where textures begin.
@@ -225,43 +220,43 @@ def recombine(
 
     Returns:
         Images whose labels of shape and background are uniform and independent, and so is that
-        of the texture where it is another's; which image lends a part is drawn within the class.
-        Their ids are those of the images that lent the shape, their masks those they were
+        of the texture where it is another's; which image gives a part is drawn within the class.
+        Their ids are those of the images that gave the shape, their masks those they were
         composed with.
 
     Raises:
-        ValueError: If a class has no image that can lend one of the parts.
+        ValueError: If a class has no image that can give one of the parts.
     """
     generator = torch.Generator().manual_seed(seed)
     factors = Factors.independent(n, n_classes, generator)
     keeps = torch.rand(n, generator=generator) < own_texture
     factors = factors._replace(texture=torch.where(keeps, factors.shape, factors.texture))
     drawn = [
-        _draw(labels, cutouts.images.factors.shape, able, name, generator)
-        for labels, able, name in zip(factors, cutouts.lenders(), Factors._fields, strict=True)
+        _draw(labels, segmented.images.factors.shape, usable, name, generator)
+        for labels, usable, name in zip(factors, segmented.usable(), Factors._fields, strict=True)
     ]
-    lent = Factors(*drawn)
-    lent = lent._replace(texture=torch.where(keeps, lent.shape, lent.texture))
-    origins = torch.randint(4 * cutouts.masks.shape[-1], (n, 2), generator=generator)
-    pixels = torch.empty(n, *cutouts.backgrounds.shape[1:], dtype=torch.uint8)
+    donors = Factors(*drawn)
+    donors = donors._replace(texture=torch.where(keeps, donors.shape, donors.texture))
+    origins = torch.randint(4 * segmented.masks.shape[-1], (n, 2), generator=generator)
+    pixels = torch.empty(n, *segmented.backgrounds.shape[1:], dtype=torch.uint8)
     for span in torch.arange(n).split(AT_ONCE):
-        of_span = lent.map(lambda index, s=span: index[s])  # type: ignore[misc]
-        pixels[span] = _joined(cutouts, of_span, keeps[span], origins[span], device)
+        of_span = Factors(*(index[span] for index in donors))
+        pixels[span] = _compose_batch(segmented, of_span, keeps[span], origins[span], device)
         progress(int(span[-1]) + 1, n)
-    masks = cutouts.masks[lent.shape].to(torch.uint8) * 255
-    return ImageSet(pixels, factors, cutouts.images.ids[lent.shape], masks)
+    masks = segmented.masks[donors.shape].to(torch.uint8) * 255
+    return ImageSet(pixels, factors, segmented.images.ids[donors.shape], masks)
 
 
 def _draw(
-    labels: Tensor, classes: Tensor, able: Tensor, part: str, generator: torch.Generator
+    labels: Tensor, classes: Tensor, usable: Tensor, part: str, generator: torch.Generator
 ) -> Tensor:
-    """Draw an image of each label among those that are able to lend, (n,) int64."""
+    """Draw a usable image of each label, (n,) int64."""
     drawn = torch.empty_like(labels)
     for label in labels.unique().tolist():
-        of_class = (able & (classes == label)).nonzero()[:, 0]
+        of_class = (usable & (classes == label)).nonzero()[:, 0]
         if len(of_class) == 0:
             raise ValueError(
-                f"no image of class {label} can lend its {part}: its objects' masks are empty, or "
+                f"no image of class {label} can give its {part}: its objects' masks are empty, or "
                 "leave nothing of the image; look at them"
             )
         here = labels == label
@@ -270,20 +265,20 @@ def _draw(
     return drawn
 
 
-def _joined(
-    cutouts: SegmentedImages,
-    lent: Factors,
+def _compose_batch(
+    segmented: SegmentedImages,
+    donors: Factors,
     keeps: Tensor,
     origins: Tensor,
     device: torch.device | str,
 ) -> Tensor:
     """Compose one batch, (B, 3, H, W) uint8."""
-    read = cutouts.images.read
-    shapes, textures = (to_images(read(index).to(device)) for index in (lent.shape, lent.texture))
-    # A square of side 0 is never laid: who keeps their own surface needs none.
-    squares = cutouts.squares[lent.texture].clamp(min=torch.tensor([0, 0, 1]))
-    tiled = tile_mirrored(textures, squares.to(device), origins.to(device))
-    foreground = torch.where(keeps.to(device)[:, None, None, None], shapes, tiled)
-    mask = cutouts.masks[lent.shape].to(device).float()
-    background = to_images(cutouts.backgrounds[lent.background].to(device))
+    read = segmented.images.read
+    own, others = (to_images(read(index).to(device)) for index in (donors.shape, donors.texture))
+    # A square of side 0 is never laid: an object that keeps its own surface needs none.
+    squares = segmented.squares[donors.texture].clamp(min=torch.tensor([0, 0, 1]))
+    tiled = tile_mirrored(others, squares.to(device), origins.to(device))
+    foreground = torch.where(keeps.to(device)[:, None, None, None], own, tiled)
+    mask = segmented.masks[donors.shape].to(device).float()
+    background = to_images(segmented.backgrounds[donors.background].to(device))
     return to_bytes(compose(mask, foreground, background)).cpu()

@@ -1,20 +1,14 @@
-"""From a CGN to counterfactual images: sets for training, sheets for looking.
-
-How the weights come about is not here: see `cgn.training.small`.
-"""
+"""From a CGN to sets of counterfactual images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.nn.functional import one_hot
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_bytes
@@ -23,8 +17,7 @@ from cgn.device.precision import evaluating
 from cgn.device.transfer import Mailbox, sent
 from cgn.io.schema import checked
 from cgn.io.weights import load_tensors
-from cgn.io.writing import written
-from cgn.models.cgn import CGN, MechanismOutputs, Noise, compose
+from cgn.models.cgn import CGN, MechanismOutputs, Noise
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
 BLOCK = 100  # images whose noise is drawn together: with the seed it decides what they are
@@ -49,7 +42,7 @@ def sample(
 
     Args:
         cgn: Its mechanisms draw the images.
-        n: Number of images.
+        n: How many.
         seed: Fixes labels, noise and origins; the same images come on every device and in batches
             of any size, but for rounding.
         aligned: Give the three mechanisms the same label instead, as in the training data.
@@ -84,13 +77,7 @@ def sample(
 
 
 def draw_noise(cgn: CGN, n: int, generator: torch.Generator) -> Noise:
-    """Draw the noise of `n` images in blocks, so that batches of any size get the same.
-
-    Args:
-        cgn: What the noise is for.
-        n: Number of images.
-        generator: On the CPU, decides.
-    """
+    """Draw the noise of `n` images in blocks, so that batches of any size get the same."""
     blocks = torch.arange(n).split(BLOCK)
     return Noise.joined([cgn.draw_noise(len(block), generator) for block in blocks])
 
@@ -108,12 +95,7 @@ def _drawing(
 
 
 class Weights(NamedTuple):
-    """A file with a trained CGN.
-
-    Attributes:
-        path: The file.
-        seed: The seed of its training.
-    """
+    """A file with a trained CGN, and the seed of its training."""
 
     path: Path
     seed: int
@@ -121,7 +103,7 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True)
 class Trained:
-    """What is asked of the settings that a file's CGN was trained with."""
+    """What is read of the settings that a file's CGN was trained with."""
 
     seed: int = 0
 
@@ -138,19 +120,15 @@ def find_weights(
     """Find the CGN that was trained on just this training set.
 
     Args:
-        world: Name of the world.
-        train_sha256: Hash of its training set: a CGN trained on other data may have seen the
-            test images.
+        world: Name of the training domain.
+        train_sha256: Of its training set: a CGN of other data may have seen the test images.
         own: Folder with the user's own weights, which go before the shipped ones.
-        source: Name of the data source. For "embedded", shipped weights will do even if another
-            version of a package draws some bytes otherwise: the split is the same.
-        correlation: How closely the training set's textures and backgrounds follow the class.
-            Shipped weights are for 1 alone.
+        source: Of the data. For "embedded", shipped weights will do even if another version of a
+            package draws some bytes otherwise: the split is the same.
+        correlation: How closely textures and backgrounds follow the class; shipped weights are
+            for 1 alone.
         seed: Of what will be trained on its images. Several CGNs, in the order of their seeds,
             are taken in turn: of three, seed 4 gets the second.
-
-    Returns:
-        The weights file and the CGN's own seed.
 
     Raises:
         ValueError: If there is none; the message names the command that trains one.
@@ -183,11 +161,7 @@ def _seed(about: Mapping[str, Any]) -> int:
 def best_classes() -> Factors:
     """Return the ImageNet classes that the original authors found to be drawn best.
 
-    Returns:
-        For each mechanism its own, int64: 76 shapes, 75 textures and 38 backgrounds.
-
-    Source:
-        The lists in the authors' code, picked by eye for their weights.
+    These are 76 shapes, 75 textures and 38 backgrounds, picked by eye for the authors' weights.
     """
     text = (resources.files("cgn") / "best_classes.csv").read_text(encoding="utf-8")
     rows = [line.split(",") for line in text.splitlines()[1:]]
@@ -204,7 +178,7 @@ def choose_classes(how: str, n: int, n_classes: int, generator: torch.Generator)
             `best_classes`, or three labels, as in "207,340,970", for always the same.
         n: How many.
         n_classes: Classes there are.
-        generator: Decides.
+        generator: Decides which.
 
     Raises:
         ValueError: If it is none of these, or a label is none.
@@ -227,154 +201,3 @@ def choose_classes(how: str, n: int, n_classes: int, generator: torch.Generator)
             f"got {how!r}"
         )
     return Factors(*(torch.full((n,), label) for label in labels))
-
-
-def some_classes(how: str, n: int, n_classes: int, seed: int) -> Factors:
-    """Choose classes for a picture: `n` shapes, `n` textures, half as many backgrounds.
-
-    Args:
-        how: As for `choose_classes`; of three given labels there is one each.
-        n: How many.
-        n_classes: Classes there are.
-        seed: Decides.
-    """
-    chosen = choose_classes(how, n, n_classes, torch.Generator().manual_seed(seed))
-    n = n if how in ("random", "best") else 1
-    return Factors(chosen.shape[:n], chosen.texture[:n], chosen.background[: max(1, n // 2)])
-
-
-@torch.inference_mode()
-def combinations(
-    cgn: ImageNetCGN, classes: Factors, path: Path, *, seed: int = 0, truncation: float = 0.5
-) -> None:
-    """Write a picture of every combination of some shapes, textures and backgrounds.
-
-    A block for each background; in it a row for each shape and a column for each texture. Each
-    mechanism draws each of its classes once.
-
-    Args:
-        cgn: What draws.
-        classes: Labels for each mechanism, each of any number, int64.
-        path: The PNG file.
-        seed: Fixes the noise, which all share.
-        truncation: Of the noise.
-    """
-    from torchvision.utils import make_grid  # seconds to import, and only a sheet needs it
-
-    generator = torch.Generator().manual_seed(seed)
-    noise = truncated_noise(1, cgn.config.noise_size, generator, truncation)
-
-    def each(draw: Callable[[Tensor, Tensor, float], Tensor], labels: Tensor) -> Tensor:
-        device = next(cgn.parameters()).device
-        drawn = [draw(noise.to(device), label[None].to(device), truncation) for label in labels]
-        return torch.cat(drawn).cpu()
-
-    masks = each(cgn.mask, classes.shape)
-    foregrounds = each(cgn.texture, classes.texture)
-    backgrounds = each(cgn.background, classes.background)
-    blocks = [
-        make_grid(
-            compose(masks[:, None], foregrounds, background).flatten(0, 1),
-            nrow=len(foregrounds),
-            pad_value=1.0,
-        )
-        for background in backgrounds
-    ]
-    write_png(torch.cat(blocks, dim=2), path)
-
-
-@torch.inference_mode()
-def interpolation(
-    cgn: ImageNetCGN,
-    classes: Factors,
-    factor: str,
-    end: int,
-    *,
-    n: int = 8,
-    seed: int = 0,
-    truncation: float = 0.5,
-) -> Tensor:
-    """Let one factor, or all, pass from a class to another, all else held fixed.
-
-    Args:
-        cgn: What draws.
-        classes: The labels to begin with, each (1,) int64.
-        factor: shape, texture, background or all.
-        end: The label to end with.
-        n: Images, the first and the last included.
-        seed: Fixes the noise, which all share.
-        truncation: Of the noise.
-
-    Returns:
-        (n, 3, H, W) in [0, 1].
-
-    Raises:
-        ValueError: If there is no such factor or class.
-
-    Source:
-        As in the authors' code, linear in the class vectors.
-    """
-    n_classes = cgn.config.n_classes
-    if factor not in (*Factors._fields, "all") or not 0 <= end < n_classes:
-        raise ValueError(
-            f"a factor is {', '.join(Factors._fields)} or all, and a class is below {n_classes}; "
-            f"got {factor!r} and {end}"
-        )
-    device = next(cgn.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    noise = truncated_noise(1, cgn.config.noise_size, generator, truncation).to(device)
-    begin = classes.map(lambda label: one_hot(label, n_classes).float().to(device))
-    goal = one_hot(torch.tensor([end]), n_classes).float().to(device)
-    moving = Factors._fields if factor == "all" else (factor,)
-    images = []
-    for share in torch.linspace(0, 1, n).tolist():
-        moved = {name: getattr(begin, name).lerp(goal, share) for name in moving}
-        images.append(cgn.draw(noise, begin._replace(**moved), truncation).image().cpu())
-    return torch.cat(images)
-
-
-@torch.inference_mode()
-def sheet(
-    cgn: CGN | ImageNetCGN,
-    path: Path,
-    *,
-    seed: int = 0,
-    n_per_class: int = 4,
-    classes: Sequence[int] | None = None,
-) -> None:
-    """Write a picture of what each mechanism draws.
-
-    One row a class; from left to right blocks of masks, foregrounds, backgrounds, images with
-    all labels equal, and counterfactuals: the row's shape, anything else.
-
-    Args:
-        cgn: What draws.
-        path: The PNG file.
-        seed: Fixes the samples.
-        n_per_class: Samples in each block.
-        classes: Those that get a row; None for all.
-    """
-    from torchvision.utils import make_grid  # seconds to import, and only a sheet needs it
-
-    generator = torch.Generator().manual_seed(seed)
-    n_classes, device = cgn.config.n_classes, next(cgn.parameters()).device
-    rows = torch.arange(n_classes) if classes is None else torch.tensor(classes)
-    labels = rows.repeat_interleave(n_per_class)
-    parts = cgn(Factors.aligned(labels.to(device)), generator)
-    free = Factors.independent(len(labels), n_classes, generator)._replace(shape=labels)
-    mask = parts.mask.expand(-1, 3, -1, -1)
-    blocks = (
-        mask,
-        parts.foreground,
-        parts.background,
-        parts.image(),
-        cgn(free.map(lambda label: label.to(device)), generator).image(),
-    )
-    grids = [make_grid(block.cpu(), nrow=n_per_class, padding=1, pad_value=1.0) for block in blocks]
-    write_png(torch.cat(grids, dim=2), path)
-
-
-def write_png(image: Tensor, path: Path) -> None:
-    """Write one image, (3, H, W) in [0, 1], to a PNG file."""
-    with written(path) as place:
-        Image.fromarray(to_bytes(image).movedim(0, -1).numpy()).save(place, "png")

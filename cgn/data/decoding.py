@@ -1,7 +1,4 @@
-"""Image files of any kind as RGB bytes: one way to read them, whoever asks.
-
-Which files of a folder are images is not here: see `cgn.data.listing`. Nor is what a mask means:
-see `cgn.segmentation.files`.
+"""Image files of any kind as RGB bytes.
 
 Source:
     Photographs are decoded by libjpeg-turbo, everything else by Pillow. https://pillow.readthedocs.io
@@ -38,7 +35,7 @@ ORIENTATION, BITS_PER_SAMPLE = 274, 258  # tags of Exif and of TIFF
 
 
 def limit(variable: str, usual: int) -> int:
-    """Give a limit that an environment variable moves.
+    """Return a limit that an environment variable moves.
 
     Raises:
         ValueError: If the variable is no whole number above 0.
@@ -47,10 +44,10 @@ def limit(variable: str, usual: int) -> int:
         >>> limit("CGN_BENCH_NO_SUCH_LIMIT", 7)
         7
     """
-    given = os.environ.get(variable) or str(usual)
-    if not given.isdecimal() or int(given) == 0:
-        raise ValueError(f"{variable} must be a whole number above 0, got {given!r}")
-    return int(given)
+    text = os.environ.get(variable) or str(usual)
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"{variable} must be a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def pixel_limit() -> int:
@@ -99,7 +96,7 @@ def opened(file: BinaryIO) -> Iterator[Image.Image]:
 
 
 def decode(file: bytes, name: object = "the file", *, upright: bool = False) -> Tensor:
-    """Decode an image file, (3, H, W) uint8: the pixels that Pillow has for it.
+    """Decode the content of an image file, (3, H, W) uint8: the pixels that Pillow has for it.
 
     Args:
         file: Its content.
@@ -159,11 +156,7 @@ def _decoded(file: bytes, upright: bool) -> Tensor:
 
 
 def reason(file: bytes, error: Exception) -> str:
-    """Say in one line why a file cannot be read, and what to do.
-
-    Args:
-        file: Its content.
-        error: What a decoder raised over it.
+    """Say in one line why a decoder raised an error over a file's content, and what to do.
 
     Example:
         >>> reason(b"", ValueError())
@@ -171,8 +164,8 @@ def reason(file: bytes, error: Exception) -> str:
     """
     if not file:
         return "it is empty; fetch it anew or take it away"
-    if found := stand_in(file[:HEAD_BYTES]):
-        return f"it {found[0]}; {found[1]}"
+    if fault := stand_in(file[:HEAD_BYTES]):
+        return f"it {fault[0]}; {fault[1]}"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         claimed = re.search(r"(\d+) pixels", str(error))
         return _too_large(f"{int(claimed[1]):,}" if claimed else "too many")

@@ -54,10 +54,7 @@ class Factors(NamedTuple):
 
 
 class ByClass:
-    """Images in the order of their classes, to draw from.
-
-    Attributes:
-        classes: Their classes, (N,) int64, on the CPU.
+    """Images in the order of their classes, (N,) int64 on the CPU, to draw from.
 
     Example:
         >>> images = ByClass(torch.tensor([1, 0, 1, 0]))
@@ -71,14 +68,9 @@ class ByClass:
         self._order, self._sizes = classes.argsort(stable=True), classes.bincount()
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw for each label an image of that class, with replacement.
+        """Draw for each label, (B,) int64, the index of an image of that class, (B,) int64.
 
-        Args:
-            labels: Wanted classes, (B,) int64.
-            generator: Decides which.
-
-        Returns:
-            Indices, (B,) int64.
+        Images are drawn with replacement.
 
         Raises:
             ValueError: If no image is of a wanted class.

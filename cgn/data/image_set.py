@@ -211,12 +211,7 @@ class ImageSet:
         return self if reader is self.reader else ImageSet(reader, self.factors, self.ids)
 
     def resident(self, device: torch.device | str) -> ImageSet:
-        """Lay images and labels on a GPU, as bytes and once, where they lie in memory and fit.
-
-        Returns:
-            The set without masks, its tensors on the device; or, on a CPU or where it is too large
-            or lies in files, the set itself.
-        """
+        """Lay images and labels on a GPU, without masks, where they lie in memory and fit."""
         reader = self.reader.resident(device)
         if reader is self.reader:
             return self
@@ -232,10 +227,8 @@ class ImageSet:
             >>> black = torch.zeros(1, 3, 1, 2, dtype=torch.uint8)
             >>> mask = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2)
             >>> labels = Factors.aligned(torch.tensor([0]))
-            >>> ImageSet(black, labels, torch.tensor([0]), mask).as_masks().images()[0, :, 0]
-            tensor([[0., 1.],
-                    [0., 1.],
-                    [0., 1.]])
+            >>> ImageSet(black, labels, torch.tensor([0]), mask).as_masks().images()[0, 0]
+            tensor([[0., 1.]])
         """
         if self.masks is None:
             raise ValueError("the true masks of these images are not known")
@@ -252,8 +245,8 @@ class ImageSet:
         """Go through the set once, in order or, with a generator, shuffled.
 
         While a GPU works on a batch, the next ones are read and sent, unless they are `resident`
-        there. On the CPU several are read at once before it works on them: side by side, what
-        decodes and what computes would only take the cores from each other.
+        there. On the CPU several are read at once before it works on them: decoding and computing
+        would only take the cores from each other.
 
         Args:
             batch_size: Images a batch; the last batch may be shorter.
@@ -302,12 +295,7 @@ class ImageSet:
         return self.reader.fingerprint(self.factors, self.masks)
 
     def save(self, path: Path, metadata: Mapping[str, object] | None = None) -> None:
-        """Write the set to one safetensors file, atomically.
-
-        Args:
-            path: The file; its folder is made if it is missing.
-            metadata: Anything JSON can hold, for example how the images were made.
-        """
+        """Write the set, and metadata that JSON can hold, to a safetensors file, atomically."""
         save_tensors(path, _tensors(self), metadata or {})
 
     @classmethod

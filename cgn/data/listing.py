@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     """The images of a folder in their order, and what else is there and not hidden."""
 
     images: list[Path]
@@ -31,12 +31,12 @@ def hidden(path: Path) -> bool:
 
 def list_images(
     folder: Path, *, endings: Collection[str] | None = None, deep: bool = False
-) -> Found:
+) -> Listing:
     """List the images of a folder.
 
     Args:
         folder: The folder; what is hidden in it is passed over.
-        endings: How the names of images end, in lower case; None for all kinds that are read.
+        endings: Of the names of images, in lower case; None for all kinds that are read.
         deep: Whether images in the folders within count as well.
 
     Returns:
@@ -63,21 +63,21 @@ def list_images(
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror or error}") from None
     _require_one_of_each_stem(images)
-    return Found(images, others)
+    return Listing(images, others)
 
 
 def _folders(folder: Path) -> Iterator[Path]:
     """Go through a folder and all within it, each once even if links lead back to it."""
-    seen: set[str] = set()
-    found: list[str] = []
+    visited: set[str] = set()
+    folders: list[str] = []
     for place, names, _ in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:
+        if (real := os.path.realpath(place)) in visited:
             names.clear()
             continue
-        seen.add(real)
-        found.append(place)
+        visited.add(real)
+        folders.append(place)
         names[:] = sorted(name for name in names if not hidden(Path(name)))
-    return map(Path, sorted(found))
+    return map(Path, sorted(folders))
 
 
 def _require_one_of_each_stem(images: Sequence[Path]) -> None:

@@ -81,17 +81,11 @@ class SetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(SetConfig):
-    """What the folder of a set says of it.
+    """What the folder of a set says of it; the last two are empty in older sets."""
 
-    Attributes:
-        weights_sha256: Hash of the weights that drew it.
-        drawn_by: Hash of their config, which weights don't tell; empty in sets of before it.
-        dtype: What the maps were computed in; empty in sets of before it.
-    """
-
-    weights_sha256: str
-    drawn_by: str = ""
-    dtype: str = ""
+    weights_sha256: str  # of the CGN that drew it
+    drawn_by: str = ""  # hash of its config, which weights don't tell
+    dtype: str = ""  # what the maps were computed in
 
 
 def shard_seed(seed: int, shard: int) -> int:
@@ -118,8 +112,6 @@ def generate(
 ) -> None:
     """Draw a set of counterfactuals into a folder; shards that are there are left alone.
 
-    Nothing that the images do not need is computed: no x_gt, no saliency of backgrounds.
-
     Args:
         cgn: Draws the images.
         config: What to draw.
@@ -138,9 +130,9 @@ def generate(
     drawn_with = {"weights_sha256": weights_sha256(cgn), "drawn_by": drawn_by, "dtype": str(dtype)}
     if team.is_main_process:
         _claim(folder, asdict(config) | drawn_with)
-        lacking = [config.shard_name(shard) for shard in range(config.n_shards)]
-        lacking = [name for name in lacking if not (folder / name).is_file()]
-        n_pixels = len(lacking) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
+        names = [config.shard_name(shard) for shard in range(config.n_shards)]
+        missing = [name for name in names if not (folder / name).is_file()]
+        n_pixels = len(missing) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
         require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
     team.wait()
     fast = cgn.for_sampling(dtype).to(device)
@@ -150,10 +142,10 @@ def generate(
 
     captured = Captured(draw)
 
-    def pixels(*given: Tensor) -> Tensor:
+    def pixels(*inputs: Tensor) -> Tensor:
         # A smaller last batch of a shard does not fit the graph, and must not become one.
-        call = captured if len(given[0]) == batch_size else draw
-        return to_bytes(call(*(sent(each, torch.device(device)) for each in given))).cpu()
+        call = captured if len(inputs[0]) == batch_size else draw
+        return to_bytes(call(*(sent(each, torch.device(device)) for each in inputs))).cpu()
 
     own = range(team.rank, config.n_shards, team.size)
     for done, shard in enumerate(own, 1):
@@ -172,8 +164,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
     with locked(manifest):
         if not manifest.is_file():
             write_text(manifest, json.dumps(about, indent=2) + "\n")
-        there = asdict(checked(Manifest, read_json(manifest), manifest))
-        if odd := [name for name in about if about[name] != there[name]]:
+        stored = asdict(checked(Manifest, read_json(manifest), manifest))
+        if odd := [name for name in about if about[name] != stored[name]]:
             raise ValueError(
                 f"{folder} holds another set: it differs in {', '.join(odd)}; name another folder, "
                 "or repeat the command it was made with"
@@ -324,9 +316,9 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageSet:
         ).cast_column(IMAGE, datasets.Image(decode=False))
         numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
     except Exception as error:  # datasets and pyarrow raise errors of many kinds
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"the shards of {folder} cannot be read: {said}; delete those that are damaged and "
+            f"the shards of {folder} cannot be read: {reason}; delete those that are damaged and "
             "repeat the command that made them"
         ) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))

@@ -36,14 +36,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def cache_key(parts: object, code: Iterable[Path]) -> str:
-    """Hash all that decides what a file holds; the version of PyTorch always does.
+    """Hash all that decides what a file holds, in 24 hexadecimal digits.
 
-    Args:
-        parts: Settings, versions and hashes, anything JSON can hold.
-        code: Source files of the code that makes the file.
-
-    Returns:
-        24 hexadecimal digits.
+    These are parts that JSON can hold, the source files of the code, and the version of PyTorch.
 
     Example:
         >>> len(cache_key({"seed": 0}, []))
@@ -68,11 +63,7 @@ def open_or_make(
         path: The file.
         open_: Reads it; a ValueError says that it is damaged.
         make: Writes it, as a whole or not at all.
-        n_bytes: How large it will be at least, if that is known: a disk without the room is found
-            before the work.
-
-    Returns:
-        What `open_` gave.
+        n_bytes: How large it will be at least: a disk without the room is found before the work.
 
     Raises:
         ValueError: If there is no room.
@@ -192,13 +183,7 @@ def _content(value: Any) -> object:
 
 @cache
 def sources(*modules: str) -> tuple[Path, ...]:
-    """Find the source files of modules and of all of this project's that they import.
-
-    Args:
-        modules: Their full names.
-
-    Returns:
-        The files, sorted.
+    """Find the source files of modules and of all of this project's that they import, sorted.
 
     Example:
         >>> [path.name for path in sources("cgn.device.distributed")]

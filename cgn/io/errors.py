@@ -28,9 +28,6 @@ STAND_INS = {
 def beginning(head: bytes) -> bytes:
     """Give how a text begins, in lower case and without a mark of its encoding.
 
-    Args:
-        head: The first bytes of a file.
-
     Example:
         >>> beginning(bytes([0xEF, 0xBB, 0xBF]) + b" <HTML>")
         b'<html>'
@@ -40,9 +37,6 @@ def beginning(head: bytes) -> bytes:
 
 def stand_in(head: bytes) -> tuple[str, str] | None:
     """Say what a file is that begins so, and the cure; None if it may be what its name says.
-
-    Args:
-        head: Its first bytes.
 
     Example:
         >>> stand_in(b"<html>")[0]
@@ -69,9 +63,6 @@ class WriteError(OSError, ValueError):
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Say of whatever goes wrong with a disk inside the block which file it was, and the cure.
-
-    Args:
-        path: What is written.
 
     Raises:
         WriteError: In place of an OSError, or of another exception that comes of one.

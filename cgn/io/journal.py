@@ -1,7 +1,4 @@
-"""What long work has finished, kept line by line, so that an interruption costs little.
-
-What the entries mean is not here: whoever keeps them checks what it reads.
-"""
+"""What long work has finished, kept line by line, so that an interruption costs little."""
 
 from __future__ import annotations
 
@@ -18,12 +15,7 @@ from cgn.io.writing import write_all
 
 
 class Journal:
-    """Entries in a file, one a line of JSON, each of which is kept as soon as it is added.
-
-    Attributes:
-        path: The file.
-        entries: What is kept so far.
-    """
+    """Entries in a file, one a line of JSON, each of which is kept as soon as it is added."""
 
     def __init__(self, path: Path) -> None:
         """Read what is there; a line that an interruption cut short is dropped with all after it.

@@ -1,7 +1,4 @@
-"""One at a time: locks between processes and threads that end with whoever holds them.
-
-A killed process leaves none behind: the system frees them. What is done under a lock is not here.
-"""
+"""Locks between processes and threads; the system frees those of a killed process."""
 
 from __future__ import annotations
 
@@ -45,14 +42,7 @@ class TakenError(OSError):
 
 
 def short_name(name: str, longest: int = LONGEST_NAME) -> str:
-    """Shorten a name that not every file system takes; a hash of all of it tells it from others.
-
-    Args:
-        name: Of a file or folder.
-        longest: Bytes that it may have.
-
-    Returns:
-        The name itself, if it is short enough; its ending is kept.
+    """Shorten the name of a file to so many bytes; a hash of all of it tells it from others.
 
     Example:
         >>> short_name("seed0.parquet"), short_name("a" * 200 + ".png")[-24:]
@@ -70,9 +60,8 @@ def short_name(name: str, longest: int = LONGEST_NAME) -> str:
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Let nobody else into a block of the same path; a thread may enter it again.
 
-    Args:
-        path: What is worked on; the lock is a file beside it, which goes with the lock.
-        wait: Whether to wait until another is done; that it waits is logged.
+    The lock is a file beside the path, which goes with the lock. If it waits long for another
+    process, that is logged.
 
     Raises:
         TakenError: If another process is in the block, and `wait` is False.
@@ -101,13 +90,13 @@ def locked_if(path: Path | None) -> AbstractContextManager[None]:
 def _of_process(real: Path, shown: Path, wait: bool) -> Iterator[None]:
     """Hold the lock file of a path."""
     file = real.with_name(f".{short_name(real.name, LONGEST_NAME - 6)}.lock")
-    told, begun = False, time.monotonic()
-    while (held := _held_now(file)) is None:
+    warned, begun = False, time.monotonic()
+    while (held := _try(file)) is None:
         if not wait:
             raise TakenError(f"another process works on {shown}")
-        if not told and time.monotonic() - begun >= PATIENCE_SECONDS:
+        if not warned and time.monotonic() - begun >= PATIENCE_SECONDS:
             _LOG.warning("another process works on %s; waiting until it is done", shown)
-            told = True
+            warned = True
         time.sleep(POLL_SECONDS)
     _held.add(str(real))
     _files.add(file)
@@ -127,7 +116,7 @@ def sweep_locks(folder: Path) -> None:
                 free.end()
 
 
-def _held_now(file: Path) -> Hold | None:
+def _try(file: Path) -> Hold | None:
     """Take a lock whose folder may be missing."""
     with write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -135,12 +124,7 @@ def _held_now(file: Path) -> Hold | None:
 
 
 class Hold(NamedTuple):
-    """A lock that this process has.
-
-    Attributes:
-        descriptor: Of the open lock file.
-        file: The lock file.
-    """
+    """A lock that this process has: the descriptor of its open file, and the file."""
 
     descriptor: int
     file: Path
@@ -157,14 +141,10 @@ class Hold(NamedTuple):
 
 
 def hold(file: Path) -> Hold | None:
-    """Take a lock, if it is free.
+    """Take the lock of a file, which is made if it is missing; None if another has it.
 
-    Args:
-        file: The lock file; it is made if it is missing. On a file system without any locks one in
-            the system's temporary folder stands for it, which the processes of one machine share.
-
-    Returns:
-        None if another has the lock.
+    On a file system without any locks a file in the system's temporary folder stands for it, which
+    the processes of one machine share.
 
     Raises:
         OSError: If the file cannot be made.

@@ -189,18 +189,11 @@ def _wrong(where: object, name: str, wanted: str, found: object) -> ValueError:
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers.
-
-    Attributes:
-        low: Where it begins.
-        high: Where it ends.
-        without_low: Whether `low` itself lies outside.
-        without_high: Whether `high` itself lies outside.
-    """
+    """An interval of numbers."""
 
     low: float
     high: float
-    without_low: bool = False
+    without_low: bool = False  # whether `low` itself lies outside
     without_high: bool = False
 
     def __contains__(self, value: float) -> bool:
@@ -269,11 +262,9 @@ LOSS_WEIGHT = Range(0, 1e12)
 
 
 def require_in_range(config: DataclassInstance, *, but: tuple[str, ...] = ()) -> None:
-    """Refuse a config in which a number is none, or lies outside of its range.
+    """Refuse a config in which a number is none, or lies outside of its range in `RANGES`.
 
-    Args:
-        config: Its fields are looked up in `RANGES` by their names.
-        but: Names of fields that mean something of their own and are no numbers of this kind.
+    Fields named in `but` mean something of their own and are no numbers of this kind.
 
     Raises:
         ValueError: If one does not fit; the message names it.
@@ -285,13 +276,7 @@ def require_in_range(config: DataclassInstance, *, but: tuple[str, ...] = ()) ->
 
 
 def require(name: str, value: object, allowed: Range, *, whole: bool = False) -> None:
-    """Refuse what is no number, or one outside of its range.
-
-    Args:
-        name: Of the setting, for the message.
-        value: What it was set to, anything.
-        allowed: Its range.
-        whole: Whether it has to be a whole number.
+    """Refuse what is no number, no whole one if it has to be, or one outside of its range.
 
     Raises:
         ValueError: If it does not fit.
@@ -309,10 +294,7 @@ def require(name: str, value: object, allowed: Range, *, whole: bool = False) ->
 
 
 def user_path(text: str) -> Path:
-    """Read a path, with `~` for a home.
-
-    Args:
-        text: As it was typed.
+    """Read a path as a user types it, with `~` for a home.
 
     Raises:
         ValueError: If there is nothing, or no such home.

@@ -23,17 +23,11 @@ TOP = "."  # the set that is not within anything
 
 
 class WeightSet(NamedTuple):
-    """Weights of one network.
+    """Weights of one network."""
 
-    Attributes:
-        name: Where they lie in the checkpoint.
-        tensors: By the network's own names.
-        others: Names of other sets there that are of the same network.
-    """
-
-    name: str
-    tensors: dict[str, Tensor]
-    others: tuple[str, ...] = ()
+    name: str  # where they lie in the checkpoint
+    tensors: dict[str, Tensor]  # by the network's own names
+    others: tuple[str, ...] = ()  # names of other sets there that are of the same network
 
 
 def choose_set(
@@ -49,8 +43,7 @@ def choose_set(
         wanted: Name of the set that is meant, where there are several.
 
     Returns:
-        The only one that has all names, or the one that is wanted; if none has them all, that
-        which has most.
+        The only one that has all names, or the one that is wanted; else that which has most.
 
     Raises:
         ValueError: If several are the network's and none is named, or none is.

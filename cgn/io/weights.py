@@ -1,7 +1,6 @@
-"""Weights in files: read without running anything in them, and named by what is wrong with them.
+"""Weights in files: read without running anything in them, and refused with what is wrong.
 
 Both formats, safetensors and PyTorch's own, are told apart by their content and not by a name.
-Which of several sets of weights in a checkpoint is meant is not here: see `cgn.io.weight_sets`.
 """
 
 from __future__ import annotations
@@ -50,11 +49,7 @@ BEGINNINGS = STAND_INS | {
 
 
 def read_stored(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read a file of weights; nothing in it is run.
-
-    Args:
-        path: Safetensors, or what `torch.save` wrote.
-        device: Where the tensors go.
+    """Read a file of weights, safetensors or what `torch.save` wrote; nothing in it is run.
 
     Returns:
         What it holds: tensors by name or, of a checkpoint, whatever was put around them. Each
@@ -102,13 +97,8 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read the checkpoint of a training of one's own.
 
-    Args:
-        path: What `torch.save` wrote.
-        parts: Names that it must have.
-        device: Where its tensors go.
-
     Raises:
-        ValueError: If it cannot be read, or lacks one of them.
+        ValueError: If it cannot be read, or lacks one of the parts.
     """
     cure = "delete it to start anew"
     try:
@@ -171,12 +161,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 def load_tensors(path: Path, *needed: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: tensors, memory-mapped, and the header.
 
-    Args:
-        path: The file.
-        needed: Names of tensors that it must have.
-
     Raises:
-        ValueError: If there is no such file, it is not a whole safetensors file, or lacks one.
+        ValueError: If there is no whole safetensors file, or it lacks a needed tensor.
     """
     tensors, header = read_safetensors(path)
     if missing := [name for name in needed if name not in tensors]:
@@ -190,11 +176,6 @@ def fill_described(
     """Build a network as its file's header describes it, and give it the file's weights.
 
     It is built without memory first: a header may describe a network of any size.
-
-    Args:
-        build: Makes the network.
-        tensors: Its weights.
-        what: The file, for messages.
 
     Raises:
         ValueError: If description and weights differ.

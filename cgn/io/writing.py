@@ -1,7 +1,6 @@
 """Files are written whole or not at all, and what killed processes left behind is swept away.
 
-What is to be written is made in a folder of its own beside its place, together with whatever else
-a library puts there, and moved to its place when it is all there.
+A file is made in a folder of its own beside its place, and moved to its place when it is all there.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ _own: set[Path] = set()  # those in use by this process
 def written(path: Path) -> Iterator[Path]:
     """Make a file, or a folder that is not there yet, as a whole or not at all.
 
-    Args:
-        path: What to make; its folder is made if it is missing. A link is followed, and what is no
-            file, such as a pipe, is written to as it is.
+    Its folder is made if it is missing. A link is followed, and what is no file, such as a pipe,
+    is written to as it is.
 
     Yields:
         Where to write it. After the block it stands at `path`; after an exception nothing has
@@ -55,19 +53,15 @@ def written(path: Path) -> Iterator[Path]:
         real = Path(os.path.realpath(path))
         real.parent.mkdir(parents=True, exist_ok=True)
         with _workshop(real.parent) as folder:
-            made = folder / real.name
-            yield made
-            if made.is_file():
-                _settle(made)
-            os.replace(made, real)
+            place = folder / real.name
+            yield place
+            if place.is_file():
+                _flush(place)
+            os.replace(place, real)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, in UTF-8 and with the line ends that it has, as a whole or not at all.
-
-    Args:
-        path: The file.
-        text: All of it.
 
     Raises:
         WriteError: If it cannot be written.
@@ -113,15 +107,10 @@ def file_sha256(path: Path) -> str:
 
 
 def require_room(folder: Path, n_bytes: int, cure: str = "name another folder") -> None:
-    """Refuse what the disk cannot hold.
-
-    Args:
-        folder: Where it is to lie; it, or those it lies in, may still be missing.
-        n_bytes: How much it is.
-        cure: What else than to make room helps.
+    """Refuse what the disk of a folder, which may still be missing, cannot hold.
 
     Raises:
-        ValueError: If there is less room.
+        ValueError: If there is less room; the message has `cure`, what else than room helps.
     """
     free = shutil.disk_usage(existing(folder)).free
     if n_bytes > free:
@@ -132,11 +121,7 @@ def require_room(folder: Path, n_bytes: int, cure: str = "name another folder") 
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that are no more were making in a folder.
-
-    Args:
-        folder: Is looked into itself; what lies further down is not touched.
-    """
+    """Remove what processes that are no more were making in a folder, not further down."""
     sweep_locks(folder)
     for left in folder.glob(PATTERN):
         if left in _own or not left.is_dir():
@@ -183,7 +168,7 @@ def _clear(folder: Path, held: Hold) -> None:
         folder.rmdir()
 
 
-def _settle(file: Path) -> None:
+def _flush(file: Path) -> None:
     """Let all of a file reach the disk before it gets its name, and others read it."""
     os.chmod(file, 0o644)  # some libraries make files that only their owner can read
     descriptor = os.open(file, os.O_RDWR)

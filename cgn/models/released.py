@@ -1,6 +1,4 @@
-"""The mechanisms of the original MNIST CGN, so that its published weights can be used.
-
-They are for loading, not for training: `cgn.models.mechanisms` are what this repository trains.
+"""The mechanisms of the original MNIST CGN, for its published weights.
 
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021, and the authors' code.
@@ -18,7 +16,7 @@ N_CLASSES, EMBEDDING_SIZE, NOISE_SIZE, SIZE_PX = 10, 10, 32, 32
 
 
 def _stem(*layers: nn.Module) -> nn.Sequential:
-    """Begin with the first 64 maps of 8 x 8; layers stand at the numbers of the released file."""
+    """Return layers after the first 64 maps of 8 x 8, numbered as in the released file."""
     linear = nn.Linear(NOISE_SIZE + EMBEDDING_SIZE, 64 * 8 * 8)
     return nn.Sequential(linear, nn.Unflatten(1, (64, 8, 8)), *layers)
 
@@ -44,10 +42,7 @@ class ReleasedShape(nn.Module):
         )
 
     def forward(self, noise: Tensor, labels: Tensor, exemplars: Tensor | None = None) -> Tensor:
-        """Draw masks, (B, 1, 32, 32) in [0.0001, 0.9999], from u (B, 32) and y (B,) int64.
-
-        It has no exemplars; all of its masks come from the noise.
-        """
+        """Draw masks, (B, 1, 32, 32) in [0.0001, 0.9999], from u (B, 32) and y (B,) int64."""
         maps: Tensor = self.layers(torch.cat([noise, self.embedding(labels)], dim=1))
         return maps.clamp(1e-4, 1 - 1e-4)
 

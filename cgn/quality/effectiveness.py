@@ -24,6 +24,7 @@ from cgn.device.memory import images_at_once
 from cgn.device.precision import evaluating
 from cgn.device.transfer import sent
 from cgn.models.cgn import CGN
+from cgn.quality.fidelity import mask_iou
 from cgn.quality.verification import Classify, accept_mask
 from cgn.segmentation.by_colour import segment_by_colour
 
@@ -34,7 +35,7 @@ NEIGHBOURS = 5  # the authors' choice for coverage
 def quality(
     cgn: CGN,
     classify: Classify,
-    check: Classify | None = None,
+    verifier: Classify | None = None,
     *,
     factors: tuple[str, ...] = Factors._fields,
     n: int = 2_000,
@@ -47,9 +48,8 @@ def quality(
         cgn: What draws them.
         classify: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background,
             each (B, C), of classifiers fitted on true images with independent factors.
-        check: As for `cgn.quality.verification.accept_mask`; it and `classify` must know nothing of
-            each other. Without one nothing is verified.
-        factors: Names of the factors that true images have: nobody is asked about others.
+        verifier: As for `accept_mask`; it and `classify` must know nothing of each other.
+        factors: Names of the factors that true images have.
         n: Number of counterfactuals.
         seed: Fixes them.
         device: Where the mechanisms run, and where the classifiers are.
@@ -59,15 +59,15 @@ def quality(
         `<factor>_effectiveness`, how often that factor's classifier finds the label that its
         mechanism was given, in [0, 1], 1 being best; and `<factor>_leakage`, how much more
         often than by chance it finds the label of another mechanism, mean over the others, 0 being
-        best. With a check also `verified_share`, how many it confirms, and `verified_<name>`, the
-        last two of those that it does, if there are any.
+        best. With a verifier also `verified_share`, how many it accepts, and `verified_<name>`,
+        the last two of the accepted ones, if there are any.
     """
     images = sample(cgn, n, seed=seed, device=device)
     assert images.masks is not None  # `sample` keeps them
     area = to_images(images.masks).mean(dim=(1, 2, 3))
     scores = {"mask_area": area.mean().item(), "mask_area_sd": area.std().item()}
-    judged = _judged(images, classify, check, factors, cgn.config.n_classes, device)
-    return _rounded(scores | judged)
+    scores |= _label_scores(images, classify, verifier, factors, cgn.config.n_classes, device)
+    return _rounded(scores)
 
 
 @torch.inference_mode()
@@ -82,11 +82,10 @@ def accuracy(
         device: Where the classifiers are.
 
     Returns:
-        `<factor>_judge`: how often the factor's label is found, in [0, 1]; a factor that these
-        images don't have is left out.
+        `<factor>_judge` for each factor of the images: how often its label is found, in [0, 1].
     """
-    found, true = _found(images, classify, device), images.factors
-    hits = {name: getattr(found, name) == getattr(true, name) for name in true.known}
+    predictions, true = _predict(images, classify, device), images.factors
+    hits = {name: getattr(predictions, name) == getattr(true, name) for name in true.known}
     return _rounded({f"{name}_judge": hit.float().mean().item() for name, hit in hits.items()})
 
 
@@ -102,8 +101,7 @@ def coverage_and_diversity(
 
     Args:
         drawn: Counterfactuals with independent labels.
-        real: True images with independent labels; as many as are drawn, for both measures compare
-            crowds.
+        real: As many true images with independent labels: both measures depend on the number.
         features: From images (B, 3, H, W) in [0, 1] to features (B, K) of a network that was fitted
             to neither.
         device: Where it is.
@@ -123,14 +121,14 @@ def coverage_and_diversity(
     """
     if len(real) <= NEIGHBOURS:
         raise ValueError(f"coverage needs more than {NEIGHBOURS} true images, got {len(real)}")
-    ours, theirs = (
+    of_drawn, of_real = (
         torch.cat([features(batch) for batch, _ in _batches(each, device)])
         for each in (drawn, real)
     )
     # Each image is its own nearest neighbour.
-    reach = torch.cdist(theirs, theirs).kthvalue(NEIGHBOURS + 1, dim=1).values
-    covered = torch.cdist(theirs, ours).min(dim=1).values < reach
-    spread = _spread(ours, drawn.factors.shape) / _spread(theirs, real.factors.shape)
+    reach = torch.cdist(of_real, of_real).kthvalue(NEIGHBOURS + 1, dim=1).values
+    covered = torch.cdist(of_real, of_drawn).min(dim=1).values < reach
+    spread = _spread(of_drawn, drawn.factors.shape) / _spread(of_real, real.factors.shape)
     return _rounded({"coverage": covered.float().mean().item(), "diversity": spread})
 
 
@@ -148,33 +146,33 @@ def _batches(images: ImageSet, device: torch.device | str) -> Iterator[tuple[Ten
         yield from images.batches(at_once, device=device)
 
 
-def _found(images: ImageSet, classify: Classify, device: torch.device | str) -> Factors:
-    """Let the factor classifiers name the labels, each (N,) int64."""
+def _predict(images: ImageSet, classify: Classify, device: torch.device | str) -> Factors:
+    """Return the labels that the factor classifiers find, each (N,) int64."""
     logits = zip(*(classify(batch) for batch, _ in _batches(images, device)), strict=True)
     return Factors(*(torch.cat(each).argmax(dim=1).cpu() for each in logits))
 
 
-def _judged(
+def _label_scores(
     images: ImageSet,
     classify: Classify,
-    check: Classify | None,
+    verifier: Classify | None,
     factors: tuple[str, ...],
     n_classes: int,
     device: torch.device | str,
 ) -> dict[str, float]:
-    """Compute effectiveness and leakage of all counterfactuals, and of those that are confirmed."""
-    scores = _answers(images, classify, factors, n_classes, device)
-    if check is None:
+    """Compute effectiveness and leakage of all counterfactuals, and of the accepted ones."""
+    scores = _effectiveness(images, classify, factors, n_classes, device)
+    if verifier is None:
         return scores
-    kept = accept_mask(images, check, factors, device=device)
-    scores["verified_share"] = kept.float().mean().item()
-    if not kept.any():
+    accepted = accept_mask(images, verifier, factors, device=device)
+    scores["verified_share"] = accepted.float().mean().item()
+    if not accepted.any():
         return scores
-    of_kept = _answers(images.select(kept), classify, factors, n_classes, device)
-    return scores | {f"verified_{name}": score for name, score in of_kept.items()}
+    of_accepted = _effectiveness(images.select(accepted), classify, factors, n_classes, device)
+    return scores | {f"verified_{name}": score for name, score in of_accepted.items()}
 
 
-def _answers(
+def _effectiveness(
     images: ImageSet,
     classify: Classify,
     factors: tuple[str, ...],
@@ -182,9 +180,9 @@ def _answers(
     device: torch.device | str,
 ) -> dict[str, float]:
     """Compute effectiveness and leakage of each factor."""
-    found, scores = _found(images, classify, device), {}
+    predictions, scores = _predict(images, classify, device), {}
     for name in factors:
-        answer = getattr(found, name)
+        answer = getattr(predictions, name)
         hits = {k: (answer == getattr(images.factors, k)).float().mean().item() for k in factors}
         scores[f"{name}_effectiveness"] = hits.pop(name)
         leaked = [hit - 1 / n_classes for hit in hits.values()]
@@ -204,7 +202,7 @@ def abduction_quality(
     images: ImageSet,
     masks: Tensor,
     exact: Mapping[str, ImageSet],
-    check: Classify | None = None,
+    verifier: Classify | None = None,
     *,
     n: int = 2_000,
     seed: int = 0,
@@ -220,7 +218,7 @@ def abduction_quality(
         exact: True counterfactuals of the same images under `do_texture`, `do_background` or
             both: the factor has another class's label, the same for all images of a class, and
             all else is as it was.
-        check: As for `quality`; it must not have been fitted to these images.
+        verifier: As for `quality`; it must not have been fitted to these images.
         n: Number of counterfactuals with independent labels, at least as many as images.
         seed: Fixes labels and noise.
         device: As for `quality`.
@@ -241,7 +239,7 @@ def abduction_quality(
         raise ValueError("the true masks of these images are not known")
     generator = torch.Generator().manual_seed(seed)
     labels, factors = images.factors.shape, images.factors.known
-    overlap = _overlap(masks, images.masks > 0)
+    overlap = mask_iou(masks, images.masks > 0)
     of_class = [overlap[labels == label].mean() for label in labels.unique()]
     aligned = Factors.aligned(labels)
     images = replace(images, factors=aligned)
@@ -264,14 +262,8 @@ def abduction_quality(
     free = real_image_counterfactuals(
         cgn, images, masks, max(n, len(images)), seed=seed, device=device
     )
-    judged = _judged(free, classify, check, factors, cgn.config.n_classes, device)
-    return _rounded(scores | judged)
-
-
-def _overlap(found: Tensor, true: Tensor) -> Tensor:
-    """Intersection over union of masks, (N, 1, H, W) bool, for each image; 1 if both are empty."""
-    both, either = (found & true).sum(dim=(1, 2, 3)), (found | true).sum(dim=(1, 2, 3))
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    scores |= _label_scores(free, classify, verifier, factors, cgn.config.n_classes, device)
+    return _rounded(scores)
 
 
 def _difference(one: ImageSet, other: ImageSet) -> float:

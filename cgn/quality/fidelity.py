@@ -1,8 +1,5 @@
 """How much drawn images look like real ones, and whether a mask is where the object is.
 
-Whether counterfactuals have the labels they were given is not here: see
-`cgn.quality.effectiveness`.
-
 Source:
     Salimans et al., Improved Techniques for Training GANs, NeurIPS 2016 (inception score).
     https://arxiv.org/abs/1606.03498
@@ -66,11 +63,7 @@ class InceptionProbabilities(nn.Module):
     """torchvision's Inception-v3: from images to the probabilities of ImageNet's classes."""
 
     def __init__(self, weights: str | None = "IMAGENET1K_V1") -> None:
-        """Load the network.
-
-        Args:
-            weights: A name torchvision knows, fetched once; None draws random ones.
-        """
+        """Load weights that torchvision knows, fetched once; None draws random ones."""
         super().__init__()
         from torchvision.models import inception_v3  # seconds to import
 
@@ -131,28 +124,19 @@ def distances(
                 for metric in (fid, kid):
                     metric.update(to_bytes(batch).to(device), real=are_real)
         mean, deviation = kid.compute()
-        found = {"fid": fid.compute(), "kid": mean, "kid_sd": deviation}
-    return {name: value.item() for name, value in found.items()}
+        values = {"fid": fid.compute(), "kid": mean, "kid_sd": deviation}
+    return {name: value.item() for name, value in values.items()}
 
 
-def mask_agreement(masks: Tensor, others: Tensor) -> Tensor:
-    """How well two segmenters agree where the object is: intersection over union.
-
-    Args:
-        masks: (B, 1, H, W) in [0, 1]; above 0.5 is the object.
-        others: The same.
-
-    Returns:
-        (B,) in [0, 1]; 1 where both see the same object, or both see none.
+def mask_iou(masks: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of masks, (B, 1, H, W) bool; 1 where both are empty.
 
     Example:
-        >>> half = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
-        >>> mask_agreement(half, torch.ones(1, 1, 1, 2))
+        >>> half = torch.tensor([True, False]).view(1, 1, 1, 2)
+        >>> mask_iou(half, torch.ones(1, 1, 1, 2, dtype=torch.bool))
         tensor([0.5000])
     """
-    first, second = (each.flatten(1) > OBJECT for each in (masks, others))
-    union = (first | second).sum(dim=1)
-    shared = (first & second).sum(dim=1)
+    shared, union = (m.sum(dim=(1, 2, 3)) for m in (masks & others, masks | others))
     return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
 
 
@@ -186,14 +170,14 @@ def fidelity(
     """
     if images.masks is None:
         raise ValueError("the masks of these images are not known")
-    found, agreement = [], []
+    predicted, agreement = [], []
     for index in torch.arange(len(images)).split(batch_size):
         batch = images.images(index).to(device)
-        found.append(probabilities(batch).cpu())
+        predicted.append(probabilities(batch).cpu())
         if segment is not None:
-            masks = to_images(images.masks[index])
-            agreement.append(mask_agreement(masks, segment(batch).cpu()))
-    score, deviation = inception_score(torch.cat(found), n_splits)
+            masks = to_images(images.masks[index]) > OBJECT
+            agreement.append(mask_iou(masks, segment(batch).cpu() > OBJECT))
+    score, deviation = inception_score(torch.cat(predicted), n_splits)
     scores = {
         "n": float(len(images)),
         "inception_score": score,
@@ -207,12 +191,8 @@ def fidelity(
 def segmenter(weights: str | None = "DEFAULT") -> Callable[[Tensor], Tensor]:
     """Return a second segmenter, which has nothing in common with U²-Net: DeepLab on a ResNet.
 
-    Args:
-        weights: A name torchvision knows, fetched once; None draws random ones.
-
-    Returns:
-        From images (B, 3, H, W) in [0, 1] to the probability that a pixel is of any of its 20
-        classes of objects, (B, 1, H, W).
+    It maps images (B, 3, H, W) in [0, 1] to the probability that a pixel is of any of its 20
+    classes of objects, (B, 1, H, W). Its weights are fetched once; None draws random ones.
     """
     from torchvision.models.segmentation import deeplabv3_resnet50  # seconds to import
 

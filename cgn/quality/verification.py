@@ -1,9 +1,8 @@
-"""Counterfactuals that an independent check confirms; those it does not are left out.
+"""Counterfactuals that an independent verifier accepts.
 
 A mechanism now and then draws what nobody would call by the label it was given: an ambiguous digit,
 a surface that could be another class's. A network that names all three labels with confidence
-tells such images from the rest. It is fitted without one image whose true factors are free; how a
-network is fitted is not here: see `classifiers.fit`.
+tells such images from the rest. It is fitted without one image whose true factors are free.
 
 Source:
     Razavi, van den Oord and Vinyals, Generating Diverse High-Fidelity Images with VQ-VAE-2, NeurIPS
@@ -27,7 +26,7 @@ from cgn.device.precision import evaluating
 from cgn.models.cgn import CGN
 
 Classify = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-CONFIDENCE = 0.99  # that the check must have in every label
+CONFIDENCE = 0.99  # that the verifier must have in every label
 
 
 def verifier_training_set(
@@ -40,11 +39,11 @@ def verifier_training_set(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ImageSet:
-    """Make images to fit a check to: true surfaces and backgrounds, real and drawn shapes.
+    """Make images to fit a verifier to: true surfaces and backgrounds, real and drawn shapes.
 
     Args:
         cgn: Its mechanisms draw what no image shows.
-        images: Real images; none of those whose counterfactuals will be checked.
+        images: Real images; none of those whose counterfactuals will be verified.
         masks: Where their objects are, (N, 1, H, W) bool.
         n: How many; a third are samples.
         seed: Fixes them.
@@ -75,44 +74,44 @@ def verifier_training_set(
         device=device,
         progress=lambda done, _: progress(n_joined + done, n),
     )
-    made = concatenate([joined, sampled])
+    both = concatenate([joined, sampled])
     unknown = {
         name: torch.full_like(labels, -1)
-        for name, labels in made.factors._asdict().items()
+        for name, labels in both.factors._asdict().items()
         if name not in images.factors.known
     }
-    return replace(made, factors=made.factors._replace(**unknown))
+    return replace(both, factors=both.factors._replace(**unknown))
 
 
 @torch.inference_mode()
 def accept_mask(
     images: ImageSet,
-    check: Classify,
+    verifier: Classify,
     factors: tuple[str, ...] = Factors._fields,
     *,
     confidence: float = CONFIDENCE,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Tell which counterfactuals a check gives all labels that they were made with.
+    """Tell which counterfactuals a verifier gives all labels that they were made with.
 
     Args:
-        images: The counterfactuals.
-        check: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background, each
-            (B, C), of classifiers that were fitted to `verifier_training_set`.
+        images: N counterfactuals.
+        verifier: From images (B, 3, H, W) in [0, 1] to logits for shape, texture and background,
+            each (B, C), of classifiers that were fitted to `verifier_training_set`.
         factors: Names of the factors that it must confirm.
         confidence: The least probability that it must give to each label.
-        device: Where the check is.
+        device: Where the verifier is.
 
     Returns:
         (N,) bool, on the CPU.
     """
-    found, at_once = [], images_at_once(device, images.size_px[1])
+    accepted, at_once = [], images_at_once(device, images.size_px[1])
     with evaluating(device):
         for batch, labels in images.batches(at_once, device=device):
-            logits = dict(zip(Factors._fields, check(batch), strict=True))
+            logits = dict(zip(Factors._fields, verifier(batch), strict=True))
             sure = [
                 logits[name].softmax(dim=1).gather(1, getattr(labels, name)[:, None])
                 for name in factors
             ]
-            found.append((torch.cat(sure, dim=1) >= confidence).all(dim=1))
-    return torch.cat(found).cpu()
+            accepted.append((torch.cat(sure, dim=1) >= confidence).all(dim=1))
+    return torch.cat(accepted).cpu()

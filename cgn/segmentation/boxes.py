@@ -1,8 +1,4 @@
-"""Where the objects of real images are: masks from boxes and from a saliency network.
-
-How objects are found without any of these is in `cgn.segmentation.by_colour`, how masks are read
-that somebody else made in `cgn.segmentation.files`, what is made of masks in
-`cgn.counterfactuals.recombination`.
+"""Where the objects of real images are, from their boxes.
 
 Source:
     Rother, Kolmogorov and Blake, GrabCut: Interactive Foreground Extraction using Iterated Graph
@@ -20,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgn.data.image_set import ImageSet
 
@@ -55,7 +51,7 @@ def masks_from_boxes(
 
     Args:
         images: N images.
-        boxes: Their objects' boxes: first column, first row, last column, last row, in pixels,
+        boxes: First column, first row, last column and last row of each object, in pixels,
             (N, 4) int64.
         progress: Called with images done and images in all.
 
@@ -130,44 +126,3 @@ def _ellipse(shape: tuple[int, ...], box: NDArray[np.int64]) -> NDArray[np.bool_
     down = (rows - (top + bottom) / 2) / max(1, CORE * (bottom - top + 1) / 2)
     inside: NDArray[np.bool_] = across**2 + down**2 <= 1
     return inside
-
-
-@torch.inference_mode()
-def masks_from_saliency(
-    network: nn.Module,
-    images: ImageSet,
-    *,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda done, total: None,
-) -> Tensor:
-    """Let a saliency network say where the objects are.
-
-    Args:
-        network: From images (B, 3, H, W) in [0, 1] to how much each pixel stands out,
-            (B, 1, H, W) in [0, 1]; in evaluation mode.
-        images: N images.
-        batch_size: Images the network sees at once.
-        device: Where it runs.
-        progress: Called with images done and images in all.
-
-    Returns:
-        Where saliency is above one half, (N, 1, H, W) bool.
-
-    Example:
-        >>> from cgn.data.image_set import Factors
-        >>> pixels = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-        >>> pixels[..., 0] = 255
-        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0])), torch.tensor([0]))
-        >>> masks_from_saliency(nn.AvgPool3d((3, 1, 1)), images)[0, 0]
-        tensor([[ True, False],
-                [ True, False]])
-    """
-    network = network.to(device)
-    found: list[Tensor] = []
-    done = 0
-    for batch, _ in images.batches(batch_size, device=device):
-        found.append((network(batch) > 0.5).cpu())
-        done += len(batch)
-        progress(done, len(images))
-    return torch.cat(found)

@@ -1,7 +1,6 @@
 """From images back to shapes: where the object is, and the noise that its outline was drawn from.
 
-Neither needs a label but the class. How the outlines are drawn again is not here: see
-`cgn.models.mechanisms`.
+Neither needs a label but the class.
 
 Source:
     Pearl, Causality, Cambridge University Press 2009 (abduction).

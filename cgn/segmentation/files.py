@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from cgn.data.decoding import formats, opened, reason, require_pixels, sides, to_pixels
 from cgn.data.listing import list_images, some
-from cgn.data.preprocessing import AS_IT_IS, DECODERS, Preprocessing
+from cgn.data.preprocessing import AS_IT_IS, Preprocessing, decoders
 from cgn.io.errors import HEAD_BYTES
 
 log = logging.getLogger(__name__)
@@ -52,15 +51,12 @@ def masks_from_files(
     Raises:
         ValueError: If a file is no mask, holds other values, or is of another size.
     """
-    if images is not None:
-        with ThreadPoolExecutor(DECODERS) as pool:
-            shapes: list[tuple[int, int] | None] = list(pool.map(sides, images))
-    else:
-        shapes = [None] * len(paths)
-    with ThreadPoolExecutor(DECODERS) as pool:
-        masks = list(
-            pool.map(lambda path, of: _read_mask(path, of, preprocessing, n_labels), paths, shapes)
-        )
+
+    def read(path: Path, image: Path | None) -> Tensor:
+        shape = None if image is None else sides(image)
+        return _read_mask(path, shape, preprocessing, n_labels)
+
+    masks = list(decoders().map(read, paths, images or [None] * len(paths)))
     for path, mask in zip(paths, masks, strict=True):
         if mask.shape[1:] != (size_px, size_px):
             came = tuple(mask.shape[1:])
@@ -69,7 +65,7 @@ def masks_from_files(
 
 
 def _read_mask(
-    path: Path, of: tuple[int, int] | None, preprocessing: Preprocessing, n_labels: int
+    path: Path, shape: tuple[int, int] | None, preprocessing: Preprocessing, n_labels: int
 ) -> Tensor:
     """Read one mask of an image of a height and width, (1, H, W) bool."""
     try:
@@ -79,10 +75,10 @@ def _read_mask(
         raise ValueError(f"{path} cannot be read as a mask: {_reason(path, error)}") from None
     height, width = mask.shape
     # One of another scale is resized as its image is; one of another shape would be cut elsewhere.
-    if of is not None and abs(height * of[1] - width * of[0]) > max(of):
+    if shape is not None and abs(height * shape[1] - width * shape[0]) > max(shape):
         raise ValueError(
-            f"{path} is a mask of {width} x {height} pixels, and its image has {of[1]} x {of[0]}; "
-            "make it anew for this image"
+            f"{path} is a mask of {width} x {height} pixels, and its image has {shape[1]} x "
+            f"{shape[0]}; make it anew for this image"
         )
     white = to_pixels(Image.fromarray(np.uint8(255) * mask))
     return preprocessing.apply(white, path)[:1] > 127
@@ -153,37 +149,34 @@ def _objects(values: NDArray[Any], n_labels: int) -> NDArray[np.bool_]:
     """Tell objects from background, (H, W) bool."""
     if values.size == 0:
         raise ValueError("it has no pixels")
-    there = np.unique(values)
-    whole = bool((there == np.round(there)).all() and np.isfinite(there).all())
-    black_and_white = len(there) <= 2 and any({*there.tolist()} <= {0, white} for white in WHITE)
-    if not black_and_white and not (whole and there[0] >= 0 and there[-1] <= n_labels):
+    unique = np.unique(values)
+    whole = bool((unique == np.round(unique)).all() and np.isfinite(unique).all())
+    black_and_white = len(unique) <= 2 and any({*unique.tolist()} <= {0, white} for white in WHITE)
+    if not black_and_white and not (whole and unique[0] >= 0 and unique[-1] <= n_labels):
         labels = "0 and 1" if n_labels == 1 else f"0 to {n_labels}"
         raise ValueError(
-            f"it holds {some(there.tolist())}; expected {labels}, where what is not 0 is object, "
+            f"it holds {some(unique.tolist())}; expected {labels}, where what is not 0 is object, "
             "or 0 and 255; save it so"
         )
-    found: NDArray[np.bool_] = values != 0
-    return found
+    objects: NDArray[np.bool_] = values != 0
+    return objects
 
 
 def paths_of_masks(images: Sequence[Path], folder: Path, masks: Path) -> list[Path]:
-    """Find the mask of each image: the file of the same name in a folder of the same layout.
+    """Find the mask of each image in a folder: the file of the same name in a folder `masks`.
 
-    Args:
-        images: Files of images.
-        folder: The folder that all of them lie in.
-        masks: The folder of masks; those of no image are said in the log.
+    Both folders have the same layout; masks of no image are said in the log.
 
     Raises:
         ValueError: If an image has no mask, or two.
     """
-    there = list_images(masks, endings={ARRAY, *formats()}, deep=True).images
-    by_name = {path.relative_to(masks).with_suffix(""): path for path in there}
+    files = list_images(masks, endings={ARRAY, *formats()}, deep=True).images
+    by_name = {path.relative_to(masks).with_suffix(""): path for path in files}
     names = [path.relative_to(folder).with_suffix("") for path in images]
-    if lacking := [image for image, name in zip(images, names, strict=True) if name not in by_name]:
-        wanted = masks / lacking[0].relative_to(folder).with_suffix("")
+    if missing := [image for image, name in zip(images, names, strict=True) if name not in by_name]:
+        wanted = masks / missing[0].relative_to(folder).with_suffix("")
         raise ValueError(
-            f"{lacking[0]} has no mask, nor have {len(lacking) - 1} more images; expected {wanted} "
+            f"{missing[0]} has no mask, nor have {len(missing) - 1} more images; expected {wanted} "
             "with the ending .npy, .png or that of another kind of picture"
         )
     if unused := sorted(by_name.keys() - {*names}):

@@ -59,15 +59,15 @@ class UBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps, (B, after, H, W)."""
         start = maps = self.rebnconvin(maps)
-        seen = []
+        skips = []
         for i in range(1, self.depth + 1):
             if self.pools and 1 < i < self.depth:
                 maps = halved(maps)
             maps = self.get_submodule(f"rebnconv{i}")(maps)
-            seen.append(maps)
-        maps = seen.pop()
+            skips.append(maps)
+        maps = skips.pop()
         for i in range(self.depth - 1, 0, -1):
-            beside = seen.pop()
+            beside = skips.pop()
             maps = torch.cat([resized(maps, beside), beside], dim=1)
             maps = self.get_submodule(f"rebnconv{i}d")(maps)
         return cast(Tensor, maps + start)
@@ -129,8 +129,8 @@ class U2Net(nn.Module):
         sides = [resized(side, images) for side in reversed(sides)]
         return torch.sigmoid(self.outconv(torch.cat(sides, dim=1)).float())
 
-    def folded(self, dtype: torch.dtype = torch.float32) -> U2Net:
-        """Return a frozen network that finds the same, normalisation folded into convolutions."""
+    def fused(self, dtype: torch.dtype = torch.float32) -> U2Net:
+        """Return a frozen network that finds the same, normalisation fused into convolutions."""
         frozen = copy.deepcopy(self).requires_grad_(False).eval()
         for module in frozen.modules():
             if isinstance(module, Convolution) and isinstance(module.bn_s1, nn.BatchNorm2d):
@@ -173,6 +173,6 @@ def saliency(network: U2Net, images: Tensor) -> Tensor:
     small = interpolate(images, size=(SIZE_PX, SIZE_PX), mode="bilinear", antialias=True)
     small = small / small.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-8)
     mean, deviation = (images.new_tensor(each).view(3, 1, 1) for each in (MEAN, DEVIATION))
-    found = resized(network((small - mean) / deviation), images)
-    low, high = (f(found, dim=(1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
-    return (found - low) / (high - low).clamp(min=1e-8)
+    maps = resized(network((small - mean) / deviation), images)
+    low, high = (f(maps, dim=(1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+    return (maps - low) / (high - low).clamp(min=1e-8)

@@ -10,12 +10,14 @@ Source:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cgn import losses
 from cgn.counterfactuals.sampling import BLOCK
@@ -29,7 +31,8 @@ from cgn.io.cache import Store
 from cgn.io.weights import fill_described, load_tensors, save_tensors
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import Mechanism
-from cgn.training.loop import adam_of_gans, falling_rate, optimizer_step, seeded, set_rate
+from cgn.training.checkpoints import Checkpoint, Stateful
+from cgn.training.loop import EMA, GANAdam, seeded, train_loop
 from cgn.training.small import TrainConfig, draw_pairs
 
 Progress = Callable[[int, int], None]
@@ -63,6 +66,8 @@ class GANTraining:
     Attributes:
         gan: What draws.
         critic: What it learns against.
+        averaged: The GAN with averaged weights.
+        step: Steps done.
     """
 
     def __init__(
@@ -70,16 +75,11 @@ class GANTraining:
     ) -> None:
         self.gan = GAN(n_classes, size_px, width=config.width).to(device)
         self.critic = Critic(n_classes, size_px, config.width).to(device)
-        self._averaged = AveragedModel(
-            self.gan, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
-        )
-        rates = config.learning_rate, config.critic_learning_rate
-        # As for the CGN: no memory of old directions, rates that fall over the last half.
-        self._adams = [
-            adam_of_gans([network], rate)
-            for network, rate in zip((self.gan, self.critic), rates, strict=True)
-        ]
-        self._rates, self._steps, self._step = rates, config.steps, 0
+        self.averaged = copy.deepcopy(self.gan)
+        self.ema = EMA(self.gan.parameters(), self.averaged.parameters(), config.ema_decay)
+        self.gan_adam = GANAdam([self.gan], config.learning_rate)
+        self.critic_adam = GANAdam([self.critic], config.critic_learning_rate)
+        self.steps, self.step = config.steps, 0
         self._learned = Captured(self._learn)
 
     def train_step(self, images: Tensor, labels: Tensor, noise: Tensor) -> None:
@@ -90,27 +90,25 @@ class GANTraining:
             labels: Their classes, (B,) int64, which are also those of the drawn images.
             noise: Of the drawn images, (B, Z), standard normal.
         """
-        for adam, rate in zip(self._adams, self._rates, strict=True):
-            set_rate(adam, falling_rate(rate, self._step, self._steps))
+        for adam in (self.gan_adam, self.critic_adam):
+            adam.set_rate(self.step, self.steps)
         self._learned(images, labels, noise)
-        self._averaged.update_parameters(self.gan)
-        self._step += 1
+        self.ema.update(self.step)
+        self.step += 1
 
     def _learn(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         """Take a step but for the average; return the critic's loss."""
-        of_gan, of_critic = self._adams
         pair_labels = labels[: len(labels) // 2]
         pairs = torch.cat([packed(images), packed(self.gan(noise, labels))])
         real, fake = self.critic(pairs, pair_labels.repeat(2)).scores.chunk(2)
-        optimizer_step(of_gan, losses.adversarial(fake), keep_graph=True)
+        self.gan_adam.step_down(losses.adversarial(fake), keep_graph=True)
         loss = losses.critic_hinge(real, fake)
-        optimizer_step(of_critic, loss)
+        self.critic_adam.step_down(loss)
         return loss.detach()
 
     def result(self) -> GAN:
         """Return the GAN with averaged weights, on the CPU and in evaluation mode."""
-        averaged: GAN = self._averaged.module  # type: ignore[assignment]
-        return averaged.cpu().eval()
+        return self.averaged.cpu().eval()
 
 
 def train_gan(
@@ -119,6 +117,7 @@ def train_gan(
     config: TrainConfig,
     *,
     device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> GAN:
     """Train a GAN on biased images; from their labels it is told the class and nothing else.
@@ -129,10 +128,15 @@ def train_gan(
         config: That of the CGN it is held against: steps, batches, rates and width count, what
             concerns factors does not.
         device: Where it runs; the images lie there as bytes.
+        checkpoint: File kept up to date during the run and resumed from if it is there.
         progress: Called after each step with steps done and steps in all.
 
     Returns:
-        The GAN with averaged weights, on the CPU. One seed gives the same weights on one CPU.
+        The GAN with averaged weights, on the CPU. One seed gives the same weights on one CPU,
+        interrupted or not.
+
+    Raises:
+        ValueError: If the checkpoint belongs to another config or other images.
 
     Source:
         Losses and critic are those of `cgn.training.small`; the authors' code has no GAN to follow.
@@ -142,12 +146,33 @@ def train_gan(
     pixels, labels = images.pixels.to(of), images.factors.shape.to(of)
     with seeded(config.seed, of) as generator, training(of):
         run = GANTraining(n_classes, images.size_px[1], config, of)
-        for step in range(config.steps):
-            index = sent(draw_pairs(by_class, config.batch_size, generator), of)
-            noise = torch.randn(config.batch_size, NOISE_SIZE, generator=generator)
-            run.train_step(to_images(pixels[index]), labels[index], sent(noise, of))
-            if progress is not None:
-                progress(step + 1, config.steps)
+        parts: dict[str, Stateful] = {
+            "gan": run.gan,
+            "critic": run.critic,
+            "ema": run.ema,
+            "gan_adam": run.gan_adam,
+            "critic_adam": run.critic_adam,
+        }
+        origin = {"config": asdict(config), "train_sha256": images.sha256()}
+        saved = Checkpoint(checkpoint, parts, origin, generator)
+        run.step = saved.resume()
+
+        def train_steps(n: int) -> dict[str, Tensor]:
+            for _ in range(n):
+                index = sent(draw_pairs(by_class, config.batch_size, generator), of)
+                noise = torch.randn(config.batch_size, NOISE_SIZE, generator=generator)
+                run.train_step(to_images(pixels[index]), labels[index], sent(noise, of))
+            return {}
+
+        train_loop(
+            run,
+            train_steps,
+            config.steps,
+            checkpoint_steps=config.checkpoint_steps,
+            save=saved.save,
+            progress=None if progress is None else lambda step, steps, _: progress(step, steps),
+        )
+        saved.wait()
     return run.result()
 
 

@@ -29,13 +29,13 @@ from cgn.device.transfer import sent
 from cgn.io.cache import weights_sha256
 from cgn.models.cgn import MechanismOutputs
 from cgn.models.critic import VGGFeatures
-from cgn.models.imagenet.biggan import BigGAN, held_norms
+from cgn.models.imagenet.biggan import BigGAN, frozen_sigma
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 from cgn.models.imagenet.spectral import iterate, spectral_layers
-from cgn.training.checkpoints import Checkpoints
+from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.imagenet_config import ImageNetTrainConfig
 from cgn.training.imagenet_memory import at_once, free_bytes
-from cgn.training.loop import Progress, resume, seeded, train_loop
+from cgn.training.loop import EMA, Progress, seeded, train_loop
 from cgn.training.patches import draw_patches, patch_grid
 from cgn.training.stopwatch import Stopwatch
 
@@ -75,7 +75,7 @@ class ImageNetTraining:
         cgn: What learns.
         real: The frozen BigGAN that draws x_gt.
         features: Those that textures are compared in.
-        averaged: The running mean of the weights, in the order of `learning`.
+        ema: The running mean of the weights, in the order of `learning`.
         step: Steps done.
         at_once: How this process works off its share of a step.
         whole: Whether the weights are those of `step`, and not on their way to the next.
@@ -107,16 +107,17 @@ class ImageNetTraining:
         self._saliency = offload_to_disk(
             cgn.saliency
         )  # for the result; until then only the other is used
-        cgn.saliency = cgn.saliency.folded(dtype)
+        cgn.saliency = cgn.saliency.fused(dtype)
         self.cgn = _placed(cgn, self.device).train()
-        self.real = _placed(real.folded(dtype), self.device)
+        self.real = _placed(real.fused(dtype), self.device)
         self.features = _placed(features.to(dtype), self.device)
         mechanisms = self.cgn.mechanisms().values()
         for mechanism in mechanisms:
-            mechanism.generator.spare = self.at_once.spare
+            mechanism.generator.checkpointed = self.at_once.checkpointed
         self.learning = [p for m in mechanisms for p in m.parameters()]
-        self.averaged = [parameter.detach().clone() for parameter in self.learning]
-        self.norms = held_norms(mechanisms, dtype)
+        averages = [parameter.detach().clone() for parameter in self.learning]
+        self.ema = EMA(self.learning, averages, config.ema_decay, warm_up=True)
+        self.sigma = frozen_sigma(mechanisms, dtype)
         for parameter in self.learning:  # where a graph can add to them
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -127,7 +128,7 @@ class ImageNetTraining:
         self.step, self.whole = 0, True
         self._stopwatch = Stopwatch(self.device)
         self._images, self._terms = 0, list[str]()  # of the step, and of a pass
-        self._pass: Captured[Tensor] = Captured(self._descend)
+        self._pass: Captured[Tensor] = Captured(self._backward)
 
     def _adam(self) -> torch.optim.Adam:
         """Make the optimiser, with a rate for each mechanism."""
@@ -157,22 +158,22 @@ class ImageNetTraining:
         torch._foreach_copy_(self._vectors_before, self._vectors)
         try:
             with self._stopwatch.part("norms"):
-                self.norms.hold()
+                self.sigma.freeze()
             with self._stopwatch.part("passes"):
                 terms = self._accumulate(draw)
         except BaseException:  # be as if the step had not begun
             torch._foreach_copy_(self._vectors, self._vectors_before)
-            self.norms.forget()
+            self.sigma.unfreeze()
             self.adam.zero_grad(set_to_none=False)
             raise
         self.whole = False
         with self._stopwatch.part("update"):
-            self.norms.release()
+            self.sigma.backprop()
             self.team.all_reduce_sum_(p.grad for p in self.learning if p.grad is not None)
             self.team.all_reduce_sum_(terms.values())
             self.adam.step()
             self.adam.zero_grad(set_to_none=False)
-            self._average()
+            self.ema.update(self.step)
         self.step, self.whole = self.step + 1, True
         return terms
 
@@ -185,17 +186,17 @@ class ImageNetTraining:
         """Add up the gradients of this process's share; each image counts the same."""
         if self._images != len(draw.labels):  # a graph holds what an image counts
             self._images = len(draw.labels)
-            self._pass = Captured(partial(self._descend, self._images), record=self.config.graph)
+            self._pass = Captured(partial(self._backward, self._images), record=self.config.graph)
         share = draw.take(slice(self.team.rank, None, self.team.size)).to(self.device)
         sums: Tensor | None = None
         for batch in share.split(self.at_once.images):
             whole = len(batch.labels) == self.at_once.images
-            terms = self._pass(*batch) if whole else self._descend(self._images, *batch)
+            terms = self._pass(*batch) if whole else self._backward(self._images, *batch)
             sums = terms.clone() if sums is None else sums.add_(terms)
         assert sums is not None
         return dict(zip(self._terms, sums.unbind(), strict=True))
 
-    def _descend(self, n: int, *tensors: Tensor) -> Tensor:
+    def _backward(self, n: int, *tensors: Tensor) -> Tensor:
         """Add the gradients of a batch to those of the weights.
 
         Args:
@@ -262,13 +263,6 @@ class ImageNetTraining:
         found = self.features(drawn, stages.stop)[stages]
         return losses.perceptual([each.float() for each in found], target)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the averaged weights towards the current ones."""
-        # Early on the mean would be full of the beginning: let it follow faster.
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.averaged, self.learning, 1 - decay)
-
     @contextmanager
     def with_averages(self) -> Iterator[ImageNetCGN]:
         """Show the CGN with its averaged weights, for as long as the block lasts."""
@@ -282,7 +276,7 @@ class ImageNetTraining:
     def _swap(self) -> None:
         """Exchange current and averaged weights, without copies."""
         for i, weight in enumerate(self.learning):
-            weight.data, self.averaged[i] = self.averaged[i], weight.data
+            weight.data, self.ema.averages[i] = self.ema.averages[i], weight.data
 
     def result(self) -> ImageNetCGN:
         """Return the CGN with averaged weights, on the CPU; the run is over."""
@@ -296,40 +290,9 @@ class ImageNetTraining:
         cgn: ImageNetCGN = self.cgn.cpu().eval()
         return cgn
 
-    def state(self, generator: torch.Generator, start_sha256: str) -> dict[str, Any]:
-        """Return all that is needed to go on, and the hash of the weights it started from."""
-        return {
-            "step": self.step,
-            "mechanisms": [m.state_dict() for m in self.cgn.mechanisms().values()],
-            "averaged": self.averaged,
-            "adam": self.adam.state_dict(),
-            "generator": generator.get_state(),
-            "torch": torch.get_rng_state(),
-            "config": asdict(self.config),
-            "start_sha256": start_sha256,
-        }
-
-    def restore(self, state: dict[str, Any], generator: torch.Generator, start_sha256: str) -> None:
-        """Take up a state; the number of processes may be another.
-
-        Raises:
-            ValueError: If it was made under another config or from other weights.
-        """
-        if (state["config"], state["start_sha256"]) != (asdict(self.config), start_sha256):
-            raise ValueError(
-                "the checkpoint was made with other settings or from other weights; delete it to "
-                "start anew, or repeat the command it was made with"
-            )
-        for mechanism, stored in zip(
-            self.cgn.mechanisms().values(), state["mechanisms"], strict=True
-        ):
-            mechanism.load_state_dict(stored)
-        for mean, stored in zip(self.averaged, state["averaged"], strict=True):
-            mean.copy_(stored)
-        self.adam.load_state_dict(state["adam"])
-        self.step = state["step"]
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch"])
+    def parts(self) -> dict[str, Stateful]:
+        """Return all that changes from step to step."""
+        return {**self.cgn.mechanisms(), "ema": self.ema, "adam": self.adam}
 
 
 def _placed(module: nn.Module, device: torch.device) -> Any:
@@ -358,7 +321,7 @@ def train_imagenet(
 
     Args:
         cgn: What learns, usually `cgn.models.imagenet.pretrained.from_biggan`; it is changed.
-        real: Draws what is taken apart; best folded into `config.dtype` by then, so that nobody
+        real: Draws what is taken apart; best fused into `config.dtype` by then, so that nobody
             keeps more of it.
         features: Those that textures are compared in.
         config: Everything else that fixes the run.
@@ -377,11 +340,12 @@ def train_imagenet(
     Raises:
         ValueError: If the checkpoint belongs to another config or other weights.
     """
-    sha256 = start_sha256(cgn, real, features)
+    origin = {"config": asdict(config), "start_sha256": start_sha256(cgn, real, features)}
     with seeded(config.seed) as generator:
         run = ImageNetTraining(cgn, real, features, config, device, team)
-        resume(run, generator, sha256, checkpoint)
-        kept = Checkpoints(checkpoint if team.is_main_process else None, config.checkpoint_minutes)
+        run.step = Checkpoint(checkpoint, run.parts(), origin, generator).resume()
+        path = checkpoint if team.is_main_process else None
+        saved = Checkpoint(path, run.parts(), origin, generator)
 
         def train_step(_: int) -> dict[str, Tensor]:
             before = generator.get_state()
@@ -391,25 +355,33 @@ def train_imagenet(
                 generator.set_state(before)
                 raise
 
-        def keep() -> None:
-            if team.is_main_process and (kept.due or run.step == config.steps):
-                kept.write(run.state(generator, sha256))
+        def save(step: int) -> None:
+            due = saved.seconds_since_save() >= 60 * config.checkpoint_minutes
+            if team.is_main_process and (due or step == config.steps):
+                saved.save(step)
                 if at_checkpoint is not None:
                     with run.with_averages() as averaged:
-                        at_checkpoint(averaged, run.step)
+                        at_checkpoint(averaged, step)
             team.wait()
 
         try:
-            train_loop(run, train_step, keep, progress)
+            train_loop(
+                run,
+                train_step,
+                config.steps,
+                checkpoint_steps=config.checkpoint_steps,
+                save=save,
+                progress=progress,
+            )
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"{run.at_once.images} images at once do not fit into the memory of {device}: set "
-                "a smaller batch_size (--batch-size)"
+                "a smaller batch_size"
             ) from error
         except (KeyboardInterrupt, InterruptedError, SystemExit):
             if run.whole:
-                kept.write(run.state(generator, sha256))
+                saved.save(run.step)
             raise
         finally:
-            kept.wait()
+            saved.wait()
     return run.result()

@@ -11,22 +11,22 @@ from cgn.models.imagenet.cgn import ImageNetConfig
 # Of a pass at 256 pixels and the published width, on an H100 that held 4.0, 9.9 and 30.3 GB at most
 # with 1, 8 and 32 images: what each image takes, rounded up, and what it takes more if normalised
 # maps are kept for the gradient instead of computed again, derived from their sizes.
-IMAGE_BYTES, KEPT_BYTES = 900_000_000, 350_000_000
+BYTES_PER_IMAGE, KEPT_BYTES_PER_IMAGE = 900_000_000, 350_000_000
 FROZEN_BYTES = 500_000_000  # the frozen networks, and what libraries need
-LEARNING_BYTES = 22  # of a weight, its gradient, its three means and its bfloat16
+BYTES_PER_WEIGHT = 22  # of a weight, its gradient, its three means and its bfloat16
 USABLE = 0.92  # of the free memory: what is freed between blocks in use is lost
 
 
-class AtOnce(NamedTuple):
+class PassPlan(NamedTuple):
     """How a process works off its share of a step.
 
     Attributes:
         images: In a pass.
-        spare: Whether normalised maps are computed again when gradients ask for them.
+        checkpointed: Whether normalised maps are computed again when gradients ask for them.
     """
 
     images: int
-    spare: bool
+    checkpointed: bool
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -39,7 +39,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 def at_once(
     wanted: int, share: int, free: int | None, learning: int, config: ImageNetConfig
-) -> AtOnce:
+) -> PassPlan:
     """Choose how many images a pass takes.
 
     Args:
@@ -51,24 +51,24 @@ def at_once(
         config: Sizes of the networks.
 
     Example:
-        >>> def of(gigabytes: int, wanted: int = 0) -> AtOnce:
+        >>> def of(gigabytes: int, wanted: int = 0) -> PassPlan:
         ...     return at_once(wanted, 2_048, gigabytes * 10**9, 168_000_000, ImageNetConfig())
         >>> of(80), of(16)
-        (AtOnce(images=64, spare=True), AtOnce(images=8, spare=False))
+        (PassPlan(images=64, checkpointed=True), PassPlan(images=8, checkpointed=False))
         >>> of(80, 32), at_once(0, 2_048, None, 168_000_000, ImageNetConfig())
-        (AtOnce(images=32, spare=False), AtOnce(images=1, spare=True))
+        (PassPlan(images=32, checkpointed=False), PassPlan(images=1, checkpointed=True))
     """
     if free is None:
-        return AtOnce(min(wanted or 1, share), spare=True)
+        return PassPlan(min(wanted or 1, share), checkpointed=True)
     size = (config.image_size_px / 256) ** 2 * config.width / 128
-    room = USABLE * free - LEARNING_BYTES * learning - FROZEN_BYTES
+    room = USABLE * free - BYTES_PER_WEIGHT * learning - FROZEN_BYTES
 
     def fits(images: int, bytes_each: int) -> bool:
         # A smaller last batch is not in the graph that the others share, whose memory stays taken.
         return (images + share % images) * bytes_each * size <= room
 
     images = 1
-    while not wanted and 2 * images <= share and fits(2 * images, IMAGE_BYTES):
+    while not wanted and 2 * images <= share and fits(2 * images, BYTES_PER_IMAGE):
         images *= 2
     images = min(wanted, share) if wanted else images
-    return AtOnce(images, spare=not fits(images, IMAGE_BYTES + KEPT_BYTES))
+    return PassPlan(images, checkpointed=not fits(images, BYTES_PER_IMAGE + KEPT_BYTES_PER_IMAGE))

@@ -1,22 +1,16 @@
-"""The one loop that trains CGNs of both scales, and what is needed to interrupt it.
-
-What is trained is not here: see `cgn.training.small` and `cgn.training.imagenet`.
-"""
+"""What all trainings share: the loop, the running mean of weights, seeds and GANs' optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cgn.io.schema import LOSS_WEIGHT, require
-from cgn.io.weights import read_checkpoint, restoring
-from cgn.io.writing import written
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -68,93 +62,160 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[torch.Gene
         True
     """
     device = torch.device(device)
-    of = [device.index or 0] if device.type == "cuda" else []
-    with torch.random.fork_rng(of):
+    indices = [device.index or 0] if device.type == "cuda" else []
+    with torch.random.fork_rng(indices):
         torch.default_generator.manual_seed(seed)
-        for index in of:
+        for index in indices:
             with torch.cuda.device(index):
                 torch.cuda.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
 
 
-class Schedule(Protocol):
-    """What the loop must know of a training's settings."""
-
-    @property
-    def steps(self) -> int:
-        """How many in all."""
-
-    @property
-    def checkpoint_steps(self) -> int:
-        """How many between checkpoints."""
-
-
 class Run(Protocol):
-    """A training run in progress, of either scale."""
+    """A training run in progress."""
 
     step: int
-
-    @property
-    def config(self) -> Schedule:
-        """What fixes it."""
-
-    def restore(self, state: dict[str, Any], generator: torch.Generator, sha256: str, /) -> None:
-        """Take up a state."""
-
-
-def resume(run: Run, generator: torch.Generator, sha256: str, checkpoint: Path | None) -> None:
-    """Go on where a run was interrupted, if it was.
-
-    Raises:
-        ValueError: If the checkpoint belongs to another config or other images.
-    """
-    if checkpoint is not None and checkpoint.is_file():
-        state = read_checkpoint(checkpoint, ("config", "step", "generator", "torch"))
-        with restoring(checkpoint):
-            run.restore(state, generator, sha256)
 
 
 def train_loop(
     run: Run,
-    train_step: Callable[[int], dict[str, Tensor]],
-    keep: Callable[[], None],
-    progress: Progress | None = None,
+    train_steps: Callable[[int], dict[str, Tensor]],
+    steps: int,
     *,
+    checkpoint_steps: int,
+    save: Callable[[int], None],
+    progress: Progress | None = None,
     at_once: int = 1,
 ) -> None:
-    """Take all steps that are left: the one loop of both scales.
+    """Take all steps that are left: the one loop of all trainings.
 
     Args:
         run: What learns.
-        train_step: Takes as many steps as it is told; returns the unweighted losses, each a scalar
-            or one number a step, (n,).
-        keep: Called whenever a checkpoint is due.
+        train_steps: Takes a number of steps; returns the unweighted losses, each a scalar or one
+            number for each step, (n,); nothing where they are not reported.
+        steps: Steps in all.
+        checkpoint_steps: Steps between calls of `save`.
+        save: Called with steps done.
         progress: Called for each step with steps done, steps in all, and the losses.
-        at_once: How many steps at most are taken before anyone waits for the device.
+        at_once: How many steps at most are taken before the host waits for the device.
     """
-    while (done := run.step) < run.config.steps:
-        due = run.config.checkpoint_steps - done % run.config.checkpoint_steps
-        curves = train_step(min(at_once, due, run.config.steps - done))
+    while (done := run.step) < steps:
+        due = checkpoint_steps - done % checkpoint_steps
+        n = min(at_once, due, steps - done)
+        losses = train_steps(n)
         if progress is not None:
-            values = torch.stack(list(curves.values())).reshape(len(curves), -1)
-            for step, terms in enumerate(values.T.tolist(), done + 1):
-                progress(step, run.config.steps, dict(zip(curves, terms, strict=True)))
-        if run.step % run.config.checkpoint_steps == 0:
-            keep()
+            rows: list[list[float]] = [[]] * n
+            if losses:
+                rows = torch.stack(list(losses.values())).reshape(len(losses), -1).T.tolist()
+            for step, row in enumerate(rows, done + 1):
+                progress(step, steps, dict(zip(losses, row, strict=True)))
+        if run.step % checkpoint_steps == 0:
+            save(run.step)
 
 
-def adam_of_gans(modules: Iterable[nn.Module], rate: float) -> torch.optim.Adam:
-    """Make the optimiser of GANs: no memory of old directions."""
-    parameters = [parameter for module in modules for parameter in module.parameters()]
-    kind = parameters[0].device.type
-    return torch.optim.Adam(
-        parameters,
-        # In a CUDA graph a number would stay what it was.
-        torch.tensor(rate, device=parameters[0].device) if kind == "cuda" else rate,
-        betas=(0.0, 0.99),
-        fused=kind in ("cpu", "cuda"),
-        capturable=kind == "cuda",
-    )
+class EMA:
+    """The exponential moving average of some tensors.
+
+    Attributes:
+        averages: In the order of the tensors that they are of.
+    """
+
+    def __init__(
+        self,
+        tensors: Iterable[Tensor],
+        averages: Iterable[Tensor],
+        decay: float,
+        *,
+        warm_up: bool = False,
+    ) -> None:
+        """Name the tensors.
+
+        Args:
+            tensors: What changes.
+            averages: Copies of them.
+            decay: Share of the average that stays in each update.
+            warm_up: Let it follow faster at first, so that the random beginning is forgotten; else
+                the first update copies the tensors.
+        """
+        self.tensors, self.averages = list(tensors), list(averages)
+        self._decay, self._warm_up = decay, warm_up
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the averages towards the tensors after `step` earlier updates.
+
+        Example:
+            >>> weight, average = torch.tensor([0.0]), torch.tensor([1.0])
+            >>> EMA([weight], [average], 0.75).update(step=1)
+            >>> average
+            tensor([0.7500])
+        """
+        first = 0.0 if step == 0 else 1.0
+        decay = min(self._decay, (1 + step) / (10 + step) if self._warm_up else first)
+        pairs = list(zip(self.averages, self.tensors, strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [t for _, t in floats], 1 - decay)
+        for average, tensor in pairs:
+            if not average.is_floating_point():  # counters of batch norms
+                average.copy_(average * decay + tensor * (1 - decay))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the averages."""
+        return {"averages": self.averages}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the averages."""
+        for average, stored in zip(self.averages, state_dict["averages"], strict=True):
+            average.copy_(stored)
+
+
+class GANAdam(torch.optim.Adam):
+    """Adam without momentum, as GANs take it, whose learning rate falls over the last half.
+
+    On CUDA the rate is a tensor: in a graph a number would stay what it was.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], rate: float) -> None:
+        parameters = [parameter for module in modules for parameter in module.parameters()]
+        kind = parameters[0].device.type
+        self.initial_rate = rate
+        super().__init__(
+            parameters,
+            torch.tensor(rate, device=parameters[0].device) if kind == "cuda" else rate,
+            betas=(0.0, 0.99),
+            fused=kind in ("cpu", "cuda"),
+            capturable=kind == "cuda",
+        )
+
+    def set_rate(self, step: int, steps: int) -> None:
+        """Set the learning rate of a step, in place where a CUDA graph reads it."""
+        rate = falling_rate(self.initial_rate, step, steps)
+        for group in self.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the means; how they are computed depends on this device, not on the stored one."""
+        own = [{k: v for k, v in group.items() if k != "params"} for group in self.param_groups]
+        stored = zip(state_dict["param_groups"], own, strict=True)
+        super().load_state_dict(state_dict | {"param_groups": [a | b for a, b in stored]})
+        for group, settings in zip(self.param_groups, own, strict=True):
+            group |= settings  # not a copy of the rate, which a CUDA graph may read
+
+    def step_down(self, loss: Tensor, *, keep_graph: bool = False) -> None:
+        """Take one step down a loss; nothing but these parameters gets a gradient.
+
+        Args:
+            loss: A scalar.
+            keep_graph: Whether another loss will use parts of the same graph.
+        """
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        self.zero_grad(set_to_none=True)
+        loss.backward(inputs=parameters, retain_graph=keep_graph)
+        self.step()
 
 
 def falling_rate(rate: float, step: int, steps: int) -> float:
@@ -165,41 +226,3 @@ def falling_rate(rate: float, step: int, steps: int) -> float:
         [1.0, 1.0, 0.5, 0.0]
     """
     return rate * min(1.0, 2 - 2 * step / steps)
-
-
-def set_rate(adam: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate, in place where a CUDA graph reads it."""
-    for group in adam.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
-
-
-def load_adam(adam: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up an optimiser's means; how it computes with them is a matter of the device."""
-    ours = [{k: v for k, v in group.items() if k != "params"} for group in adam.param_groups]
-    groups = [stored | own for stored, own in zip(state["param_groups"], ours, strict=True)]
-    adam.load_state_dict(state | {"param_groups": groups})
-    for group, own in zip(adam.param_groups, ours, strict=True):
-        group |= own  # not a copy of the rate, which a CUDA graph may read
-
-
-def optimizer_step(adam: torch.optim.Optimizer, loss: Tensor, *, keep_graph: bool = False) -> None:
-    """Take one step of an optimiser down a loss; nothing else gets a gradient.
-
-    Args:
-        adam: The optimiser.
-        loss: A scalar.
-        keep_graph: Whether another loss will use parts of the same graph.
-    """
-    parameters = [each for group in adam.param_groups for each in group["params"]]
-    adam.zero_grad(set_to_none=True)
-    loss.backward(inputs=parameters, retain_graph=keep_graph)
-    adam.step()
-
-
-def write_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a state as a whole or not at all."""
-    with written(path) as place:
-        torch.save(state, place)

@@ -9,7 +9,7 @@ import copy
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,19 +28,8 @@ from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.models.poses import measure, normalise
 from cgn.segmentation.by_colour import ShapeEncoder, segment_by_colour
-from cgn.training.loop import (
-    Progress,
-    Weights,
-    adam_of_gans,
-    falling_rate,
-    load_adam,
-    optimizer_step,
-    resume,
-    seeded,
-    set_rate,
-    train_loop,
-    write_checkpoint,
-)
+from cgn.training.checkpoints import Checkpoint, Stateful
+from cgn.training.loop import EMA, GANAdam, Progress, Weights, seeded, train_loop
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -217,8 +206,11 @@ class Training:
         )
         self.encoder = _placed(encoder, self.device)
         self.critic = _placed(Critic(n_classes, size.image_size_px, config.width), self.device)
-        self.cgn_adam = adam_of_gans([self.cgn, self.encoder], config.learning_rate)
-        self.critic_adam = adam_of_gans([self.critic], config.critic_learning_rate)
+        self.cgn_adam = GANAdam([self.cgn, self.encoder], config.learning_rate)
+        self.critic_adam = GANAdam([self.critic], config.critic_learning_rate)
+        self.ema = EMA(
+            self.cgn.parameters(), self.averaged.parameters(), config.ema_decay, warm_up=True
+        )
         self.step = 0
         self._learned = Captured(self._learn)
 
@@ -231,7 +223,7 @@ class Training:
         origins = torch.randint(of.tile_px, (2, n, 2), generator=generator)
         return Chance(index, outlines, torch.stack(units), origins)
 
-    def train_loop(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def train_steps(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Take several steps; return the unweighted losses of each, (n,).
 
         Whatever they need is drawn before and sent to the device at once.
@@ -253,14 +245,11 @@ class Training:
         Returns:
             The unweighted losses, each a scalar.
         """
-        for adam, rate in (
-            (self.cgn_adam, self.config.learning_rate),
-            (self.critic_adam, self.config.critic_learning_rate),
-        ):
-            set_rate(adam, falling_rate(rate, self.step, self.config.steps))
+        for adam in (self.cgn_adam, self.critic_adam):
+            adam.set_rate(self.step, self.config.steps)
         # The next step writes to the same memory.
         terms = self._learned(*chance).clone()
-        self._average()
+        self.ema.update(self.step)
         self.step += 1
         return dict(zip(LOSSES, terms, strict=True))
 
@@ -270,8 +259,8 @@ class Training:
         batch = self.images.take(decided.shown)
         terms = self._losses(batch, decided)
         of_generator = {name: term for name, term in terms.items() if name != "critic"}
-        optimizer_step(self.cgn_adam, self.config.weights.total(of_generator), keep_graph=True)
-        optimizer_step(self.critic_adam, terms["critic"])
+        self.cgn_adam.step_down(self.config.weights.total(of_generator), keep_graph=True)
+        self.critic_adam.step_down(terms["critic"])
         return torch.stack([terms[name].detach() for name in LOSSES])
 
     def _losses(self, batch: Batch, decided: Chance) -> dict[str, Tensor]:
@@ -329,50 +318,18 @@ class Training:
             shape.codes[label], shape.deviations[label] = mean, deviation
             shape.poses[label] = images.poses[index]
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the averaged weights towards the current ones."""
-        # Early on the mean would be full of the random beginning: let it follow faster.
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(
-            list(self.averaged.parameters()), list(self.cgn.parameters()), 1 - decay
-        )
-
-    def _parts(self) -> tuple[nn.Module | torch.optim.Optimizer, ...]:
-        """Return all that learns."""
-        networks = self.cgn, self.averaged, self.encoder, self.critic
-        return *networks, self.cgn_adam, self.critic_adam
-
-    def state(self, generator: torch.Generator, train_sha256: str) -> dict[str, Any]:
-        """Return all that is needed to go on, bit for bit, and the hash of the training set."""
-        return {
-            "step": self.step,
-            "parts": [part.state_dict() for part in self._parts()],
-            "generator": generator.get_state(),
-            "torch": torch.get_rng_state(),
-            "config": asdict(self.config),
-            "train_sha256": train_sha256,
+    def parts(self) -> dict[str, Stateful]:
+        """Return all that changes from step to step."""
+        networks: dict[str, Stateful] = {
+            "cgn": self.cgn,
+            "encoder": self.encoder,
+            "critic": self.critic,
         }
-
-    def restore(self, state: dict[str, Any], generator: torch.Generator, train_sha256: str) -> None:
-        """Take up a state.
-
-        Raises:
-            ValueError: If it was made under another config or from other images.
-        """
-        if (state["config"], state.get("train_sha256")) != (asdict(self.config), train_sha256):
-            raise ValueError(
-                "the checkpoint was made with other settings or other images; delete it to start "
-                "anew, or repeat the command it was made with"
-            )
-        for part, stored in zip(self._parts(), state["parts"], strict=True):
-            if isinstance(part, nn.Module):
-                part.load_state_dict(stored)
-            else:
-                load_adam(part, stored)
-        self.step = state["step"]
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch"])
+        return networks | {
+            "ema": self.ema,
+            "cgn_adam": self.cgn_adam,
+            "critic_adam": self.critic_adam,
+        }
 
 
 def train(
@@ -402,21 +359,23 @@ def train(
     Raises:
         ValueError: If the checkpoint belongs to another config or other images.
     """
-    train_sha256 = images.sha256()
+    origin = {"config": asdict(config), "train_sha256": images.sha256()}
     with locked_if(checkpoint), seeded(config.seed, device) as generator, training(device):
         soft_edges = config.soft_edges
-        found = prepare(images, CGNConfig.canvas_px, soft_edges=soft_edges, device=device)
-        run = Training(found, n_classes, config, device)
-        resume(run, generator, train_sha256, checkpoint)
-
-        def keep() -> None:
-            if checkpoint is not None:
-                write_checkpoint(run.state(generator, train_sha256), checkpoint)
-
-        at_once = AT_ONCE if run.device.type == "cuda" else 1
+        prepared = prepare(images, CGNConfig.canvas_px, soft_edges=soft_edges, device=device)
+        run = Training(prepared, n_classes, config, device)
+        saved = Checkpoint(checkpoint, run.parts(), origin, generator)
+        run.step = saved.resume()
         train_loop(
-            run, partial(run.train_loop, generator=generator), keep, progress, at_once=at_once
+            run,
+            partial(run.train_steps, generator=generator),
+            config.steps,
+            checkpoint_steps=config.checkpoint_steps,
+            save=saved.save,
+            progress=progress,
+            at_once=AT_ONCE if run.device.type == "cuda" else 1,
         )
+        saved.wait()
         run.store_exemplars(generator)
     return run.averaged.cpu().eval()
 

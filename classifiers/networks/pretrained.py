@@ -9,7 +9,6 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from cgn.data.preprocessing import IMAGENET, Preprocessing
 from cgn.io.cache import weights_sha256
 from cgn.io.weight_sets import choose_set
 from cgn.io.weights import misfit, read_stored
-from cgn.io.writing import download, write_text
+from cgn.io.writing import download, file_sha256, write_text
 from cgn.models.efficientnet import efficientnet_lite
 from classifiers.networks.architectures import (
     OPTIONS,
@@ -279,8 +278,7 @@ def _parse_options(text: str, spec: str) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     """Hash a file."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 

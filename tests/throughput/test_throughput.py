@@ -147,11 +147,11 @@ def cgn_step(device: str, batch_size: int, form: str) -> Case:
 
     def losses() -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            terms = run.train_loop(WARM_UP + 2, torch.Generator().manual_seed(1))
+            terms = run.train_steps(WARM_UP + 2, torch.Generator().manual_seed(1))
         return torch.cat(list(terms.values()))
 
     def step() -> None:
-        run.train_loop(STEPS, generator)
+        run.train_steps(STEPS, generator)
 
     return Case(step, STEPS * of.batch_size, STEPS, losses)
 

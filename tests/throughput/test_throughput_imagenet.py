@@ -178,7 +178,7 @@ def test_sampling_in_the_original_form(benchmark: BenchmarkFixture, device: str)
 
 def parts_of_a_step(run: ImageNetTraining) -> dict[str, Callable[[], object]]:
     draw = run.draw(torch.Generator().manual_seed(0), 1).to(run.device)
-    run.norms.hold()
+    run.sigma.freeze()
 
     def mechanisms() -> None:
         for mechanism in run.cgn.mechanisms().values():

@@ -211,7 +211,7 @@ def pieces(world: TrainingDomain) -> dict[str, tuple[Callable[[], object], float
         original = original_step(schedule, real, labels[first][:BATCH_SIZE])
 
     def step() -> None:
-        run.train_loop(1, generator)
+        run.train_steps(1, generator)
 
     def repeat(step: Callable[[], object]) -> None:
         for _ in range(STEPS):

@@ -1,7 +1,6 @@
 """BigGAN-deep: the class-conditional generator that the ImageNet mechanisms start from.
 
-How three of them become a CGN is not here: see `cgn.models.imagenet.cgn`. Layers bear the names of
-the published files, so that these load as they are.
+Layers have the names of the published files.
 
 Source:
     Brock, Donahue and Simonyan, Large Scale GAN Training for High Fidelity Natural Image
@@ -26,14 +25,14 @@ from torch.utils.checkpoint import checkpoint
 
 from cgn.models.imagenet.spectral import (
     EPSILON,
-    FoldedLayer,
-    HeldNorms,
-    Joint,
+    FrozenSigma,
+    FusedLayer,
+    JointLinear,
     Layer,
     SpectralLayer,
     spectral_layers,
 )
-from cgn.models.imagenet.upsampling import added_doubled, doubled
+from cgn.models.imagenet.upsampling import add_upsampled, upsample
 
 # Channels of the maps of 4 x 4, 8 x 8, … pixels, in units of the width. The published networks
 # are those of 128 pixels and more; the small ones are for tests and for toys.
@@ -47,7 +46,7 @@ MULTIPLIERS = {
 }
 N_STATISTICS = 51  # truncations 0, 0.02, …, 1 of which means and variances are known
 REDUCTION = 4  # a block's inner maps have a quarter of the channels of its input
-N_COLOURS = 3  # of the last layer's channels, the others belong to nothing
+N_COLOURS = 3  # of the last layer's channels; the others are not used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +73,15 @@ class BigGANConfig:
 
     @property
     def attention_px(self) -> int:
-        """Size of the map at which places look at each other."""
+        """Size of the map that attention is applied to."""
         return min(64, self.resolution_px // 2)
 
 
 class BatchNorm(nn.Module):
-    """What normalises maps, by statistics that are known for each truncation of the noise.
-
-    It is applied by `Generator`, which computes those of all layers at once.
+    """Parameters of a normalisation, which `Generator` applies: it computes those of all layers.
 
     Attributes:
-        running_means: Of each channel at truncations 0, 0.02, …, 1, (51, channels).
+        running_means: Mean of each channel at truncations 0, 0.02, …, 1, (51, channels).
         running_vars: The same of variances.
     """
 
@@ -103,14 +100,15 @@ class BatchNorm(nn.Module):
             self.offset = SpectralLayer(nn.Linear(condition_size, n_channels, bias=False))
 
 
-def interpolated(statistics: Tensor, truncation: float, *, swapped: bool = False) -> Tensor:
+def interpolate_statistics(
+    statistics: Tensor, truncation: float, *, swapped: bool = False
+) -> Tensor:
     """Interpolate statistics linearly between the truncations they are known for.
 
     Args:
         statistics: At truncations 0, 0.02, …, 1, (51, channels).
         truncation: In [0, 1].
-        swapped: Give each neighbour the weight of the other, as the published code does. Weights
-            that were chosen by the images of that code may look better with it.
+        swapped: Give each neighbour the weight of the other, as the published code does.
 
     Returns:
         (channels,).
@@ -120,9 +118,9 @@ def interpolated(statistics: Tensor, truncation: float, *, swapped: bool = False
 
     Example:
         >>> statistics = torch.arange(51.0)[:, None]
-        >>> interpolated(statistics, 0.5), interpolated(statistics, 0.505)
+        >>> interpolate_statistics(statistics, 0.5), interpolate_statistics(statistics, 0.505)
         (tensor([25.]), tensor([25.2500]))
-        >>> interpolated(statistics, 0.505, swapped=True)
+        >>> interpolate_statistics(statistics, 0.505, swapped=True)
         tensor([25.7500])
     """
     if not 0 <= truncation <= 1:
@@ -145,14 +143,14 @@ class Modulation(NamedTuple):
 
     @classmethod
     def of(
-        cls, gain: Tensor, offset: Tensor, mean: Tensor, variance: Tensor, lacking: Tensor
+        cls, gain: Tensor, offset: Tensor, mean: Tensor, variance: Tensor, missing_bias: Tensor
     ) -> Modulation:
-        """Join normalisation and modulation of maps that lack their biases, each (…, channels)."""
+        """Combine normalisation and modulation of maps without biases, each (…, channels)."""
         gain = gain * (variance + EPSILON).rsqrt()
-        return cls(gain, torch.addcmul(offset, lacking - mean, gain))
+        return cls(gain, torch.addcmul(offset, missing_bias - mean, gain))
 
     def split(self, sizes: list[int], dtype: torch.dtype) -> list[Modulation]:
-        """Cut into those of single layers, of the type of the maps."""
+        """Split into those of single layers, in the maps' dtype."""
         parts = (each.to(dtype)[..., None, None].split(sizes, dim=-3) for each in self)
         return [Modulation(*each) for each in zip(*parts, strict=True)]
 
@@ -162,7 +160,7 @@ class Modulation(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Lets every place look at all others, at a quarter of their resolution."""
+    """Self-attention, with keys and values at half the height and width."""
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
@@ -173,20 +171,20 @@ class Attention(nn.Module):
         self.snconv1x1_o_conv = _convolution(values, n_channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(1))
 
-    def forward(self, maps: Tensor, lacking: Tensor) -> Tensor:
-        """Add to maps, (B, channels, H, W), the biases they lack, and what they see."""
-        maps = maps + lacking.to(maps.dtype)[:, None, None]
+    def forward(self, maps: Tensor, missing_bias: Tensor) -> Tensor:
+        """Add to maps, (B, channels, H, W), their missing biases, and the attended values."""
+        maps = maps + missing_bias.to(maps.dtype)[:, None, None]
         query = self.snconv1x1_theta(maps).flatten(2).mT
         key = nn.functional.max_pool2d(self.snconv1x1_phi(maps), 2).flatten(2).mT
         value = nn.functional.max_pool2d(self.snconv1x1_g(maps), 2).flatten(2).mT
         # On a CPU in a quarter of the time that `scaled_dot_product_attention` takes.
-        seen = torch.bmm(torch.bmm(query, key.mT).softmax(dim=2), value)
-        seen = self.snconv1x1_o_conv(seen.mT.unflatten(2, maps.shape[2:]))
-        return torch.addcmul(maps, seen, self.gamma.to(seen.dtype))
+        attended = torch.bmm(torch.bmm(query, key.mT).softmax(dim=2), value)
+        attended = self.snconv1x1_o_conv(attended.mT.unflatten(2, maps.shape[2:]))
+        return torch.addcmul(maps, attended, self.gamma.to(attended.dtype))
 
 
 class Block(nn.Module):
-    """Four convolutions around which the maps go unchanged; it may double their size."""
+    """Four convolutions with a skip connection; it may double height and width."""
 
     def __init__(self, before: int, after: int, condition_size: int, *, grows: bool) -> None:
         super().__init__()
@@ -199,50 +197,51 @@ class Block(nn.Module):
         self.conv_2 = _convolution(inner, inner, 3)
         self.conv_3 = _convolution(inner, after, 1)
 
-    def forward(self, maps: Tensor, modulations: Sequence[Modulation], *, spare: bool) -> Tensor:
+    def forward(
+        self, maps: Tensor, modulations: Sequence[Modulation], *, checkpointed: bool
+    ) -> Tensor:
         """Return maps, (B, after, H, W) or twice as high and wide, without the last biases.
 
         Args:
             maps: (B, before, H, W).
-            modulations: Of the four normalisations, with the biases that their maps lack.
-            spare: See `Generator`.
+            modulations: Of the four normalisations, biases of their maps included.
+            checkpointed: See `Generator`.
         """
         inner = maps
         for i, modulation in enumerate(modulations):
-            inner = checkpointed(self._convolved, i, inner, *modulation, spare=spare)
+            function = partial(self._normalise_and_convolve, i)
+            inner = call(function, inner, *modulation, checkpointed=checkpointed)
         around = maps if maps.shape[1] == self.after else maps[:, : self.after]
-        return added_doubled(inner, around) if self.grows else inner + around
+        return add_upsampled(inner, around) if self.grows else inner + around
 
-    def _convolved(self, i: int, maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    def _normalise_and_convolve(self, i: int, maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         """Normalise maps and apply a convolution."""
         maps = Modulation(gain, shift).apply(maps)
-        maps = doubled(maps) if self.grows and i == 1 else maps
+        maps = upsample(maps) if self.grows and i == 1 else maps
         return cast(Tensor, self.get_submodule(f"conv_{i}")(maps))
 
 
-def checkpointed(
-    normalise_and_convolve: Callable[..., Tensor], *args: int | Tensor, spare: bool
-) -> Tensor:
-    """Call it; if asked to, so that normalised maps are computed again when gradients need them.
+def call(function: Callable[..., Tensor], *inputs: Tensor, checkpointed: bool) -> Tensor:
+    """Call a function; if checkpointed, normalised maps are computed again for the gradient.
 
-    The convolution is not computed again, for it comes last and nothing keeps its outputs.
+    The convolution is not computed again: it comes last, and nothing keeps its outputs.
     """
-    if not spare or not torch.is_grad_enabled():
-        return normalise_and_convolve(*args)
+    if not checkpointed or not torch.is_grad_enabled():
+        return function(*inputs)
     again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-    return cast(Tensor, again(normalise_and_convolve, *args))
+    return cast(Tensor, again(function, *inputs))
 
 
 class Generator(nn.Module):
     """From noise and class to pixels: what the published files call `generator`.
 
-    Convolutions leave their biases to the normalisation after them, which adds something anyway,
-    or, what goes around a block, to that of the next one.
+    The normalisation after a convolution adds its biases; those of a skip connection are added by
+    the normalisation of the next block.
 
     Attributes:
-        scales: Of all normalisations but the last, and then their offsets, in one product.
-        spare: Compute normalised maps again when gradients ask for them, instead of keeping them:
-            they are cheap, and as large as those before them, which must be kept.
+        scales: Scales of all normalisations but the last, then their offsets, in one product.
+        checkpointed: Compute normalised maps again for the gradient instead of keeping them: they
+            are cheap, and as large as the maps before them, which must be kept.
     """
 
     def __init__(self, config: BigGANConfig) -> None:
@@ -251,7 +250,7 @@ class Generator(nn.Module):
         widths = [config.width * multiplier for multiplier in multipliers]
         self.first_width, self.resolution_px = widths[0], config.resolution_px
         self.gen_z: Layer = SpectralLayer(nn.Linear(condition_size, 4 * 4 * self.first_width))
-        self.swapped, self.spare = config.swapped_statistics, True
+        self.swapped, self.checkpointed = config.swapped_statistics, True
         layers: list[Attention | Block] = []
         for i, (before, after) in enumerate(pairwise(widths)):
             if 4 * 2**i == config.attention_px:
@@ -263,7 +262,7 @@ class Generator(nn.Module):
         self.conv_to_rgb: Layer = _convolution(config.width, config.width, 3)
         norms = [norm for norm in self.layers.modules() if isinstance(norm, BatchNorm)]
         self._norms = norms
-        self.scales: Joint | FoldedLayer = Joint(
+        self.scales: JointLinear | FusedLayer = JointLinear(
             [norm.scale for norm in norms] + [norm.offset for norm in norms]
         )
 
@@ -272,61 +271,61 @@ class Generator(nn.Module):
         maps = self.gen_z(condition) + self.gen_z.bias
         maps = maps.unflatten(1, (4, 4, self.first_width)).movedim(-1, 1)
         maps = maps.to(self.conv_to_rgb.dtype)
-        lacking, at_attention, at_end = self._lacking()
-        modulations = iter(self._modulations(condition, truncation, lacking, maps.dtype))
+        missing_bias, at_attention, at_end = self._missing_biases()
+        modulations = iter(self._modulations(condition, truncation, missing_bias, maps.dtype))
         for layer in self.layers:
             if isinstance(layer, Attention):
                 maps = layer(maps, at_attention)
             else:
-                maps = layer(maps, list(islice(modulations, 4)), spare=self.spare)
-        known = self._known([self.bn], truncation)
+                maps = layer(maps, list(islice(modulations, 4)), checkpointed=self.checkpointed)
+        known = self._statistics([self.bn], truncation)
         last = Modulation.of(self.bn.weight, self.bn.bias, *known, at_end)
         (last,) = last.split([len(at_end)], maps.dtype)
-        colours = checkpointed(self._coloured, maps, *last, spare=self.spare)
+        colours = call(self._to_colours, maps, *last, checkpointed=self.checkpointed)
         bias = cast(Tensor, self.conv_to_rgb.bias)[:N_COLOURS]
         return torch.tanh(colours.float() + bias[:, None, None])
 
-    def _coloured(self, maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    def _to_colours(self, maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         """Turn the last maps into colours before they are bounded, (B, 3, H, W)."""
         # Only three of its outputs are colours: to compute all is the costliest of all layers.
         maps = Modulation(gain, shift).apply(maps)
         return cast(Tensor, self.conv_to_rgb(maps, N_COLOURS))
 
-    def _lacking(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Collect the biases that maps lack: where blocks normalise them, seen, and at the end."""
-        lacking: list[Any] = []
+    def _missing_biases(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Collect the biases to add: in blocks' normalisations, at attention, and at the end."""
+        missing_bias: list[Any] = []
         around: Any = cast(Tensor, self.gen_z.bias).new_zeros(self.first_width)
         at_attention = around
         for layer in self.layers:
             if isinstance(layer, Attention):
                 at_attention, around = around, torch.zeros_like(around)
             elif isinstance(layer, Block):
-                lacking.append(around)
-                lacking += [conv.bias for conv in (layer.conv_0, layer.conv_1, layer.conv_2)]
+                missing_bias.append(around)
+                missing_bias += [conv.bias for conv in (layer.conv_0, layer.conv_1, layer.conv_2)]
                 around = around[: layer.after] + layer.conv_3.bias
-        return torch.cat(lacking), at_attention, around
+        return torch.cat(missing_bias), at_attention, around
 
     def _modulations(
-        self, condition: Tensor, truncation: float, lacking: Tensor, dtype: torch.dtype
+        self, condition: Tensor, truncation: float, missing_bias: Tensor, dtype: torch.dtype
     ) -> list[Modulation]:
         """Compute the modulations of all normalisations in blocks, in full precision."""
         gain, offset = self.scales(condition).chunk(2, dim=1)
-        known = self._known(self._norms, truncation)
+        known = self._statistics(self._norms, truncation)
         sizes = [norm.running_means.shape[1] for norm in self._norms]
-        return Modulation.of(1 + gain, offset, *known, lacking).split(sizes, dtype)
+        return Modulation.of(1 + gain, offset, *known, missing_bias).split(sizes, dtype)
 
-    def _known(self, norms: list[BatchNorm], truncation: float) -> tuple[Tensor, Tensor]:
+    def _statistics(self, norms: list[BatchNorm], truncation: float) -> tuple[Tensor, Tensor]:
         """Return means and variances of all channels of some normalisations, (channels,)."""
         means = torch.cat([norm.running_means for norm in norms], dim=1)
         variances = torch.cat([norm.running_vars for norm in norms], dim=1)
         return (
-            interpolated(means, truncation, swapped=self.swapped),
-            interpolated(variances, truncation, swapped=self.swapped),
+            interpolate_statistics(means, truncation, swapped=self.swapped),
+            interpolate_statistics(variances, truncation, swapped=self.swapped),
         )
 
-    def fold(self, dtype: torch.dtype) -> None:
-        """Replace all layers by plain ones, those of convolutions of the type of the maps."""
-        self.scales = FoldedLayer(self.scales.weights())
+    def fuse(self, dtype: torch.dtype) -> None:
+        """Replace all layers by plain ones; convolutions have the dtype of the maps."""
+        self.scales = FusedLayer(self.scales.weights())
         for norm in self._norms:
             del norm.scale, norm.offset
         for module in list(self.modules()):
@@ -334,7 +333,7 @@ class Generator(nn.Module):
                 if isinstance(child, SpectralLayer):
                     kind = dtype if child.weight_orig.ndim == 4 else torch.float32
                     n_outputs = N_COLOURS if name == "conv_to_rgb" else None
-                    setattr(module, name, child.folded(kind, n_outputs))
+                    setattr(module, name, child.fused(kind, n_outputs))
 
 
 class BigGAN(nn.Module):
@@ -354,9 +353,9 @@ class BigGAN(nn.Module):
         """Draw images.
 
         Args:
-            noise: u, (B, Z), a normal distribution cut at 2 and multiplied by the truncation.
+            noise: u, (B, Z), from `truncated_noise`.
             classes: Labels, (B,) int64, or shares of several classes, (B, C) in [0, 1].
-            truncation: In [0, 1]; statistics that noise of this truncation has are taken.
+            truncation: Of the noise, in [0, 1]; decides which statistics normalise.
 
         Returns:
             (B, 3, H, W) in [0, 1].
@@ -366,39 +365,33 @@ class BigGAN(nn.Module):
         condition = torch.cat([noise, self.embeddings(classes)], dim=1)
         return (self.generator(condition, truncation) + 1) / 2  # type: ignore[no-any-return]
 
-    def folded(self, dtype: torch.dtype = torch.float32) -> BigGAN:
+    def fused(self, dtype: torch.dtype = torch.float32) -> BigGAN:
         """Return a frozen network that draws the same images from plain layers.
 
         Args:
-            dtype: Of the convolutions' weights and of the maps; all that depends on noise and
-                class alone stays in full precision.
+            dtype: Of convolutions and maps; what depends on noise and class alone stays in float32.
 
         Returns:
-            A network of its own, unless this one already is what is wanted.
+            A copy, or this network if it is fused into `dtype` already.
 
         Raises:
-            ValueError: If this one was folded into another type.
+            ValueError: If this one is fused into another type.
         """
-        if isinstance(self.generator.conv_to_rgb, FoldedLayer):
+        if isinstance(self.generator.conv_to_rgb, FusedLayer):
             if self.generator.conv_to_rgb.dtype != dtype:
-                raise ValueError(f"it is folded into {self.generator.conv_to_rgb.dtype} already")
+                raise ValueError(f"it is fused into {self.generator.conv_to_rgb.dtype} already")
             return self
         frozen = copy.deepcopy(self).requires_grad_(False).eval()
-        frozen.generator.fold(dtype)
+        frozen.generator.fuse(dtype)
         return frozen.to(memory_format=torch.channels_last)
 
 
-def held_norms(networks: Iterable[BigGAN], dtype: torch.dtype) -> HeldNorms:
-    """Make what holds all normalised weights of networks while they do not change.
-
-    Args:
-        networks: None of them folded.
-        dtype: Of the maps.
-    """
+def frozen_sigma(networks: Iterable[BigGAN], dtype: torch.dtype) -> FrozenSigma:
+    """Allocate the normalised weights of networks, none of them fused; `dtype` is that of maps."""
     networks = list(networks)
-    joints = [each.generator.scales for each in networks]
-    layers = [layer for each in networks for layer in spectral_layers(each)]
-    return HeldNorms(layers, [joint for joint in joints if isinstance(joint, Joint)], dtype)
+    joints = [network.generator.scales for network in networks]
+    layers = [layer for network in networks for layer in spectral_layers(network)]
+    return FrozenSigma(layers, [joint for joint in joints if isinstance(joint, JointLinear)], dtype)
 
 
 def _convolution(before: int, after: int, size: int, *, bias: bool = True) -> SpectralLayer:

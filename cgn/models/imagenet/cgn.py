@@ -1,7 +1,4 @@
-"""The CGN of ImageNet: three BigGANs, of which one draws what a saliency network turns to masks.
-
-How it is trained is not here: see `cgn.training.imagenet`. Where its weights begin is in
-`cgn.models.imagenet.pretrained`.
+"""The CGN of ImageNet: three BigGANs, one of which draws what a saliency network turns to masks.
 
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
@@ -37,7 +34,7 @@ class ImageNetConfig:
     width: int = 128  # channels of the mechanisms' last maps
     noise_size: int = 128  # numbers in u
     saliency_width: int = WIDTH  # channels of the saliency network's first maps
-    swapped_statistics: bool = False  # see `cgn.models.imagenet.biggan.interpolated`
+    swapped_statistics: bool = False  # see `cgn.models.imagenet.biggan.interpolate_statistics`
 
     @property
     def biggan(self) -> BigGANConfig:
@@ -150,8 +147,8 @@ class ImageNetCGN(nn.Module):
     def salient(self, images: Tensor) -> Tensor:
         """Find the object in drawn images, (B, 3, H, W) in [0, 1]; returns (B, 1, H, W).
 
-        They are not normalised as the saliency network learned it, for f_shape learns to speak to
-        it as it is, and the weights that are published did so.
+        They are not normalised as the saliency network learned it: f_shape adapts to it, and so
+        did the published weights.
         """
         return self.saliency(2 * images - 1)  # type: ignore[no-any-return]
 
@@ -167,7 +164,7 @@ class ImageNetCGN(nn.Module):
         frozen = copy.copy(self)
         frozen.truncation = truncation
         frozen._modules = {
-            name: module.folded(dtype)
+            name: module.fused(dtype)
             for name, module in self.named_children()
             if isinstance(module, (BigGAN, U2Net))
         }
@@ -201,22 +198,22 @@ class ImageNetCGN(nn.Module):
             for name, tensor in tensors.items()
         }
         try:
-            model = empty(config)
+            model = on_meta(config)
             model.load_state_dict(wide, assign=True)
         except (KeyError, RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path}: weights and config differ: {reason}") from None
-        return prepared(model), metadata
+        return set_trainable(model), metadata
 
 
-def empty(config: ImageNetConfig) -> ImageNetCGN:
-    """Make a CGN whose weights are to be assigned; drawing 230 million numbers takes seconds."""
+def on_meta(config: ImageNetConfig) -> ImageNetCGN:
+    """Make a CGN without memory, whose weights will be assigned; to draw them takes seconds."""
     with torch.device("meta"):
         return ImageNetCGN(config)
 
 
-def prepared(model: ImageNetCGN) -> ImageNetCGN:
-    """Set up a CGN after its tensors were assigned: assigned ones ask for gradients as before."""
+def set_trainable(model: ImageNetCGN) -> ImageNetCGN:
+    """Let the mechanisms of a CGN learn, and nothing else, after its tensors were assigned."""
     for mechanism in model.mechanisms().values():
         mechanism.requires_grad_(True)
     model.saliency.requires_grad_(False)

@@ -19,7 +19,7 @@ from cgn.io.schema import user_path
 from cgn.io.weights import read_state
 from cgn.io.writing import download
 from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig
-from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig, empty, prepared
+from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig, on_meta, set_trainable
 from cgn.segmentation.u2net import U2Net
 
 # Tried in order: `hub:OWNER/NAME/FILE` of the Hugging Face hub, or a URL. Of the larger two no copy
@@ -41,14 +41,14 @@ REAL = "biggan_GT"  # the published BigGAN, which the authors' file holds once m
 
 
 def fetch(source: str, folder: Path | None = None) -> Path:
-    """Get a file of weights: from disk, from a hub, or from a URL, each once.
+    """Get a file of weights from disk, a hub, or a URL; what is fetched is kept.
 
     Args:
         source: A path, `hub:OWNER/NAME/FILE`, or a URL.
-        folder: Where what comes from a URL is kept; default is that of `torch.hub`.
+        folder: Where a file from a URL is kept; the default is that of `torch.hub`.
 
     Raises:
-        ValueError: If it cannot be had; the message says why and what to do.
+        ValueError: If it cannot be fetched; the message says why and what to do.
     """
     if source.startswith("hub:"):
         return _from_hub(source)
@@ -91,7 +91,7 @@ def _from_url(source: str, folder: Path | None) -> Path:
     return path
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+def load_state(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Give a network its tensors, all of them and no others.
 
     Raises:
@@ -108,15 +108,12 @@ def load_biggan(sources: Sequence[str] | None = None, size_px: int = 256) -> Big
     """Load a published BigGAN-deep.
 
     Args:
-        sources: Where its file may be had, tried in order; None takes the published places. A
-            first one `random:PIXELS:WIDTH` makes one of random weights, to try things out.
-        size_px: 128, 256 or 512, where the published one is wanted.
-
-    Returns:
-        The network, in evaluation mode.
+        sources: See `fetch`, tried in order; None takes the published places.
+            `random:PIXELS:WIDTH` makes one of random weights, to try things out.
+        size_px: Of the published one: 128, 256 or 512.
 
     Raises:
-        ValueError: If none can be had, or the file holds something else.
+        ValueError: If none can be fetched, or the file holds something else.
     """
     if sources is None and size_px not in BIGGAN_SOURCES:
         known = ", ".join(map(str, BIGGAN_SOURCES))
@@ -140,7 +137,7 @@ def _sizes(source: str, n: int) -> list[int]:
 
 
 def _first(sources: Sequence[str]) -> Path:
-    """Get the first file that can be had."""
+    """Get the first file that can be fetched."""
     problems = []
     for source in sources:
         try:
@@ -154,12 +151,12 @@ def _biggan(state: Mapping[str, Tensor], what: str, *, swapped: bool = False) ->
     """Make the BigGAN that a state dict is of."""
     with torch.device("meta"):
         network = BigGAN(_config_of(state, what, swapped=swapped))
-    fill(network, state, what)
+    load_state(network, state, what)
     return network.requires_grad_(True).eval()
 
 
 def _config_of(state: Mapping[str, Tensor], what: str, *, swapped: bool) -> BigGANConfig:
-    """Find out from its tensors how large a BigGAN is."""
+    """Infer the config of a BigGAN from its tensors."""
     try:
         noise_size, n_classes = state["embeddings.weight"].shape
         width = state["generator.bn.weight"].shape[0]
@@ -186,11 +183,10 @@ def load_u2net(source: str) -> U2Net:
     """Load a published U²-Net.
 
     Args:
-        source: Where `u2net.pth` is: a path, a hub or a URL; `random:WIDTH` makes one of random
-            weights, to try things out.
+        source: Of `u2net.pth`, see `fetch`; `random:WIDTH` makes one of random weights.
 
     Raises:
-        ValueError: If it cannot be had, or the file holds something else.
+        ValueError: If it cannot be fetched, or the file holds something else.
     """
     if source.startswith("random:"):
         return U2Net(_sizes(source, 1)[0]).requires_grad_(False).eval()
@@ -205,7 +201,7 @@ def _u2net(state: Mapping[str, Tensor], what: str) -> U2Net:
         raise ValueError(f"{what} holds no U²-Net: it lacks stage1.rebnconvin.conv_s1.weight")
     with torch.device("meta"):
         network = U2Net(first.shape[0])
-    fill(network, state, what)
+    load_state(network, state, what)
     return network.requires_grad_(False).eval()
 
 
@@ -220,12 +216,12 @@ def from_biggan(biggan: BigGAN, saliency: U2Net) -> ImageNetCGN:
         saliency_width=saliency.stage1.rebnconvin.conv_s1.out_channels,
         swapped_statistics=of.swapped_statistics,
     )
-    cgn = empty(config)
+    cgn = on_meta(config)
     for mechanism in cgn.mechanisms().values():
         copied = {name: tensor.clone() for name, tensor in biggan.state_dict().items()}
-        fill(mechanism, copied, "the BigGAN")
-    fill(cgn.saliency, saliency.state_dict(), "the U²-Net")
-    return prepared(cgn)
+        load_state(mechanism, copied, "the BigGAN")
+    load_state(cgn.saliency, saliency.state_dict(), "the U²-Net")
+    return set_trainable(cgn)
 
 
 def load_authors(path: Path, *, swapped_statistics: bool = True) -> tuple[ImageNetCGN, BigGAN]:
@@ -233,8 +229,8 @@ def load_authors(path: Path, *, swapped_statistics: bool = True) -> tuple[ImageN
 
     Args:
         path: Their `cgn.pth`.
-        swapped_statistics: Whether images are drawn as the authors' code draws them at truncations
-            between those that statistics are known for; False draws them as it was meant.
+        swapped_statistics: Draw as the authors' code does between known truncations, see
+            `cgn.models.imagenet.biggan.interpolate_statistics`.
 
     Returns:
         The CGN, and the BigGAN whose images it was trained to take apart.
@@ -251,8 +247,8 @@ def load_authors(path: Path, *, swapped_statistics: bool = True) -> tuple[ImageN
     real = _biggan(nets[REAL], f"{REAL} of {path}", swapped=swapped_statistics)
     cgn = from_biggan(real, _u2net(nets["u2net"], f"u2net of {path}"))
     for theirs, ours in AUTHORS.items():
-        fill(cgn.get_submodule(ours), nets[theirs], f"{theirs} of {path}")
-    return prepared(cgn), real.requires_grad_(False)
+        load_state(cgn.get_submodule(ours), nets[theirs], f"{theirs} of {path}")
+    return set_trainable(cgn), real.requires_grad_(False)
 
 
 def load_imagenet_cgn(path: Path) -> ImageNetCGN:

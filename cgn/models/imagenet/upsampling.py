@@ -1,4 +1,4 @@
-"""Maps of twice the height and width, in fewer and faster launches than `interpolate` takes."""
+"""Nearest-neighbour upsampling by 2, in fewer and faster launches than `interpolate` takes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 
-class _Spread(torch.autograd.Function):
-    """Show each place of maps as 2 x 2; its gradient is their sum, by a fast way to sum them."""
+class _Repeat(torch.autograd.Function):
+    """Repeat each pixel of maps 2 x 2 times; the gradient sums them by a fast pooling."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> Tensor:
@@ -21,34 +21,34 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         """From (B, H, 2, W, 2, C) to (B, C, H, W)."""
-        return avg_pool2d(_maps(gradients[0]), 2, divisor_override=1)
+        return avg_pool2d(_flatten_blocks(gradients[0]), 2, divisor_override=1)
 
 
-def _spread(maps: Tensor) -> Tensor:
-    """View maps of even height and width as `_Spread` does."""
+def _view_blocks(maps: Tensor) -> Tensor:
+    """View maps of even height and width in the layout of `_Repeat`."""
     places: Tensor = maps.movedim(1, -1).unflatten(2, (-1, 2))
     places = places.unflatten(1, (-1, 2))
     return places
 
 
-def _maps(spread: Tensor) -> Tensor:
+def _flatten_blocks(spread: Tensor) -> Tensor:
     """Turn (B, H, 2, W, 2, C) into maps of twice the height and width."""
     flat: Tensor = spread.flatten(1, 2).flatten(2, 3)
     flat = flat.movedim(-1, 1)
     return flat
 
 
-def doubled(maps: Tensor) -> Tensor:
-    """Make maps, (B, C, H, W), twice as high and wide, each place four times the same.
+def upsample(maps: Tensor) -> Tensor:
+    """Repeat each pixel of maps, (B, C, H, W), 2 x 2 times.
 
     Example:
-        >>> doubled(torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2))[0, 0]
+        >>> upsample(torch.tensor([[1.0, 2.0]]).view(1, 1, 1, 2))[0, 0]
         tensor([[1., 1., 2., 2.],
                 [1., 1., 2., 2.]])
     """
-    return _maps(_Spread.apply(maps))
+    return _flatten_blocks(_Repeat.apply(maps))
 
 
-def added_doubled(maps: Tensor, small: Tensor) -> Tensor:
-    """Add to maps, (B, C, 2 H, 2 W), others of half the height and width, each place four times."""
-    return _maps(_spread(maps) + _Spread.apply(small))
+def add_upsampled(maps: Tensor, small: Tensor) -> Tensor:
+    """Add to maps, (B, C, 2 H, 2 W), small ones, (B, C, H, W), upsampled."""
+    return _flatten_blocks(_view_blocks(maps) + _Repeat.apply(small))

@@ -16,7 +16,7 @@ from benchmarks.core.suite import EMBEDDED, Suite, format_model_id
 from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
 from benchmarks.report.page import write_report
-from benchmarks.report.readme import markdown
+from benchmarks.report.tables import primary_scores_table
 
 SUITE = tiny_suite()
 SWEEP = (1.0, 0.99, 0.9)
@@ -124,6 +124,6 @@ def test_the_report_shows_a_sweep_and_keeps_its_models_out_of_other_figures(resu
 
 
 def test_the_readmes_table_is_of_models_that_every_suite_may_have(results: Path) -> None:
-    table = markdown(results, [SUITE])
+    table = primary_scores_table(read_runs(results), [SUITE], "embedded").to_markdown()
     assert "| erm |" in table
     assert "@" not in table

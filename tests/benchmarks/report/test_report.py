@@ -23,7 +23,7 @@ from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.report.figures import cue_shares, cues_figure
 from benchmarks.report.page import N_DISPUTED, _figures, write_report
 from benchmarks.suites import ALL_SUITES, SUITES
-from cgn.counterfactuals.sampling import write_png
+from cgn.counterfactuals.sheets import write_png
 from cgn.data.image_set import to_images
 
 SUITE = tiny_suite()
@@ -113,7 +113,7 @@ def cells_of(page: str, caption: str) -> list[list[str]]:
 
 
 def test_published_scores_stand_beside_ours_with_verdict_and_source(tmp_path: Path) -> None:
-    suite, caption = SUITES["wildlife-mnist"], "Published beside measured here"
+    suite, caption = SUITES["wildlife-mnist"], "beside what was published"
     run_model(tmp_path, PREDICTIONS, seed=0)
     of_tiny = first_row(tmp_path) | {"suite": suite.name, "model": "cgn"}
     of_tiny |= {"protocol": suite.protocol, "variant": "unbiased", "metric": "accuracy"}

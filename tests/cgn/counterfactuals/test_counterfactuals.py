@@ -12,7 +12,8 @@ from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor
 
 from cgn.counterfactuals import sampling as counterfactuals
-from cgn.counterfactuals.sampling import find_weights, sample, sheet, write_png
+from cgn.counterfactuals.sampling import find_weights, sample
+from cgn.counterfactuals.sheets import sheet, write_png
 from cgn.data.factors import Factors
 from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, Noise
 

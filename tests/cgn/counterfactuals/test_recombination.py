@@ -86,7 +86,7 @@ def test_the_seed_decides_the_images(cutouts: SegmentedImages) -> None:
 def test_a_class_whose_objects_cannot_be_used_is_named(cutouts: SegmentedImages) -> None:
     masks = cutouts.masks.clone()
     masks[cutouts.images.factors.shape == 1] = True
-    with pytest.raises(ValueError, match="no image of class 1 can lend its shape"):
+    with pytest.raises(ValueError, match="no image of class 1 can give its shape"):
         recombine(replace(cutouts, masks=masks), 20, n_classes=N_CLASSES, seed=0)
 
 

@@ -14,14 +14,8 @@ from imagenet_networks import tiny_cgn
 from PIL import Image
 from pyarrow import parquet
 
-from cgn.counterfactuals.sampling import (
-    best_classes,
-    choose_classes,
-    combinations,
-    interpolation,
-    sheet,
-    some_classes,
-)
+from cgn.counterfactuals.sampling import best_classes, choose_classes
+from cgn.counterfactuals.sheets import combinations, interpolation, sheet, some_classes
 from cgn.data.factors import Factors
 from cgn.data.image_set import to_bytes
 from cgn.data.shards import (

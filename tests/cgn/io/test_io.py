@@ -28,7 +28,7 @@ from cgn.io.journal import journal
 from cgn.io.locks import TakenError, locked, short_name
 from cgn.io.weights import save_tensors
 from cgn.io.writing import sweep, write_text, written
-from cgn.training.loop import write_checkpoint
+from cgn.training.checkpoints import write_checkpoint
 
 PLENTY = torch.rand(200_000)  # 800 kB
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.quality.fidelity import distances, fidelity, inception_score, mask_agreement
+from cgn.quality.fidelity import distances, fidelity, inception_score, mask_iou
 
 
 def noise(n: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -96,8 +96,8 @@ def test_two_masks_agree_as_much_as_they_share() -> None:
     none = torch.zeros_like(left)
     firsts = torch.cat([left, left, left, none, none])
     seconds = torch.cat([left, right, quarter, none, left])
-    assert mask_agreement(firsts, seconds).tolist() == [1, 0, 0.5, 1, 0]
-    assert mask_agreement(seconds, firsts).tolist() == [1, 0, 0.5, 1, 0]
+    assert mask_iou(firsts > 0.5, seconds > 0.5).tolist() == [1, 0, 0.5, 1, 0]
+    assert mask_iou(seconds > 0.5, firsts > 0.5).tolist() == [1, 0, 0.5, 1, 0]
 
 
 def drawn_set(masks: bool = True) -> ImageSet:

@@ -34,10 +34,10 @@ def test_it_finds_something_between_0_and_1_in_images_of_any_size(size: tuple[in
 def test_a_folded_network_finds_the_same_without_normalisation() -> None:
     network = tiny_u2net()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    folded = network.folded()
-    assert not [each for each in folded.modules() if isinstance(each, nn.BatchNorm2d)]
-    assert torch.allclose(folded(images), network(images), atol=1e-5)
-    assert (network.folded(torch.bfloat16)(images) - network(images)).abs().mean() < 0.02
+    fused = network.fused()
+    assert not [each for each in fused.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert torch.allclose(fused(images), network(images), atol=1e-5)
+    assert (network.fused(torch.bfloat16)(images) - network(images)).abs().mean() < 0.02
     assert [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
 
 

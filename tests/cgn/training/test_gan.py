@@ -61,6 +61,27 @@ def test_progress_tells_every_step() -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, checkpoint_steps=2)
+
+    def stop(done: int, steps: int) -> None:
+        if done == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_gan(coloured(), N_CLASSES, config, checkpoint=tmp_path / "run", progress=stop)
+    done: list[int] = []
+    resumed = train_gan(
+        coloured(),
+        N_CLASSES,
+        config,
+        checkpoint=tmp_path / "run",
+        progress=lambda step, _: done.append(step),
+    )
+    assert done == [3]
+    assert weights_sha256(resumed) == trained(coloured(), config)
+
+
 def test_it_learns_to_draw_the_colour_of_each_class() -> None:
     gan = train_gan(coloured(), N_CLASSES, replace(CONFIG, steps=150, batch_size=16))
     drawn = sample_gan(gan, 60, seed=0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cgn.models.imagenet.cgn import ImageNetConfig
-from cgn.training.imagenet_memory import IMAGE_BYTES, at_once
+from cgn.training.imagenet_memory import BYTES_PER_IMAGE, at_once
 
 LEARNING, FULL = 168_000_000, ImageNetConfig()
 
@@ -17,8 +17,8 @@ def test_more_memory_never_takes_fewer_images() -> None:
 @pytest.mark.parametrize("free_gb", [8, 16, 24, 40, 80])
 def test_what_is_taken_fits(free_gb: int) -> None:
     images, _ = at_once(0, 2_048, free_gb * 10**9, LEARNING, FULL)
-    assert 4e9 + images * IMAGE_BYTES < free_gb * 1e9
-    assert 4e9 + 3 * images * IMAGE_BYTES > free_gb * 1e9
+    assert 4e9 + images * BYTES_PER_IMAGE < free_gb * 1e9
+    assert 4e9 + 3 * images * BYTES_PER_IMAGE > free_gb * 1e9
 
 
 def test_a_share_is_never_exceeded_and_what_is_asked_for_is_taken() -> None:
@@ -29,8 +29,8 @@ def test_a_share_is_never_exceeded_and_what_is_asked_for_is_taken() -> None:
 
 def test_maps_are_kept_where_there_is_room() -> None:
     small, large = (at_once(8, 64, free * 10**9, LEARNING, FULL) for free in (12, 80))
-    assert small.spare
-    assert not large.spare
+    assert small.checkpointed
+    assert not large.checkpointed
 
 
 def test_smaller_networks_take_more_images() -> None:

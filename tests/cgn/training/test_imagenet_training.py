@@ -33,6 +33,7 @@ from cgn.training.imagenet_config import (
 )
 from cgn.training.imagenet_plan import plan
 from cgn.training.log import LossLog
+from cgn.training.loop import EMA
 from cgn.training.patches import GRID, N_BEST, PATCH_PX, draw_patches, patch_grid
 
 CONFIG = ImageNetTrainConfig(steps=2, images_per_step=3, bfloat16=False)
@@ -136,10 +137,10 @@ def test_a_run_that_is_interrupted_within_a_step_goes_on_from_the_one_before(
 def test_nothing_is_written_while_the_weights_are_on_their_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(run: ImageNetTraining) -> None:
+    def interrupted(ema: EMA, step: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ImageNetTraining, "_average", interrupted)
+    monkeypatch.setattr(EMA, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(checkpoint=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -148,7 +149,7 @@ def test_nothing_is_written_while_the_weights_are_on_their_way(
 def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         trained(checkpoint=tmp_path / "run", progress=stop_after(1))
-    with pytest.raises(ValueError, match="made with other settings or from other weights; delete"):
+    with pytest.raises(ValueError, match="made with other settings, images or weights; delete"):
         trained(replace(CONFIG, truncation=0.5), checkpoint=tmp_path / "run")
 
 
@@ -175,9 +176,9 @@ def test_keeping_normalised_maps_changes_no_gradient() -> None:
     run = training()
     draw = run.draw(generator())
     found = []
-    for spare in (True, False):
+    for checkpointed in (True, False):
         for mechanism in run.cgn.mechanisms().values():
-            mechanism.generator.spare = spare
+            mechanism.generator.checkpointed = checkpointed
         run._accumulate(draw)
         found.append(torch.cat([p.grad.flatten() for p in run.learning if p.grad is not None]))
         run.adam.zero_grad(set_to_none=False)
@@ -191,12 +192,12 @@ def test_a_graph_of_a_pass_adds_up_the_same_gradient() -> None:
     with pretended_cuda() as ledger:
         run = ImageNetTraining(*tiny_cgn(), features(), config, "cuda")
         draw = run.draw(generator())
-        run.norms.hold()
+        run.sigma.freeze()
         run._accumulate(draw)
         ledger.reset()
         run.adam.zero_grad(set_to_none=False)
         run._accumulate(draw)  # now five replays, and the smaller last batch
-        run.norms.release()
+        run.sigma.backprop()
         found = torch.cat([p.grad.cpu().flatten() for p in run.learning if p.grad is not None])
         assert ledger.counts().waits == len(run.learning)
     torch.testing.assert_close(found, expected)
@@ -292,7 +293,7 @@ def test_averaged_weights_are_shown_for_as_long_as_they_are_looked_at() -> None:
     run = training(replace(CONFIG, ema_decay=0.5))
     run.train_step(run.draw(generator()))
     run.train_step(run.draw(generator()))
-    current, mean = learned(run.cgn).clone(), torch.cat([a.flatten() for a in run.averaged])
+    current, mean = learned(run.cgn).clone(), torch.cat([a.flatten() for a in run.ema.averages])
     with run.with_averages() as shown:
         assert torch.equal(learned(shown), mean)
         assert not shown.training

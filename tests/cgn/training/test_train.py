@@ -15,7 +15,7 @@ from cgn.data.image_set import ImageSet, InMemory
 from cgn.io.cache import weights_sha256
 from cgn.models.cgn import CGN
 from cgn.models.mechanisms import ShapeMechanism
-from cgn.training.loop import optimizer_step, seeded
+from cgn.training.loop import seeded
 from cgn.training.small import (
     LOSSES,
     PRESETS,
@@ -126,7 +126,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(InterruptedError):
         trained(images, other, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
-    with pytest.raises(ValueError, match="made with other settings or other images; delete it"):
+    with pytest.raises(ValueError, match="made with other settings, images or weights; delete it"):
         trained(images, checkpoint=tmp_path / "run.pt")
 
 
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_other_images_is_refused(images: ImageSet, tmp_path: Pat
     with pytest.raises(InterruptedError):
         trained(images, checkpoint=tmp_path / "run.pt", progress=stop_after(3))
     others = replace(images, reader=InMemory(255 - images.pixels))
-    with pytest.raises(ValueError, match="other settings or other images; delete it"):
+    with pytest.raises(ValueError, match="other settings, images or weights; delete it"):
         trained(others, checkpoint=tmp_path / "run.pt")
 
 
@@ -193,7 +193,7 @@ def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training
 def test_a_step_of_the_critic_sends_no_gradient_into_the_generator(run: Training) -> None:
     terms = run._losses(run.images.take(first(run).shown), first(run))
     before = weights_sha256(run.critic)
-    optimizer_step(run.critic_adam, terms["critic"])
+    run.critic_adam.step_down(terms["critic"])
     assert weights_sha256(run.critic) != before
     learners = *run.cgn.parameters(), *run.encoder.parameters()
     assert all(weight.grad is None for weight in learners)
@@ -204,7 +204,7 @@ def test_steps_taken_together_are_those_taken_one_by_one(images: ImageSet) -> No
     for sizes in ([1, 1, 1, 1], [4], [3, 1]):
         with seeded(0) as generator:
             run = Training(found, N_CLASSES, CONFIG, "cpu")
-            told = [run.train_loop(n, generator) for n in sizes]
+            told = [run.train_steps(n, generator) for n in sizes]
         hashes.add(weights_sha256(run.averaged))
         curves.append(torch.cat([torch.stack([*each.values()]) for each in told], dim=1))
     assert len(hashes) == 1
@@ -226,7 +226,7 @@ def test_a_checkpoint_written_on_a_gpu_goes_on_without_one(
 def as_if_written_on_cuda(path: Path) -> None:
     """Make a checkpoint's storages say cuda:0, and its optimisers' settings as on CUDA."""
     state = torch.load(path, weights_only=True)
-    for part in state["parts"]:
+    for part in state["parts"].values():
         for group in part.get("param_groups", []):
             group |= {"capturable": True, "fused": True, "lr": torch.tensor(group["lr"])}
     torch.save(state, path)

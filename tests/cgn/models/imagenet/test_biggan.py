@@ -16,8 +16,8 @@ from cgn.models.imagenet.biggan import (
     MULTIPLIERS,
     BigGAN,
     BigGANConfig,
-    held_norms,
-    interpolated,
+    frozen_sigma,
+    interpolate_statistics,
 )
 from cgn.models.imagenet.spectral import iterate, spectral_layers
 
@@ -77,20 +77,21 @@ def test_statistics_that_are_not_swapped_differ_between_the_known_truncations_on
     generator = torch.Generator().manual_seed(0)
     statistics = torch.randn(51, 3, generator=generator)
     for truncation in (0.02, 0.5, 1.0):
-        swapped = interpolated(statistics, truncation, swapped=True)
-        assert torch.equal(interpolated(statistics, truncation), swapped)
+        swapped = interpolate_statistics(statistics, truncation, swapped=True)
+        assert torch.equal(interpolate_statistics(statistics, truncation), swapped)
     assert not torch.allclose(
-        interpolated(statistics, 0.305), interpolated(statistics, 0.305, swapped=True)
+        interpolate_statistics(statistics, 0.305),
+        interpolate_statistics(statistics, 0.305, swapped=True),
     )
 
 
 @pytest.mark.parametrize("truncation", [0.3, 0.58, 0.86])  # not whole times 0.02 in binary
 def test_statistics_do_not_jump_where_they_are_known(truncation: float) -> None:
     statistics = torch.randn(51, 3, generator=torch.Generator().manual_seed(0))
-    near = interpolated(statistics, truncation + 1e-5)
-    assert torch.allclose(interpolated(statistics, truncation), near, atol=1e-2)
+    near = interpolate_statistics(statistics, truncation + 1e-5)
+    assert torch.allclose(interpolate_statistics(statistics, truncation), near, atol=1e-2)
     known = statistics[round(truncation * 50)]
-    assert torch.allclose(interpolated(statistics, truncation), known, atol=1e-6)
+    assert torch.allclose(interpolate_statistics(statistics, truncation), known, atol=1e-6)
 
 
 @pytest.mark.parametrize("truncation", [-0.1, 1.02])
@@ -120,22 +121,22 @@ def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
 
 def test_a_folded_network_draws_the_same_from_plain_layers() -> None:
     network = tiny_biggan()
-    folded = network.folded()
-    assert not spectral_layers(folded)
-    assert not any(weight.requires_grad for weight in folded.parameters())
+    fused = network.fused()
+    assert not spectral_layers(fused)
+    assert not any(weight.requires_grad for weight in fused.parameters())
     with torch.no_grad():
         expected = network(*inputs(TINY), 0.37)
-        assert torch.allclose(folded(*inputs(TINY), 0.37), expected, atol=1e-6)
-        rough = network.folded(torch.bfloat16)(*inputs(TINY), 0.37)
+        assert torch.allclose(fused(*inputs(TINY), 0.37), expected, atol=1e-6)
+        rough = network.fused(torch.bfloat16)(*inputs(TINY), 0.37)
     assert (rough - expected).abs().mean() < 0.02
     assert spectral_layers(network)
 
 
 def test_what_is_folded_is_neither_copied_nor_folded_into_another_type() -> None:
-    folded = tiny_biggan().folded(torch.bfloat16)
-    assert folded.folded(torch.bfloat16) is folded
-    with pytest.raises(ValueError, match=r"folded into torch\.bfloat16 already"):
-        folded.folded(torch.float32)
+    fused = tiny_biggan().fused(torch.bfloat16)
+    assert fused.fused(torch.bfloat16) is fused
+    with pytest.raises(ValueError, match=r"fused into torch\.bfloat16 already"):
+        fused.fused(torch.float32)
 
 
 def test_shares_of_one_class_are_its_label_and_of_two_lie_between() -> None:
@@ -158,10 +159,10 @@ def gradients(network: BigGAN) -> list[Tensor]:
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_norms_that_are_held_give_the_same_gradients(memory_format: torch.memory_format) -> None:
     network = tiny_biggan().to(memory_format=memory_format)
-    norms = held_norms([network], torch.float32)
-    norms.hold()
+    sigma = frozen_sigma([network], torch.float32)
+    sigma.freeze()
     network(*inputs(TINY)).square().mean().backward()
-    norms.release()
+    sigma.backprop()
     held = [w.grad.clone() for w in network.parameters() if w.grad is not None]
     plain = gradients(network)
     assert len(held) == len(plain) > 50
@@ -175,18 +176,18 @@ def test_layers_of_one_shape_give_the_same_together(memory_format: torch.memory_
     found = []
     for together in (False, True):
         network = tiny_biggan().to(memory_format=memory_format)
-        norms = held_norms([network], torch.float32)
+        sigma = frozen_sigma([network], torch.float32)
         if together:
             layers = spectral_layers(network)
             shapes = sorted({(w.weight_orig.shape, w.weight_orig.stride()) for w in layers})
-            norms._groups = [
+            sigma._groups = [
                 [w for w in layers if (w.weight_orig.shape, w.weight_orig.stride()) == shape]
                 for shape in shapes
             ]
-            assert len(norms._groups) < len(layers) / 2
-        norms.hold()
+            assert len(sigma._groups) < len(layers) / 2
+        sigma.freeze()
         network(*inputs(TINY)).square().mean().backward()
-        norms.release()
+        sigma.backprop()
         vectors = [
             v for layer in spectral_layers(network) for v in (layer.weight_u, layer.weight_v)
         ]
@@ -225,7 +226,7 @@ def bytes_kept_for_gradients(network: BigGAN) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    held_norms([network], torch.float32).hold()
+    frozen_sigma([network], torch.float32).freeze()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         drawn = network(*inputs(TINY))
     for weight in network.parameters():
@@ -234,10 +235,10 @@ def bytes_kept_for_gradients(network: BigGAN) -> int:
     return sum(kept.values())
 
 
-def test_normalised_maps_are_not_kept_for_the_gradient(monkeypatch: Any) -> None:
-    checkpointed = bytes_kept_for_gradients(tiny_biggan())
-    monkeypatch.setattr(biggan, "checkpoint", lambda function, *args, **_: function(*args))
-    assert checkpointed < 0.7 * bytes_kept_for_gradients(tiny_biggan())
+def test_normalised_maps_are_not_kept_for_the_gradient() -> None:
+    whole = tiny_biggan()
+    whole.generator.checkpointed = False
+    assert bytes_kept_for_gradients(tiny_biggan()) < 0.7 * bytes_kept_for_gradients(whole)
 
 
 def test_no_convolution_is_computed_again_for_a_gradient(monkeypatch: Any) -> None:
@@ -249,7 +250,7 @@ def test_no_convolution_is_computed_again_for_a_gradient(monkeypatch: Any) -> No
 
     monkeypatch.setattr(spectral, "conv2d", counted)
     network = tiny_biggan()
-    held_norms([network], torch.float32).hold()
+    frozen_sigma([network], torch.float32).freeze()
     drawn = network(*inputs(TINY))
     n_forward = len(calls)
     drawn.sum().backward()
