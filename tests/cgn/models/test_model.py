@@ -23,9 +23,7 @@ from cgn.models.cgn import (
 from cgn.models.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, UpBlock, roll
 
 RELEASED = SHARED / "released-weights/cgn_colored_mnist.pth"
-needs_released = pytest.mark.skipif(
-    not RELEASED.is_file(), reason="the original authors' weights are not in ../shared"
-)
+needs_released = pytest.mark.shared("released-weights")
 # Mean object colours of 300 samples a class from these weights, as measured with the original
 # code, digit by digit.
 RELEASED_COLOURS = [
