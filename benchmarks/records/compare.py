@@ -30,7 +30,6 @@ from benchmarks.core.statistics import (
     ratios,
     resample,
 )
-from benchmarks.core.suite import parse_model_id
 
 POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
 
@@ -228,24 +227,3 @@ def _bootstrap_p_value(differences: NDArray[np.float64]) -> float:
     differences = differences[np.isfinite(differences)]
     rarer = min((differences <= 0).sum(), (differences >= 0).sum())
     return float(min(1.0, 2 * (rarer + 1) / (len(differences) + 1)))
-
-
-def format_run_commands(models: Sequence[str]) -> str:
-    """Name the commands that score models.
-
-    Args:
-        models: Names as they stand in the leaderboards.
-
-    Example:
-        >>> format_run_commands(["cgn/shape", "erm@0.99"])
-        '`bench.py --suite … --model cgn` and `bench.py --suite … --model erm --correlation 0.99`'
-    """
-    names: dict[float, list[str]] = {}
-    for model in models:
-        plain, correlation = parse_model_id(model.partition("/")[0])
-        names.setdefault(correlation, []).append(plain)
-    return " and ".join(
-        f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"
-        f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
-        for correlation, plain in names.items()
-    )

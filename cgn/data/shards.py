@@ -50,16 +50,25 @@ LEAST_BYTES_A_PIXEL = 0.05  # of JPEG files, so that a set that can never fit is
 class SetConfig:
     """Everything that fixes a set of counterfactuals, but for the weights they are drawn with.
 
+    Attributes:
+        n: Images.
+        classes: "random", "best", or three labels as in "207,340,970".
+        truncation: Of the noise, in (0, 1].
+        seed: Of all random numbers.
+        shard_size: Images a file.
+        image_format: jpeg has 20 kB an image, png 100 kB and loses nothing.
+        jpeg_quality: From 1 to 100.
+
     Raises:
         ValueError: If a number is out of its range, or there is no such image format.
     """
 
-    n: int  # images
-    classes: str = "random"  # or "best", or three labels as in "207,340,970"
-    truncation: float = 0.5  # of the noise
+    n: int
+    classes: str = "random"
+    truncation: float = 0.5
     seed: int = 0
-    shard_size: int = 1_000  # images a file
-    image_format: Literal["jpeg", "png"] = "jpeg"  # 20 or 100 kB an image; PNG loses nothing
+    shard_size: int = 1_000
+    image_format: Literal["jpeg", "png"] = "jpeg"
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
