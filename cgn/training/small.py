@@ -22,9 +22,10 @@ from cgn.io.locks import locked_if
 from cgn.io.schema import require_in_range
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import Critic, packed
+from cgn.models.encoder import ShapeEncoder
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.models.poses import measure, normalise
-from cgn.segmentation.by_colour import ShapeEncoder, segment_by_colour
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, GANAdam, Progress, Weights, seeded, train_loop
 
@@ -36,7 +37,17 @@ LEAST_PX = 4  # an object that has less without its rim keeps the rim: a deviati
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights(Weights):
-    """How much each loss of the generator counts; the names are those of the losses."""
+    """How much each loss of the generator counts; the names are those of the losses.
+
+    Attributes:
+        adversarial: Of how far the critic is from taking images for real.
+        style: Of the difference in texture to real images of the same labels.
+        mask_entropy: Of undecided masks.
+        reconstruction: Of the difference of drawn outlines to those they are inferred from.
+        divergence: Of inferred noise from a normal distribution.
+        foreground: Of the colours of textures.
+        background: Of the colours of backgrounds.
+    """
 
     adversarial: float = 1.0
     style: float = 0.1
@@ -49,20 +60,33 @@ class LossWeights(Weights):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that fixes a training run, but for the images."""
+    """Everything that fixes a training run, but for the images.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Images in a step, an even number.
+        learning_rate: Of the generator, falling to 0 over the last half.
+        critic_learning_rate: Of the critic, falling alike.
+        seed: Of all random numbers.
+        width: Channels of generator and critic.
+        tile_px: Size of the textures' tile in pixels, which is repeated over the image.
+        soft_edges: Whether pixels where object and background meet are mixtures of both, from
+            which nothing but the mask is learned.
+        ema_decay: Of the averaged weights that sampling uses.
+        checkpoint_steps: Steps between checkpoints.
+        weights: How much each loss counts.
+    """
 
     steps: int = 1_500
-    batch_size: int = 64  # images, an even number
-    learning_rate: float = 1e-3  # of the generator, falling to 0 over the last half
-    critic_learning_rate: float = 1e-3  # the same
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    critic_learning_rate: float = 1e-3
     seed: int = 0
-    width: int = 24  # channels of generator and critic
-    tile_px: int = 32  # size of the textures' tile, which is repeated over the image
-    # Whether pixels where object and background meet are mixtures of both. They are of no surface,
-    # and taken for it they come back as dark blots: nothing but the mask is learned from them.
+    width: int = 24
+    tile_px: int = 32
     soft_edges: bool = False
-    ema_decay: float = 0.995  # of the averaged weights that sampling uses
-    checkpoint_steps: int = 250  # steps between checkpoints
+    ema_decay: float = 0.995
+    checkpoint_steps: int = 250
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
