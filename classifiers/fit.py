@@ -116,14 +116,17 @@ def fit(
             if dist_info().is_main_process:
                 saved.save(step)
 
-        train_loop(
-            run,
-            train_steps,
-            steps,
-            checkpoint_steps=CHECKPOINT_STEPS,
-            save=save,
-            progress=None if progress is None else lambda step, steps, _: progress(step, steps),
-        )
+        try:
+            train_loop(
+                run,
+                train_steps,
+                steps,
+                checkpoint_steps=CHECKPOINT_STEPS,
+                save=save,
+                progress=None if progress is None else lambda step, steps, _: progress(step, steps),
+            )
+        finally:
+            saved.wait()
         network = run.averaged.cpu().eval()
         if dist_info().is_main_process:
             if keep is not None:

@@ -1,7 +1,4 @@
-"""Several processes that work on one job, started by `torchrun`, or one process alone.
-
-What they work on, and how they share it, is not here.
-"""
+"""Several processes that work on one job, started by `torchrun`, or one process alone."""
 
 from __future__ import annotations
 
@@ -47,7 +44,7 @@ class ProcessGroup(NamedTuple):
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Let the leader go through the block before all others: it may keep a file for them."""
+        """Let the main process run the block first: it may write a file for the others."""
         if not self.is_main_process:
             self.wait()
         yield
@@ -56,11 +53,11 @@ class ProcessGroup(NamedTuple):
 
 
 def dist_info() -> ProcessGroup:
-    """Return the team that this process is in now.
+    """Return the process group that this process is in.
 
     Example:
         >>> dist_info()
-        Team(rank=0, size=1)
+        ProcessGroup(rank=0, size=1)
     """
     if not distributed.is_initialized():
         return ProcessGroup()
@@ -80,10 +77,10 @@ def team(device: torch.device, patience: timedelta | None = None) -> Iterator[Pr
 
     Args:
         device: That of this process; a CPU where no tensors on GPUs are exchanged.
-        patience: How long one waits for another; None is as PyTorch has it.
+        patience: How long one waits for another; None is PyTorch's default.
 
     Yields:
-        The team; of one, where nothing was started; the same, where it is joined already.
+        The process group; of size 1 without `torchrun`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield dist_info()

@@ -1,4 +1,4 @@
-"""In what precision networks compute: whoever trains, samples or evaluates asks here, nobody else.
+"""The precision that networks train, sample and evaluate in.
 
 Evaluation and sampling are in float32 proper unless something else is named, and what is named
 stands in the row: TF32, which CUDA would put in the place of float32, keeps 10 of its 23 bits.

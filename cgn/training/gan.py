@@ -163,15 +163,17 @@ def train_gan(
                 run.train_step(to_images(pixels[index]), labels[index], sent(noise, of))
             return {}
 
-        train_loop(
-            run,
-            train_steps,
-            config.steps,
-            checkpoint_steps=config.checkpoint_steps,
-            save=saved.save,
-            progress=None if progress is None else lambda step, steps, _: progress(step, steps),
-        )
-        saved.wait()
+        try:
+            train_loop(
+                run,
+                train_steps,
+                config.steps,
+                checkpoint_steps=config.checkpoint_steps,
+                save=saved.save,
+                progress=None if progress is None else lambda step, steps, _: progress(step, steps),
+            )
+        finally:
+            saved.wait()
     return run.result()
 
 

@@ -378,16 +378,18 @@ def train(
         run = Training(prepared, n_classes, config, device)
         saved = Checkpoint(checkpoint, run.parts(), origin, generator)
         run.step = saved.resume()
-        train_loop(
-            run,
-            partial(run.train_steps, generator=generator),
-            config.steps,
-            checkpoint_steps=config.checkpoint_steps,
-            save=saved.save,
-            progress=progress,
-            at_once=AT_ONCE if run.device.type == "cuda" else 1,
-        )
-        saved.wait()
+        try:
+            train_loop(
+                run,
+                partial(run.train_steps, generator=generator),
+                config.steps,
+                checkpoint_steps=config.checkpoint_steps,
+                save=saved.save,
+                progress=progress,
+                at_once=AT_ONCE if run.device.type == "cuda" else 1,
+            )
+        finally:
+            saved.wait()
         run.store_exemplars(generator)
     return run.averaged.cpu().eval()
 

@@ -118,7 +118,7 @@ def test_the_gpu_learns_what_the_cpu_learns(ledger: Ledger) -> None:
         assert here == pytest.approx(there, rel=1e-3, abs=1e-3)
 
 
-def test_a_checkpoint_whose_storages_say_cuda_goes_on_without_a_gpu(tmp_path: Path) -> None:
+def test_a_checkpoint_written_on_a_gpu_loads_and_goes_on_without_one(tmp_path: Path) -> None:
     def run(device: str, stop_at: int = 0) -> dict[str, Tensor]:
         def stop(step: int, steps: int, terms: dict[str, float]) -> None:
             if step == stop_at:
@@ -136,8 +136,7 @@ def test_a_checkpoint_whose_storages_say_cuda_goes_on_without_a_gpu(tmp_path: Pa
     (tmp_path / "run.checkpoint").unlink()
     with pretended_cuda(), pytest.raises(KeyboardInterrupt):
         run("cuda", stop_at=3)
-    with pytest.raises(RuntimeError, match="Attempting to deserialize object on a CUDA device"):
-        torch.load(tmp_path / "run.checkpoint", weights_only=True)
+    assert torch.load(tmp_path / "run.checkpoint", weights_only=True)["step"] == 2
     resumed = run("cpu")
     for name, value in straight.items():
         assert torch.allclose(value, resumed[name], atol=1e-3), name
