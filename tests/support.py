@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pkgutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,10 +26,9 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results"
 SHARED = ROOT.parent / "shared" / "data"
 N_CLASSES = 3
-GOLDEN = SHARED / "golden"
+DATA = Path(__file__).parent / "data"
 
 
 def tiny_images(seed: int, n: int = 40) -> ImageSet:
@@ -38,6 +38,17 @@ def tiny_images(seed: int, n: int = 40) -> ImageSet:
     pixels = torch.randint(256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
     pixels[:, :, 0] = (factors.shape * 100).to(torch.uint8).view(n, 1, 1)
     return ImageSet(pixels, factors, torch.arange(n))
+
+
+def rectangles(n: int, size_px: int = 32, seed: int = 0) -> Tensor:
+    """Random rectangles that leave the border free, (n, 1, size_px, size_px) bool."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(n, 1, size_px, size_px, dtype=torch.bool)
+    for mask in masks:
+        top, left = torch.randint(3, size_px // 2, (2,), generator=generator).tolist()
+        height, width = torch.randint(6, size_px // 2 - 3, (2,), generator=generator).tolist()
+        mask[0, top : top + height, left : left + width] = True
+    return masks
 
 
 def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
@@ -112,12 +123,15 @@ def run_model(
         write_leaderboards(results, [suite])
 
 
+def published_tensors() -> dict[str, str]:
+    """Shapes of the tensors in the authors' ImageNet weights, by name."""
+    text = gzip.decompress((DATA / "cgn_imagenet_keys.txt.gz").read_bytes()).decode()
+    return {name: shape for name, shape, _ in (line.split("\t") for line in text.splitlines())}
+
+
 def golden(network: str) -> pd.DataFrame:
     """Published decisions of a network on the 1,280 cue-conflict images."""
-    path = GOLDEN / f"cue-conflict_{network}.csv"
-    if not path.is_file():
-        pytest.skip(f"the published decisions are not here: {path}")
-    table = pd.read_csv(path)
+    table = pd.read_csv(DATA / f"cue-conflict_{network}.csv.gz")
     names = table["imagename"].str.extract(r"_(\w+?)\d+-([a-z]+)\d+\.png$")
     shape = names[0].str.rsplit("_", n=1).str[-1]
     classes = sorted(set(shape) | set(names[1]) | set(table["object_response"]))

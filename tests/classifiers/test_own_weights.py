@@ -25,7 +25,7 @@ from classifiers.networks.architectures import find_architectures
 from classifiers.networks.input_transforms import Normalised
 
 ARCH = "timm:test_resnet"
-needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
+needs_data = pytest.mark.shared("cue-conflict", "imagenet-sample")
 
 
 def small(seed: int = 0) -> nn.Module:

@@ -94,7 +94,7 @@ def test_a_shipped_network_whose_package_is_missing_names_the_package(
         load_model("efficientnet-lite1")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the ImageNet samples are not here: {SHARED}")
+@pytest.mark.shared("imagenet-sample")
 def test_the_shipped_network_knows_photographs_it_was_trained_on(lite0: Pretrained) -> None:
     paths = sorted((SHARED / "imagenet-sample").glob("*/*.JPEG"))
     chosen = range(0, 1_000, 25)
@@ -299,7 +299,7 @@ def test_a_file_of_more_than_tensors_is_refused(tmp_path: Path) -> None:
         load_model(f"file:{tmp_path / 'checkpoint.pth'}#arch=timm:test_resnet")
 
 
-@pytest.mark.skipif(not MOBILENET.is_file(), reason=f"the MobileNet is not here: {MOBILENET}")
+@pytest.mark.shared("weights")
 def test_a_real_file_of_half_precision_loads() -> None:
     found = load_model(f"file:{MOBILENET}#arch=tv:mobilenet_v2")
     assert found.n_classes == 1_000

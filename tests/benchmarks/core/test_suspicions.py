@@ -24,7 +24,7 @@ from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import IMAGENET
 from classifiers import load_model
 
-needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"there is no real data in {SHARED}")
+needs_data = pytest.mark.shared("imagenet-sample")
 
 
 class Hues(nn.Module):

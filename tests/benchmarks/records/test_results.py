@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
-from support import RESULTS
 
 from benchmarks.records.leaderboard import ENOUGH_SEEDS, leaderboard, with_few_seeds
 from benchmarks.records.runs import read_runs
@@ -19,8 +20,8 @@ OFFICIAL = {suite.name: suite for suite in OFFICIAL_SUITES.values()}
 
 
 @pytest.fixture(scope="module")
-def runs() -> pd.DataFrame:
-    return read_runs(RESULTS)
+def runs(committed_results: Path) -> pd.DataFrame:
+    return read_runs(committed_results)
 
 
 @pytest.mark.parametrize("name", TRAINED_HERE)
@@ -38,8 +39,7 @@ def test_every_score_of_every_row_has_an_interval(name: str, runs: pd.DataFrame)
         assert ((low <= value) & (value <= high) | value.isna()).all(), score.key
 
 
-def test_rows_of_one_seed_are_named_and_shipped_weights_are_not() -> None:
-    runs = read_runs(RESULTS)
+def test_rows_of_one_seed_are_named_and_shipped_weights_are_not(runs: pd.DataFrame) -> None:
     suite = SUITES["in9"]
     one = runs[(runs["suite"] == "in9") & (runs["seed"] == 0)]
     assert "in9 embedded erm" in with_few_seeds(one, suite)

@@ -1,7 +1,7 @@
 """The tables of the README and of docs are computed from the results."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from support import ROOT
 
-from benchmarks.records.check import results_at_revision
 from benchmarks.report.readme import documents, readme_blocks, rewritten
 from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from cgn.counterfactuals.sampling import SHIPPED
@@ -21,20 +20,11 @@ SHOWN = (list(SUITES.values()), list(MODELS))
 README = ROOT / "README.md"
 
 
-@pytest.fixture(scope="module")
-def states() -> Iterator[list[Path]]:
-    """The folder of results as it is and as it was committed: whoever runs a model adds rows."""
-    now = ROOT / "results"
-    try:
-        with results_at_revision(now, "HEAD") as committed:
-            yield [now, committed]
-    except ValueError:  # no git here
-        yield [now]
-
-
 def test_every_table_between_marks_is_what_the_command_makes_of_the_committed_rows(
-    states: list[Path],
+    committed_results: Path,
 ) -> None:
+    # Whoever is about to commit rows has the tables of these already.
+    states = (ROOT / "results", committed_results)
     fresh = [documents(README, readme_blocks(state, *SHOWN, SHIPPED)) for state in states]
     files = {path: path.read_text(encoding="utf-8") for path in fresh[0]}
     assert files in fresh, "python bench.py list --readme README.md writes them anew"
@@ -51,13 +41,15 @@ def test_shipped_cgns_were_trained_by_the_command_that_the_readme_shows() -> Non
         assert TrainConfig(**settings, weights=weights) == PRESETS[world]
 
 
-def test_a_changed_row_changes_every_table_that_shows_it(tmp_path: Path) -> None:
-    text = (ROOT / "results/runs.csv").read_text(encoding="utf-8")
+def test_a_changed_row_changes_every_table_that_shows_it(
+    tmp_path: Path, committed_results: Path
+) -> None:
+    text = (committed_results / "runs.csv").read_text(encoding="utf-8")
     runs = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     moved = (runs["suite"] == "wildlife-mnist") & (runs["model"] == "cgn")
     runs.loc[moved, "value"] = "0.123"
     runs.to_csv(tmp_path / "runs.csv", index=False)
-    before = readme_blocks(ROOT / "results", *SHOWN, SHIPPED)
+    before = readme_blocks(committed_results, *SHOWN, SHIPPED)
     after = readme_blocks(tmp_path, *SHOWN, SHIPPED)
     assert {name for name in before if before[name] != after[name]} == set(before) - {"CGNs"}
 
@@ -81,15 +73,15 @@ def test_a_table_goes_into_the_file_that_has_its_marks(tmp_path: Path) -> None:
 
 
 def test_the_examples_for_the_results_count_the_newest_row_of_a_slot_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, committed_results: Path
 ) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(committed_results.parent)
     text = (ROOT / "results/README.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     exec(text.split("```python\n")[1].split("```")[0], names)
     runs = names["in9"]
     assert not runs.duplicated(["protocol", "source", "model", "seed"]).any()
-    board = pd.read_csv(ROOT / "results/in9.csv").set_index("model")["mixed_rand_accuracy"]
+    board = pd.read_csv(committed_results / "in9.csv").set_index("model")["mixed_rand_accuracy"]
     assert runs.groupby("model")["value"].mean()["cgn"] == pytest.approx(board["cgn"])
 
 
@@ -104,8 +96,10 @@ def test_the_python_example_scores_a_module_of_ones_own(
 
 
 @pytest.mark.parametrize("name", [*SUITES, *GROUPS["attributions"]])
-def test_every_committed_leaderboard_reads_without_arguments(name: str) -> None:
-    table = pd.read_csv(ROOT / "results" / f"{name}.csv")
+def test_every_committed_leaderboard_reads_without_arguments(
+    name: str, committed_results: Path
+) -> None:
+    table = pd.read_csv(committed_results / f"{name}.csv")
     primary = ALL_SUITES[name].primary
     assert {"rank", "model", "n", primary, "protocol", "source"} <= set(table.columns)
     assert {"erm", "cgn", "cgn-ensemble", "oracle"} <= set(table["model"])

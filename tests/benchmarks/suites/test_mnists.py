@@ -305,12 +305,10 @@ def test_a_twin_shares_the_world_and_the_scores_but_not_the_protocol(name: str) 
 @pytest.fixture
 def folder() -> Path:
     """The real MNIST."""
-    folder = SHARED / "mnist"
-    if not folder.is_dir():
-        pytest.skip("MNIST's files are not in ../shared")
-    return folder
+    return SHARED / "mnist"
 
 
+@pytest.mark.shared("mnist")
 @every_suite
 def test_the_images_of_a_twin_are_of_mnists_own_test_files(name: str, folder: Path) -> None:
     twin = T10K[f"{name}-t10k"]
@@ -363,6 +361,7 @@ def test_a_texture_that_is_no_picture_is_an_error_that_names_its_folder(
         wildlife(some_digits(5), correlation=None, seed=0, textures=folder)
 
 
+@pytest.mark.shared("mnist")
 @pytest.mark.parametrize("split", ["train", "test"])
 @every_suite
 def test_painting_official_digits_uses_places_in_the_official_files(
@@ -377,10 +376,9 @@ def test_painting_official_digits_uses_places_in_the_official_files(
     assert images.factors.shape.tolist() == few.labels.tolist()
 
 
+@pytest.mark.shared("wildlife-textures")
 def test_real_wildlife_textures_can_be_read() -> None:
     folder = SHARED / "wildlife-textures"
-    if not folder.is_dir():
-        pytest.skip("the wildlife textures are not in ../shared")
     images = wildlife(some_digits(20), correlation=1.0, seed=0, textures=folder)
     procedural = wildlife(some_digits(20), correlation=1.0, seed=0)
     assert torch.equal(mask_of(images), mask_of(procedural))

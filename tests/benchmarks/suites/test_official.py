@@ -278,7 +278,7 @@ def test_an_official_edition_asks_what_the_embedded_one_asks_under_another_proto
         suite.world.train(DataSource())
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the samples are not here: {SHARED}")
+@pytest.mark.shared("in9-sample", "cue-conflict", "imagenet-sample")
 @pytest.mark.parametrize(
     ("name", "folder", "n"),
     [

@@ -203,9 +203,8 @@ def test_one_command_recombines_fits_and_scores_both_suites(
     assert board["mixed_same-mixed_rand_bg_gap"].notna().all()
 
 
+@pytest.mark.shared("tiny-in9.zip")
 def test_the_real_images_are_read_with_their_boxes() -> None:
-    if not (SHARED / "tiny-in9.zip").is_file():
-        pytest.skip("tiny-in9.zip is not in ../shared")
     place = archive(DataSource(folder=SHARED))
     with (place / "boxes.csv").open() as file:
         table = pd.read_csv(file)

@@ -182,10 +182,9 @@ def test_other_data_under_mnists_names_is_custom_and_said_to_be_so(
     assert len(digits(source, "train").labels) == 50_000
 
 
+@pytest.mark.shared("mnist")
 def test_mnist_is_official_and_its_images_under_other_labels_are_not(tmp_path: Path) -> None:
     folder = SHARED / "mnist"
-    if not folder.is_dir():
-        pytest.skip("MNIST's files are not in ../shared")
     for suite in (COLORED, *T10K):
         assert choose_source(suite, folder).name == "official"
     raw = folder / "MNIST" / "raw"

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support import RESULTS
 
 from benchmarks.data.download import PINS, fetch
 from benchmarks.records.predictions import load as load_predictions
@@ -163,8 +162,10 @@ def test_an_odd_line_of_the_challenge_is_found_anew(line: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"suite": 3}'])
-def test_predictions_with_an_odd_header_are_refused(text: str, tmp_path: Path) -> None:
-    results = RESULTS / "predictions"
+def test_predictions_with_an_odd_header_are_refused(
+    text: str, tmp_path: Path, committed_results: Path
+) -> None:
+    results = committed_results / "predictions"
     table = pq.read_table(next(results.rglob("*.parquet")), partitioning=None)
     pq.write_table(table.replace_schema_metadata({b"cgn-bench": text}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"the header of .*a\.parquet"):

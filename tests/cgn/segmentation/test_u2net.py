@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 import torch
 from imagenet_networks import tiny_u2net
-from support import SHARED
+from support import published_tensors
 from torch import nn
 
 from cgn.segmentation.u2net import U2Net, halved, resized, saliency
 
-SPEC = SHARED.parent / "spec" / "cgn_imagenet_keys.txt"
-
 
 def test_its_tensors_are_those_of_the_published_file() -> None:
-    if not SPEC.is_file():
-        pytest.skip(f"the list of published tensors is not here: {SPEC}")
-    rows = [line.split("\t") for line in SPEC.read_text(encoding="utf-8").splitlines()]
-    expected = {name[6:]: shape for name, shape, _ in rows if name.startswith("u2net.")}
+    prefix = "u2net."
+    expected = {
+        name.removeprefix(prefix): shape
+        for name, shape in published_tensors().items()
+        if name.startswith(prefix)
+    }
     with torch.device("meta"):
         found = {name: str(tuple(t.shape)) for name, t in U2Net().state_dict().items()}
     assert len(found) == 798

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from imagenet_networks import TINY, tiny_biggan, tiny_cgn, tiny_u2net
-from support import SHARED
+from support import published_tensors
 from torch import Tensor, nn
 
 from cgn.counterfactuals.sampling import sample
@@ -23,8 +23,6 @@ from cgn.models.imagenet.pretrained import (
     load_imagenet_cgn,
     load_u2net,
 )
-
-SPEC = SHARED.parent / "spec" / "cgn_imagenet_keys.txt"
 
 
 def labels(*values: int) -> Tensor:
@@ -141,10 +139,7 @@ def test_a_file_without_a_cgn_and_one_of_another_size_are_refused(tmp_path: Path
 
 
 def test_the_authors_file_has_exactly_the_published_tensors() -> None:
-    if not SPEC.is_file():
-        pytest.skip(f"the list of published tensors is not here: {SPEC}")
-    rows = [line.split("\t") for line in SPEC.read_text(encoding="utf-8").splitlines()]
-    expected = {name: shape for name, shape, _ in rows}
+    expected = published_tensors()
     with torch.device("meta"):
         cgn = ImageNetCGN(ImageNetConfig())
         state = authors_state(cgn, type(cgn.shape)(cgn.config.biggan))
