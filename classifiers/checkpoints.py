@@ -131,7 +131,7 @@ def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     tensors, metadata = load_tensors(path)
     if "ensemble" not in metadata:
-        raise ValueError(f"{path} holds no ensemble; `bench.py fit --help` makes one")
+        raise ValueError(f"{path} holds no ensemble; `fit` makes one")
     header = checked(EnsembleHeader, metadata["ensemble"], f"the header of {path}")
     build = Backbone(f"timm:{header.architecture}")
     if header.head_weights is not None:
@@ -175,7 +175,7 @@ def load_classifier(path: Path) -> Shipped:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path} holds no weights of a recipe as it is now ({reason}); make them anew with "
-            "`bench.py train classifier`"
+            "`train classifier`"
         ) from None
     return Shipped(module.eval(), weights_sha256(module), about)
 

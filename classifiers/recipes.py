@@ -282,19 +282,34 @@ MODELS = {recipe.name: recipe for recipe in RECIPES}
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleConfig:
-    """Everything that fixes a fit of the ensemble on images of one's own; defaults: the paper's."""
+    """Everything that fixes a fit of the ensemble on images of one's own; defaults: the paper's.
 
-    backbone: str = "timm:resnet50.tv_in1k"  # timm:NAME.TAG, timm:NAME untrained, …
-    schedule: str = "sgd-thirds"  # sgd-thirds, the paper's; adamw-cosine; adamw-one-cycle
-    epochs: int = 45  # rounds through the real images; 0 where steps decide
-    steps: int = 1  # optimiser steps, at least
-    batch_size: int = 256  # real images in a step, over all processes
-    ratio: float = 1.0  # counterfactual images for each real one
-    learning_rate: float = 1e-3  # the highest
+    Attributes:
+        backbone: timm:NAME.TAG, timm:NAME untrained, efficientnet-lite0 or file:PATH#arch=NAME.
+        schedule: sgd-thirds, the paper's; adamw-cosine or adamw-one-cycle.
+        epochs: Rounds through the real images; 0 where steps decide.
+        steps: Optimiser steps at least.
+        batch_size: Real images in a step, over all processes.
+        ratio: Counterfactual images for each real one.
+        learning_rate: The highest of the schedule.
+        weight_decay: Of the optimiser.
+        augment: crop or none.
+        ema_decay: Of the running mean of the weights; 0 keeps the last weights.
+        frozen_norms: Whether batch norms keep their statistics.
+        seed: Of all random numbers.
+    """
+
+    backbone: str = "timm:resnet50.tv_in1k"
+    schedule: str = "sgd-thirds"
+    epochs: int = 45
+    steps: int = 1
+    batch_size: int = 256
+    ratio: float = 1.0
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    augment: str = "crop"  # crop or none
-    ema_decay: float = 0.0  # of the running mean of the weights; 0 keeps the last
-    frozen_norms: bool = True  # batch norms keep their statistics
+    augment: str = "crop"
+    ema_decay: float = 0.0
+    frozen_norms: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -117,6 +117,7 @@ def stand_in(results: Path) -> None:
     values |= dict.fromkeys(
         (
             *("fit", "fit_cached", "generate", "train", "train_imagenet", "measure"),
+            "measure_all",
             *("InceptionProbabilities", "segmenter", "VGGFeatures", "load_biggan", "from_biggan"),
         ),
         begin,

@@ -176,7 +176,7 @@ def hint(name: str, kind: str, candidates: Iterable[str]) -> str:
 
     Example:
         >>> hint("cgn", "suite", ["in9"])
-        "it is the name of a model; see `bench.py list`"
+        'it is the name of a model; see `bench.py list`'
         >>> hint("in8", "suite", ["in9"])
         "did you mean 'in9'? See `bench.py list`"
         >>> hint("resnet50", "model", ["erm-resnet"])[:60]

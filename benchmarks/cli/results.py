@@ -23,17 +23,11 @@ from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
 from benchmarks.core.context import Progress, RunContext
-from benchmarks.core.suite import EMBEDDED, Suite, TestSet
+from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
-from benchmarks.records.check import (
-    check,
-    check_history,
-    check_regression,
-    check_weights,
-    results_at_revision,
-    summary,
-)
-from benchmarks.records.compare import compare, format_run_commands
+from benchmarks.records.check import check, check_weights, summary
+from benchmarks.records.compare import compare
+from benchmarks.records.history import check_history, check_regression, results_at_revision
 from benchmarks.records.leaderboard import ENOUGH_SEEDS, with_few_seeds, write_leaderboards
 from benchmarks.records.predictions import Run, load_runs
 from benchmarks.records.rescore import missing_rows
@@ -89,6 +83,27 @@ def compare_models(
             f"make them with {format_run_commands(models)}"
         )
     output.tables(differences_table(first, second, differences))
+
+
+def format_run_commands(models: Sequence[str]) -> str:
+    """Name the commands that score models.
+
+    Args:
+        models: Names as they stand in the leaderboards.
+
+    Example:
+        >>> format_run_commands(["cgn/shape", "erm@0.99"])
+        '`bench.py --suite … --model cgn` and `bench.py --suite … --model erm --correlation 0.99`'
+    """
+    names: dict[float, list[str]] = {}
+    for model in models:
+        plain, correlation = parse_model_id(model.partition("/")[0])
+        names.setdefault(correlation, []).append(plain)
+    return " and ".join(
+        f"`bench.py --suite … --model {','.join(dict.fromkeys(plain))}"
+        f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
+        for correlation, plain in names.items()
+    )
 
 
 def check_results(

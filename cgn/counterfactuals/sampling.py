@@ -145,10 +145,10 @@ def find_weights(
     shipped = SHIPPED / f"{world}.safetensors"
     if source == "embedded" and correlation == 1 and shipped.is_file():
         return Weights(shipped, _seed(load_tensors(shipped)[1]))
-    flag = "" if correlation == 1 else f"--correlation {correlation} "
+    bias = "" if correlation == 1 else f", and a `correlation` of {correlation}"
     raise ValueError(
-        f"no CGN has been trained on this data of {world}; train one first: "
-        f"bench.py train cgn --suite … {flag}with the same --data and --textures"
+        f"no CGN has been trained on this data of {world}; train one first, by `train cgn` with "
+        f"the same `data` and `textures`{bias}"
     )
 
 

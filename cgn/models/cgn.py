@@ -232,7 +232,7 @@ class CGN(nn.Module):
         """
         tensors, metadata = load_tensors(path)
         if "cgn" not in metadata:
-            raise ValueError(f"{path} holds no CGN; `bench.py train cgn --help` makes one")
+            raise ValueError(f"{path} holds no CGN; `train cgn` makes one")
         config = checked(CGNConfig, metadata["cgn"], f"the header of {path}")
         wide = {name: tensor.float() for name, tensor in tensors.items()}
         return fill_described(lambda: cls(config), wide, path).eval(), metadata

@@ -14,7 +14,7 @@ import torch
 from cgn.io.schema import require_in_range
 from cgn.training.loop import Weights
 
-# What the parts of the loss are called in the paper, for ablations.
+# The paper's names of the parts of the loss, for ablations.
 PARTS = {
     "shape": ("mask_entropy", "mask_area"),
     "texture": ("texture",),
@@ -28,6 +28,14 @@ class ImageNetLossWeights(Weights):
     """How much each loss counts; the defaults are the paper's.
 
     The two weights of Gram matrices are lambda squared times 5,000, as the authors' code has it.
+
+    Attributes:
+        difference: Of pixels' differences to BigGAN's image.
+        perceptual: Of its textures' differences.
+        mask_entropy: Of undecided masks.
+        mask_area: Of objects that are too small or too large.
+        texture: Of the difference of drawn textures to the object's.
+        background_saliency: Of what is left of an object in the background.
     """
 
     difference: float = 100.0
@@ -40,21 +48,38 @@ class ImageNetLossWeights(Weights):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNetTrainConfig:
-    """Everything that fixes a training run, but for the weights it starts from."""
+    """Everything that fixes a training run, but for the weights it starts from.
 
-    steps: int = 50  # of the optimiser
-    images_per_step: int = 2_048  # of all processes together
-    batch_size: int = 0  # images at once in each process; 0: as many as fit, on a CPU one
+    Attributes:
+        steps: Of the optimiser.
+        images_per_step: Images in a step, over all processes.
+        batch_size: Images at once in each process; 0 means as many as fit, on a CPU one.
+        shape_learning_rate: Of the shape mechanism.
+        texture_learning_rate: Of the texture mechanism.
+        background_learning_rate: Of the background mechanism.
+        truncation: Of the noise, in (0, 1].
+        seed: Of all random numbers.
+        ema_decay: Of the averaged weights that sampling uses.
+        bfloat16: Maps in bfloat16; weights, losses and gradients' sums in float32.
+        checkpoint_steps: Steps between checkpoints at least.
+        checkpoint_minutes: Minutes between checkpoints at least.
+        graph: On CUDA, launch a pass as one graph.
+        weights: How much each loss counts.
+    """
+
+    steps: int = 50
+    images_per_step: int = 2_048
+    batch_size: int = 0
     shape_learning_rate: float = 8e-6
     texture_learning_rate: float = 1e-5
     background_learning_rate: float = 1e-5
-    truncation: float = 1.0  # of the noise
+    truncation: float = 1.0
     seed: int = 0
-    ema_decay: float = 0.9  # of the averaged weights that sampling uses
-    bfloat16: bool = True  # maps in bfloat16; weights, losses and gradients' sums in float32
-    checkpoint_steps: int = 1  # steps between checkpoints at least
-    checkpoint_minutes: float = 10.0  # minutes between them at least
-    graph: bool = True  # on CUDA, launch a pass as one graph
+    ema_decay: float = 0.9
+    bfloat16: bool = True
+    checkpoint_steps: int = 1
+    checkpoint_minutes: float = 10.0
+    graph: bool = True
     weights: ImageNetLossWeights = field(default_factory=ImageNetLossWeights)
 
     def __post_init__(self) -> None:
@@ -80,11 +105,7 @@ IMAGENET_PRESETS = {
 
 
 def without(config: ImageNetTrainConfig, part: str) -> ImageNetTrainConfig:
-    """Switch a part of the loss off: what only it needs is not computed.
-
-    Args:
-        config: What to change.
-        part: shape, texture, background or reconstruction.
+    """Switch off a part of the loss: shape, texture, background or reconstruction.
 
     Example:
         >>> without(ImageNetTrainConfig(), "texture").weights.texture

@@ -127,8 +127,8 @@ def check(results: Path, *flags: str) -> int:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files in a folder but the lock, by path."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".runs.lock"]
+    """All files in a folder but hidden ones, by path."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
@@ -617,7 +617,7 @@ def test_an_interruption_exits_with_130_and_leaves_whole_rows(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(training_sets, "sample_cached", interrupt)
+        patch.setattr(Generation, "draw", interrupt)
         assert command(results, "--suite tiny --model cgn") == 130
         assert files(results) == {}
         patch_commands(patch, "show_result", interrupt)
@@ -875,5 +875,5 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     monkeypatch.setattr(training_sets, "find_weights", find)
     suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))
     assert reproduce(results, official, "other-mnist,tiny") == 2
-    assert "train one first: bench.py train cgn" in capsys.readouterr().err
+    assert "train one first, by `train cgn` with the same --data" in capsys.readouterr().err
     assert fits == []

@@ -313,7 +313,7 @@ def test_the_hash_of_weights_tells_one_number_from_another(cgn: CGN) -> None:
 
 def test_a_file_without_a_cgn_is_refused_with_the_command_that_makes_one(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", {"weight": torch.ones(2)}, {"seed": 0})
-    with pytest.raises(ValueError, match=r"holds no CGN; `bench.py train cgn --help`"):
+    with pytest.raises(ValueError, match=r"holds no CGN; `train cgn`"):
         CGN.load(tmp_path / "x.safetensors")
 
 

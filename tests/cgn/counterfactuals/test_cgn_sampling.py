@@ -195,7 +195,7 @@ def test_shipped_weights_serve_embedded_data_of_other_bytes_and_no_official_data
 
 
 def test_shipped_weights_serve_no_data_that_follows_its_class_less_closely(tmp_path: Path) -> None:
-    message = "bench.py train cgn --suite … --correlation 0.99 with the same --data"
+    message = "`train cgn` with the same `data` and `textures`, and a `correlation` of 0.99"
     with pytest.raises(ValueError, match=message):
         find_weights("colored-mnist", "other", tmp_path, "embedded", 0.99)
 
