@@ -135,7 +135,7 @@ def shape_share(factors: Sequence[str]) -> Score:
 
 
 def probability_of(factor: str) -> Column:
-    """Say how probable an image makes the class that one of its factors is labelled with.
+    """Give the probability of the class that one of an image's factors is labelled with.
 
     Args:
         factor: "shape", "texture" or "background".
@@ -149,12 +149,12 @@ def probability_of(factor: str) -> Column:
         tensor([0.7500])
     """
 
-    def say(logits: Tensor, labels: Factors) -> Tensor:
+    def column(logits: Tensor, labels: Factors) -> Tensor:
         label = getattr(labels, factor)[:, None]
-        told = logits.softmax(dim=1).gather(1, label.clamp(min=0))
-        return told.where(label >= 0, torch.nan)[:, 0]
+        probabilities = logits.softmax(dim=1).gather(1, label.clamp(min=0))
+        return probabilities.where(label >= 0, torch.nan)[:, 0]
 
-    return say
+    return column
 
 
 def _before_and_after(predictions: pd.DataFrame, factor: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -109,7 +109,7 @@ def attack(
     pixels = backgrounds.pixels.to(device)
     broke = torch.zeros(max(labels) + 1, len(backgrounds), dtype=torch.int64)
     for label, outcome in zip(labels, earlier, strict=False):
-        _remember(broke, label, outcome)
+        _count_break(broke, label, outcome)
     for number in range(len(earlier), len(labels)):
         span = slice(number, number + 1)
         image = foregrounds.images(span).to(device)
@@ -119,13 +119,13 @@ def attack(
         order = (broke[label] * (len(labels) + 1) + broke.sum(dim=0)).argsort(
             descending=True, stable=True
         )
-        look = _Look(module, image, mask, pixels, decision_rule, label, precision)
-        outcome = _search(look, drawn(len(backgrounds), number), order)
-        _remember(broke, label, outcome)
+        composites = _Composites(module, image, mask, pixels, decision_rule, label, precision)
+        outcome = _search(composites, random_backgrounds(len(backgrounds), number), order)
+        _count_break(broke, label, outcome)
         yield outcome
 
 
-def drawn(n_backgrounds: int, number: int) -> Tensor:
+def random_backgrounds(n_backgrounds: int, number: int) -> Tensor:
     """Draw the backgrounds that are looked at for an object whatever comes of it.
 
     Args:
@@ -139,14 +139,14 @@ def drawn(n_backgrounds: int, number: int) -> Tensor:
     return torch.randperm(n_backgrounds, generator=generator)[:AT_RANDOM]
 
 
-def _remember(broke: Tensor, label: int, outcome: Outcome) -> None:
+def _count_break(broke: Tensor, label: int, outcome: Outcome) -> None:
     """Count what a background did to objects of a class."""
     if outcome.broken_by >= 0:
         broke[label, outcome.broken_by] += 1
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Composites:
     """One object, which can be laid over backgrounds and looked at."""
 
     module: nn.Module
@@ -171,15 +171,15 @@ class _Look:
         return found.cpu(), confidence.cpu()
 
 
-def _search(look: _Look, at_random: Tensor, order: Tensor) -> Outcome:
+def _search(composites: _Composites, at_random: Tensor, order: Tensor) -> Outcome:
     """Lay one object over backgrounds until it is misread: all random ones, then in an order."""
     rest = order[~torch.isin(order, at_random)]
     tried, misled, least, size = 0, None, 1.0, FIRST_LOOK
     chosen = at_random
     while len(chosen):
-        found, confidence = look(chosen)
+        found, confidence = composites(chosen)
         tried += len(chosen)
-        wrong = (found != look.label).nonzero()[:, 0]
+        wrong = (found != composites.label).nonzero()[:, 0]
         misled = len(wrong) if misled is None else misled
         if len(wrong):
             first = int(wrong[0])
@@ -188,10 +188,10 @@ def _search(look: _Look, at_random: Tensor, order: Tensor) -> Outcome:
         least = min(least, float(confidence.min()))
         chosen, rest = rest[:size], rest[size:]
         size = min(2 * size, LARGEST_LOOK)
-    return Outcome(-1, look.label, least, tried, 0)
+    return Outcome(-1, composites.label, least, tried, 0)
 
 
-def against(n_backgrounds: int, *, chance: float) -> Score:
+def accuracy_against(n_backgrounds: int, *, chance: float) -> Score:
     """Share of objects that are recognised before so many backgrounds drawn at random.
 
     Args:
@@ -205,7 +205,7 @@ def against(n_backgrounds: int, *, chance: float) -> Score:
     Example:
         >>> seen = pd.DataFrame({"variant": "challenge", "id": [0, 1], "misled": [0, 4],
         ...                      "drawn": 16})
-        >>> against(1, chance=1 / 9).compute(seen).value  # certain, and 12 of 16
+        >>> accuracy_against(1, chance=1 / 9).compute(seen).value  # certain, and 12 of 16
         0.875
     """
 
@@ -365,7 +365,7 @@ CHALLENGE = Suite(
     variants=challenge_variants,
     scores=(
         accuracy("challenge", chance=1 / 9),
-        *(against(n, chance=1 / 9) for n in (1, 2, 4, 8, 16)),
+        *(accuracy_against(n, chance=1 / 9) for n in (1, 2, 4, 8, 16)),
     ),
     primary="challenge_accuracy",
     embedded=False,

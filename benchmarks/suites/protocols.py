@@ -1,4 +1,4 @@
-"""What each version of a protocol decides, written down, so that none can change unnoticed.
+"""What each version of a protocol decides, recorded so that none can change unnoticed.
 
 `protocols.csv` has one row a version: the hash of the embedded test images, and the hash of what
 the suite makes of logits and labels that are always the same. Rows are appended and never changed.
@@ -42,7 +42,9 @@ def scores_sha256(suite: Suite) -> str:
         what ranks, how images are prepared and how many there have to be.
     """
     variants = sorted({part for score in suite.scores for part in score.variants})
-    predictions = pd.concat([_made_up(suite, name, i) for i, name in enumerate(variants)])
+    predictions = pd.concat(
+        [_random_predictions(suite, name, i) for i, name in enumerate(variants)]
+    )
     settings: dict[str, Any] = {
         "classes": suite.world.classes,
         "primary": suite.primary,
@@ -77,11 +79,11 @@ def check_protocols(
     Returns:
         One line a problem, naming suite and protocol.
     """
-    there = {(row["suite"], row["protocol"]): row for row in _read(pinned).to_dict("records")}
+    known = {(row["suite"], row["protocol"]): row for row in _read(pinned).to_dict("records")}
     problems = []
     for suite in suites:
         named = f"{suite.name}, protocol {suite.protocol}"
-        row = there.get((suite.name, suite.protocol))
+        row = known.get((suite.name, suite.protocol))
         if row is None:
             problems.append(
                 f"{named}: what it decides is not written down; `bench.py check --pin` does it"
@@ -99,19 +101,16 @@ def record_fingerprint(
 ) -> list[str]:
     """Write down what versions decide that are not in the file yet; old rows stay as they are.
 
-    Args:
-        suites: As for `check_protocols`, and so are the others.
-        images_sha256: See there.
-        pinned: The file.
+    Arguments are those of `check_protocols`.
 
     Returns:
         The versions that were added.
     """
     with locked(pinned):
         table = _read(pinned)
-        there = set(zip(table["suite"], table["protocol"], strict=True))
-        lacking = [suite for suite in suites if (suite.name, suite.protocol) not in there]
-        new = [_row(suite, images_sha256) for suite in lacking]
+        known = set(zip(table["suite"], table["protocol"], strict=True))
+        missing = [suite for suite in suites if (suite.name, suite.protocol) not in known]
+        new = [_row(suite, images_sha256) for suite in missing]
         whole = pd.concat([table, pd.DataFrame(new, columns=COLUMNS)])
         write_text(pinned, whole.to_csv(index=False, lineterminator="\n"))
     return [row["protocol"] for row in new]
@@ -130,24 +129,23 @@ def _read(pinned: Path) -> pd.DataFrame:
     return pd.read_csv(pinned, dtype=str, keep_default_na=False)
 
 
-def _made_up(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
-    """Predictions from made-up logits, and labels that some of them meet."""
-    n_logits = len(suite.world.classes) if suite.decision_rule is None else N_IMAGENET
+def _random_predictions(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
+    """Predictions from random logits, with labels that some of them agree with."""
+    n_logits = N_IMAGENET if suite.official else len(suite.world.classes)
     generator = np.random.default_rng(seed)
     logits = torch.from_numpy(3 * generator.standard_normal((N_IMAGES, n_logits)))
-    told = (suite.decision_rule or probabilities)(logits).numpy()
-    place, answers = np.arange(N_IMAGES), told.argmax(axis=1)
-    n_classes = told.shape[1]
+    scores = (suite.decision_rule or probabilities)(logits).numpy()
+    index, decisions = np.arange(N_IMAGES), scores.argmax(axis=1)
     labels = {
-        factor: (answers + place % period) % n_classes
+        factor: (decisions + index % period) % scores.shape[1]
         for factor, period in (("shape", 3), ("texture", 4), ("background", 5))
     }
-    table = {"variant": variant, "id": place, **labels, "prediction": answers}
-    # More of what decides than the highest: what speaks for the classes of the labels.
-    speaks = {"confidence": told.max(axis=1)}
-    speaks |= {f"p_{factor}": told[place, label] for factor, label in labels.items()}
+    table = {"variant": variant, "id": index, **labels, "prediction": decisions}
+    # Beside the highest score, those of the labels' classes: they move with the decision rule too.
+    table |= {"confidence": scores.max(axis=1)}
+    table |= {f"p_{factor}": scores[index, label] for factor, label in labels.items()}
     factors = Factors(*map(torch.from_numpy, labels.values()))
-    said = {name: say(logits, factors).numpy() for name, say in suite.columns.items()}
-    if suite.evaluation is not None:  # whose search counts
-        said |= {"misled": place % (AT_RANDOM + 1), "drawn": np.full(N_IMAGES, AT_RANDOM)}
-    return pd.DataFrame(table | speaks | said)
+    table |= {name: column(logits, factors).numpy() for name, column in suite.columns.items()}
+    if suite.evaluation is not None:  # a search
+        table |= {"misled": index % (AT_RANDOM + 1), "drawn": np.full(N_IMAGES, AT_RANDOM)}
+    return pd.DataFrame(table)

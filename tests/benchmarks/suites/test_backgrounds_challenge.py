@@ -21,9 +21,9 @@ from benchmarks.suites.backgrounds_challenge import (
     Outcome,
     attack,
     challenge_variants,
-    drawn,
     outcomes_kept,
     predictions_of,
+    random_backgrounds,
 )
 from benchmarks.suites.imagenet9 import IN9_CLASSES, IN9_VARIANTS
 from cgn.data.factors import Factors
@@ -210,7 +210,7 @@ def test_the_curve_is_that_of_looking_at_so_many_backgrounds_drawn_at_random(
     for k in (1, 4, AT_RANDOM):
         right = []
         for i in range(len(foregrounds)):
-            first = drawn(len(backgrounds), i)
+            first = random_backgrounds(len(backgrounds), i)
             alone = foregrounds.select(slice(i, i + 1))
             misled = [
                 by_brute_force(network, alone, backgrounds.select(each))[0]
