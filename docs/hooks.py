@@ -21,11 +21,13 @@ from classifiers import MODELS
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "cgn", "classifiers")
 NOT_LIBRARY = "benchmarks.cli"  # the command line is no Python interface
+SHOWN_BY_PACKAGE = "benchmarks.api"  # `benchmarks` exports its names
 REPOSITORY_FILES = {
     "data-dictionary.md": "results/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
+LINK = re.compile(r", (https://[^\s,]+)")
 FIGURE = re.compile(r"!\[(.*?)\]\(\.\./results/(\w+)-light\.svg\)")
 INTERVAL = re.compile(r"\[(\S+), (\S+)\]")  # its ends stay on one line
 BY_THEME = r"![\1](images/\2-light.svg#only-light)![\1](images/\2-dark.svg#only-dark)"
@@ -75,6 +77,8 @@ def folders() -> dict[str, list[str]]:
         for path in sorted((ROOT / package).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             folder, name = ".".join(parts[:-1]), parts[-1]
+            if f"{folder}.{name}" == SHOWN_BY_PACKAGE:
+                continue
             if folder != NOT_LIBRARY and not name.startswith("_"):
                 found.setdefault(folder, []).append(f"{folder}.{name}")
             elif folder != NOT_LIBRARY and name == "__init__":
@@ -122,7 +126,7 @@ def models_table() -> str:
             recipe.about,
             ", ".join(recipe.trains_on),
             recipe.extra_supervision or "none",
-            recipe.source,
+            LINK.sub(r" [(paper)](\1)", recipe.source),
         ]
         for recipe in MODELS.values()
     ]

@@ -40,6 +40,17 @@ def tiny_images(seed: int, n: int = 40) -> ImageSet:
     return ImageSet(pixels, factors, torch.arange(n))
 
 
+def rectangles(n: int, size_px: int = 32, seed: int = 0) -> Tensor:
+    """Random rectangles that leave the border free, (n, 1, size_px, size_px) bool."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(n, 1, size_px, size_px, dtype=torch.bool)
+    for mask in masks:
+        top, left = torch.randint(3, size_px // 2, (2,), generator=generator).tolist()
+        height, width = torch.randint(6, size_px // 2 - 3, (2,), generator=generator).tolist()
+        mask[0, top : top + height, left : left + width] = True
+    return masks
+
+
 def tiny_suite(name: str = "tiny", *, protocol: str = "1") -> Suite:
     """Two variants of 40 noise images."""
 

@@ -17,10 +17,10 @@ from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig, binarise, compose
 from cgn.models.critic import Critic, VGGFeatures, packed
+from cgn.models.encoder import ShapeEncoder
 from cgn.models.imagenet.biggan import MULTIPLIERS, BigGAN, BigGANConfig
 from cgn.models.imagenet.cgn import ImageNetCGN, ImageNetConfig
 from cgn.quality.fidelity import InceptionProbabilities
-from cgn.segmentation.by_colour import ShapeEncoder
 from cgn.segmentation.u2net import U2Net, saliency
 from cgn.training.gan import GANTraining
 from cgn.training.imagenet import ImageNetTraining

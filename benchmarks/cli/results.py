@@ -25,15 +25,9 @@ from benchmarks.cli.run import require_results, show_what_follows
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
-from benchmarks.records.check import (
-    check,
-    check_history,
-    check_regression,
-    check_weights,
-    results_at_revision,
-    summary,
-)
+from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.compare import compare
+from benchmarks.records.history import check_history, check_regression, results_at_revision
 from benchmarks.records.leaderboard import ENOUGH_SEEDS, with_few_seeds, write_leaderboards
 from benchmarks.records.predictions import Run, load_runs
 from benchmarks.records.rescore import missing_rows

@@ -1,7 +1,6 @@
 """Two models on the same images: what differs, and whether chance alone could do it.
 
-Computed from stored predictions; no model is needed. Single scores are not here: see
-`benchmarks.core.scores`.
+Computed from stored predictions; no model is needed.
 
 Source:
     McNemar, Note on the sampling error of the difference between correlated proportions,
@@ -14,7 +13,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from benchmarks.core.statistics import (
     CONFIDENCE,
     RESAMPLES,
     TAILS,
+    Counts,
     is_count,
     n_images,
     ratios,
@@ -68,11 +68,11 @@ def compare(
 ) -> Difference:
     """Compare two models by one score on the same images.
 
-    Images are drawn anew for all runs together, so that what is hard about one of them cancels;
-    and, where a model has several seeds, what other seeds would change is drawn from Student's
-    distribution, as wide as the seeds differ. Differs: a bootstrap of three seeds knows but three
-    values, and is too narrow. An accuracy of one seed each, over independent images, is tested by
-    McNemar's exact test; everything else by the bootstrap itself.
+    The bootstrap resamples images for all runs together, so that what is hard about one of them
+    cancels. Where a model has several seeds, a draw from Student's distribution, as wide as the
+    seeds differ, stands for other seeds: a bootstrap of three seeds is too narrow. An accuracy of
+    one seed each, over independent images, is tested by McNemar's exact test, everything else by
+    the bootstrap itself.
 
     Args:
         score: Of the suite.
@@ -94,39 +94,66 @@ def compare(
     if not first or not second:
         raise ValueError("each model needs the predictions of at least one run")
     if not any(score.seen_in(table) for table in (*first, *second)):  # a variant had no images
-        nothing = (np.nan,) * 7
-        return Difference(*nothing, n=0)
-    counts = [score.count(table) for table in (*first, *second)]
+        return Difference(*(np.nan,) * 7, n=0)
+    clusters = _paired_counts(score, [*first, *second])
+    n, n_first = n_images(clusters[:, 0]), len(first)
+    scores = ratios(clusters.sum(axis=0))
+    means = float(scores[:n_first].mean()), float(scores[n_first:].mean())
+    if not np.isfinite(means[0] - means[1]):
+        return Difference(*means, *(np.nan,) * 5, n)
+    generator = np.random.default_rng(seed)
+    sums = resample(clusters.reshape(len(clusters), -1), generator)
+    resampled = ratios(sums.reshape(RESAMPLES, *clusters.shape[1:]))
+    differences = resampled[:, :n_first].mean(axis=1) - resampled[:, n_first:].mean(axis=1)
+    differences += _other_seeds([scores[:n_first], scores[n_first:]], generator)
+    low, high = map(float, np.nanquantile(differences, TAILS))
+    one_each = len(scores) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
+    is_exact = one_each and is_count(clusters)
+    p_value = mcnemar(clusters[:, :, 0]) if is_exact else _bootstrap_p_value(differences)
+    deviation = (high - low) / (2 * norm.ppf(TAILS[1]))  # as of a normal distribution
+    detectable = float((norm.ppf(TAILS[1]) + norm.ppf(POWER)) * deviation)
+    return Difference(*means, means[0] - means[1], low, high, p_value, detectable, n)
+
+
+def _paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
+    """What each cluster of images adds to the score in each run, (clusters, runs, sums).
+
+    Raises:
+        ValueError: If the runs are not on the same images.
+    """
+    counts = [score.count(table) for table in tables]
     if any(not each.index.equals(counts[0].index) for each in counts):
         raise ValueError("the runs are not on the same images: there is nothing to pair")
-    clusters = np.stack([each.to_numpy() for each in counts], axis=1)  # (clusters, runs, sums)
-    n = n_images(clusters[:, 0])
-    runs = ratios(clusters.sum(axis=0))
-    one, other = float(runs[: len(first)].mean()), float(runs[len(first) :].mean())
-    if not np.isfinite(one - other):
-        return Difference(one, other, np.nan, np.nan, np.nan, np.nan, np.nan, n)
-    generator = np.random.default_rng(seed)
-    drawn = resample(clusters.reshape(len(clusters), -1), generator)
-    drawn_runs = ratios(drawn.reshape(RESAMPLES, *clusters.shape[1:]))
-    n_first = len(first)
-    differences = drawn_runs[:, :n_first].mean(axis=1) - drawn_runs[:, n_first:].mean(axis=1)
-    differences += _other_seeds([runs[:n_first], runs[n_first:]], generator)
-    low, high = np.nanquantile(differences, TAILS)
-    single = len(runs) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
-    single = single and is_count(clusters)
-    p_value = _mcnemar(clusters[:, :, 0]) if single else _bootstrap_p_value(differences)
-    spread = (high - low) / (2 * norm.ppf(TAILS[1]))  # a deviation, but for far tails
-    minimum_detectable_effect = (norm.ppf(TAILS[1]) + norm.ppf(POWER)) * spread
-    return Difference(
-        one,
-        other,
-        one - other,
-        float(low),
-        float(high),
-        p_value,
-        float(minimum_detectable_effect),
-        n,
-    )
+    return np.stack([each.to_numpy() for each in counts], axis=1)
+
+
+def mcnemar(
+    hits: Counts | NDArray[np.bool_],
+    *,
+    alternative: Literal["two-sided", "greater"] = "two-sided",
+) -> float:
+    """Test whether two models are equally often right on the same images: McNemar, exact.
+
+    Args:
+        hits: Whether each model is right about each image, (images, 2), 0 or 1.
+        alternative: "greater" tests whether the first is better, instead of either.
+
+    Returns:
+        How likely so many images that only one gets right are, if both are equal.
+
+    Example:
+        >>> only_first = np.array([[True, False]] * 5)
+        >>> mcnemar(only_first), mcnemar(only_first, alternative="greater")
+        (0.0625, 0.03125)
+    """
+    from scipy.stats import binomtest  # seconds to import
+
+    only_first = int((hits[:, 0] > hits[:, 1]).sum())
+    only_second = int((hits[:, 1] > hits[:, 0]).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    n = only_first + only_second
+    return float(binomtest(only_first, n, alternative=alternative).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -157,7 +184,7 @@ def verdict(
     """Say in words what a comparison found.
 
     Args:
-        score: What was compared; it knows whether higher is better.
+        score: What was compared; it says whether higher is better.
         first: Name of the first model.
         second: Name of the second.
         difference: From `compare`.
@@ -165,10 +192,10 @@ def verdict(
 
     Example:
         >>> from benchmarks.core.scores import shape_bias
-        >>> found = Difference(0.5, 0.52, -0.02, -0.06, 0.02, 0.4, 0.06, 100)
-        >>> verdict(shape_bias("conflict"), "a", "b", found, 0.8)
+        >>> difference = Difference(0.5, 0.52, -0.02, -0.06, 0.02, 0.4, 0.06, 100)
+        >>> verdict(shape_bias("conflict"), "a", "b", difference, 0.8)
         'cannot be told apart'
-        >>> verdict(shape_bias("conflict"), "a", "b", found, 0.01)
+        >>> verdict(shape_bias("conflict"), "a", "b", difference, 0.01)
         'b better'
     """
     if np.isnan(corrected_p_value):
@@ -193,17 +220,6 @@ def _other_seeds(
         return np.zeros(RESAMPLES)
     degrees = errors.sum() ** 2 / (errors**2 / freedom).sum()
     return np.asarray(np.sqrt(errors.sum()) * generator.standard_t(degrees, size=RESAMPLES))
-
-
-def _mcnemar(hits: NDArray[np.int64]) -> float:
-    """Exact two-sided test, given hits of two models on the same images, (images, 2)."""
-    from scipy.stats import binomtest  # seconds to import
-
-    only_first = int((hits[:, 0] > hits[:, 1]).sum())
-    only_second = int((hits[:, 1] > hits[:, 0]).sum())
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
 def _bootstrap_p_value(differences: NDArray[np.float64]) -> float:

@@ -142,7 +142,7 @@ def _row(
     fit: LinearFit, run: tuple[object, ...], shifted: Estimate, clean: Estimate
 ) -> dict[str, object]:
     """One network beside the fit."""
-    found = fit.effective(shifted, clean)
+    effective = fit.effective(shifted, clean)
     return {
         "suite": fit.suite,
         "model": run[1],
@@ -151,19 +151,14 @@ def _row(
         "clean": clean.value,
         "shifted": shifted.value,
         "expected": fit.expected(clean.value),
-        **found._asdict(),
+        **effective._asdict(),
         "spread": fit.spread,
-        "verdict": verdict(fit, found, clean.value),
+        "verdict": verdict(fit, effective, clean.value),
     }
 
 
-def verdict(fit: LinearFit, found: Estimate, clean: float) -> str:
-    """Say in words what a value means, and warn where the fit says nothing.
-
-    Args:
-        fit: The fit.
-        found: From `LinearFit.effective`.
-        clean: The network's clean accuracy.
+def verdict(fit: LinearFit, effective: Estimate, clean: float) -> str:
+    """Say in words what `LinearFit.effective` means, and warn where the fit says nothing.
 
     Example:
         >>> verdict(fits()[0], Estimate(0.03, 0.02, 0.04, 9), 0.7)
@@ -172,10 +167,10 @@ def verdict(fit: LinearFit, found: Estimate, clean: float) -> str:
         'better than standard networks; clean accuracy outside 56.5-78.3 %, where the fit is known'
     """
     far = FAR * fit.spread
-    said = "as standard networks"
-    if found.low > far or found.high < -far:
-        said = f"{'better' if found.value > 0 else 'worse'} than standard networks"
+    words = "as standard networks"
+    if effective.low > far or effective.high < -far:
+        words = f"{'better' if effective.value > 0 else 'worse'} than standard networks"
     if not fit.lowest <= clean <= fit.highest:
         ends = f"{100 * fit.lowest:.1f}-{100 * fit.highest:.1f} %"
-        said += f"; clean accuracy outside {ends}, where the fit is known"
-    return said
+        words += f"; clean accuracy outside {ends}, where the fit is known"
+    return words

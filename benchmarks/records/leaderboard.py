@@ -33,7 +33,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
 
     Args:
         runs: From `benchmarks.records.runs.read_runs`; those of other suites don't count.
-        suite: The suite.
+        suite: Says which protocol counts, and which scores there are.
 
     Returns:
         Columns protocol, source, data_sha256, rank, model, seeds, generators (how many CGNs or
@@ -44,21 +44,21 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         ("shipped:model"), are listed for diagnosis, without a rank; data sources and different
         test images never share a ranking.
     """
-    ours = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
+    rows = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
     primary, *others = sorted(suite.scores, key=lambda score: score.key != suite.primary)
     columns = [*IMAGES, "rank", "model", "seeds", "generators", "n", *_columns(primary), "interval"]
     columns += [name for score in others for name in _columns(score)]
-    if ours.empty:
+    if rows.empty:
         return pd.DataFrame(columns=columns)
-    models = ours.groupby([*IMAGES, "model"])
+    models = rows.groupby([*IMAGES, "model"])
     n_seeds = models["seed"].nunique()
     intervals = n_seeds.map(lambda n: "images, one seed" if n == 1 else f"t over {n} seeds")
-    drawn = ours["generator_seed"].where(ours["generator_seed"] != "")
-    of_primary = _of_score(ours, primary).groupby([*IMAGES, "model"])["n"].last()
-    table = pd.concat([_summary(_of_score(ours, s), s) for s in (primary, *others)], axis=1)
+    drawn = rows["generator_seed"].where(rows["generator_seed"] != "")
+    of_primary = _of_score(rows, primary).groupby([*IMAGES, "model"])["n"].last()
+    table = pd.concat([_summary(_of_score(rows, s), s) for s in (primary, *others)], axis=1)
     table = table.reindex(n_seeds.index).assign(
         seeds=n_seeds,
-        generators=drawn.groupby([ours[name] for name in (*IMAGES, "model")]).nunique(),
+        generators=drawn.groupby([rows[name] for name in (*IMAGES, "model")]).nunique(),
         n=of_primary.reindex(n_seeds.index, fill_value=0),
         interval=intervals,
     )
@@ -74,10 +74,6 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
 
 def write_leaderboards(results: Path, suites: Iterable[Suite]) -> list[Path]:
     """Rewrite `<suite>.csv` of each of these suites that has rows, from their rows alone.
-
-    Args:
-        results: The folder of `runs.csv`.
-        suites: The suites.
 
     Returns:
         The files written.

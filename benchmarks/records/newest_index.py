@@ -1,7 +1,7 @@
 """The newest value of each key of a file that only grows, found without reading the file.
 
-An index lies beside its file, and is made anew when the file has another size or time than the
-index was made for.
+An index lies beside its file, and is built again when the file has another size or time than
+the index was built for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NewestIndex:
         for place in (on_disk, on_disk, ":memory:"):
             try:
                 return self._open(place, entries)
-            except sqlite3.Error:  # damaged, or the disk is full: it can be made anew
+            except sqlite3.Error:  # damaged, or the disk is full: it can be built again
                 self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -41,8 +41,8 @@ class NewestIndex:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the newest value of a key; None if it has none."""
-        found = self._database.execute("SELECT value FROM newest WHERE key = ?", [key]).fetchone()
-        return None if found is None else bytes(found[0])
+        row = self._database.execute("SELECT value FROM newest WHERE key = ?", [key]).fetchone()
+        return None if row is None else bytes(row[0])
 
     def add(self, entries: Entries) -> None:
         """Take up what the file has grown by."""
@@ -57,17 +57,17 @@ class NewestIndex:
         self._database = sqlite3.connect(place, uri=True)
         try:
             with suppress(sqlite3.OperationalError):  # of a new file, without tables
-                made_for = self._database.execute("SELECT size, time FROM made_for").fetchall()
-                if made_for == [self._state()]:
+                built_for = self._database.execute("SELECT size, time FROM built_for").fetchall()
+                if built_for == [self._state()]:
                     return
             with self._database:
                 self._database.execute("DROP TABLE IF EXISTS newest")
-                self._database.execute("DROP TABLE IF EXISTS made_for")
+                self._database.execute("DROP TABLE IF EXISTS built_for")
                 self._database.execute(
                     "CREATE TABLE newest (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
                 )
                 self._database.execute(
-                    "CREATE TABLE made_for (id INTEGER PRIMARY KEY, size INTEGER, time INTEGER)"
+                    "CREATE TABLE built_for (id INTEGER PRIMARY KEY, size INTEGER, time INTEGER)"
                 )
                 self._fill(entries())
         except BaseException:
@@ -77,7 +77,7 @@ class NewestIndex:
     def _fill(self, entries: Entries) -> None:
         """Put entries in, and note which state of the file the index fits now."""
         self._database.executemany("INSERT OR REPLACE INTO newest VALUES (?, ?)", entries)
-        self._database.execute("INSERT OR REPLACE INTO made_for VALUES (0, ?, ?)", self._state())
+        self._database.execute("INSERT OR REPLACE INTO built_for VALUES (0, ?, ?)", self._state())
 
     def _state(self) -> tuple[int, int]:
         """Size and time of the file."""

@@ -1,7 +1,4 @@
-"""Predictions on disk: one row an image, from which every score can be computed again.
-
-How predictions come about is not here: see `benchmarks.core.evaluate`.
-"""
+"""Predictions on disk: one row an image, from which every score can be computed again."""
 
 from __future__ import annotations
 
@@ -108,9 +105,6 @@ def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
 def load(path: Path) -> tuple[pd.DataFrame, Run]:
     """Read what `save` wrote.
 
-    Args:
-        path: The file.
-
     Returns:
         The table, with the columns of `SCHEMA` and those that `FURTHER` matches, and the run it
         belongs to.
@@ -141,9 +135,9 @@ def load_runs(
 
     Args:
         results: The folder with `predictions`.
-        suite: The suite.
+        suite: Under its own protocol.
         source: Where its data came from, as `DataSource.name`.
-        models: Their names.
+        models: Names of the models.
 
     Returns:
         For each model a table a seed, as from `load`; none if it has no runs.
@@ -153,14 +147,14 @@ def load_runs(
             a file cannot be read.
     """
     folders = [_folder(results, suite.name, source, model) for model in models]
-    found = [[load(path) for path in sorted(folder.glob("seed*.parquet"))] for folder in folders]
-    runs = [run for of_model in found for _, run in of_model]
+    files = [[load(path) for path in sorted(folder.glob("seed*.parquet"))] for folder in folders]
+    runs = [run for of_model in files for _, run in of_model]
     if len({run.data_sha256 for run in runs}) > 1 or {r.protocol for r in runs} - {suite.protocol}:
         raise ValueError(
             f"the predictions of {', '.join(models)} on {suite.name} are of different data or "
             "protocols; run these models again"
         )
-    return [[table for table, _ in of_model] for of_model in found]
+    return [[table for table, _ in of_model] for of_model in files]
 
 
 def predictions_path(

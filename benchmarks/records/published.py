@@ -6,8 +6,9 @@ the protocol in words, and where it is printed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,9 +25,6 @@ NAN = float("nan")
 def published(suite: Suite) -> pd.DataFrame:
     """Read what was published of a suite.
 
-    Args:
-        suite: The suite.
-
     Returns:
         Columns suite, score (its key here), model (in words), measured (the model here that is to
         be held against it; empty if there is none), value, n, kind ("published" or
@@ -40,8 +38,8 @@ def models_to_run(suite: Suite, known: Collection[str]) -> list[str]:
     """Name the models that are to be held against what was published of a suite.
 
     Args:
-        suite: The suite.
-        known: Names of the models that there are; others are left out.
+        suite: A suite of which scores were published.
+        known: Names of the models that can be run; others are left out.
 
     Example:
         >>> from benchmarks.suites.mnists import COLORED
@@ -60,29 +58,29 @@ def missing_runs(
     models: Sequence[str],
     n_seeds: int,
 ) -> dict[int, list[str]]:
-    """Find which runs are not there yet, so that what was interrupted goes on where it was.
+    """Find the runs that have no rows yet, so that an interrupted command continues.
 
     Args:
         runs: From `benchmarks.records.runs.read_runs`.
-        suite: The suite.
+        suite: Rows of its protocol count.
         source: Where its data comes from, as `DataSource.name`.
         data_sha256: Hash of its test images: rows on others do not count.
-        models: Which are to be there.
-        n_seeds: With seeds 0 to n_seeds - 1.
+        models: Names of the models to run.
+        n_seeds: Each with seeds 0 to n_seeds - 1.
 
     Returns:
-        For each seed that lacks any, the models that it lacks, in their order.
+        For each seed for which any is missing, the names of the missing models, in their order.
     """
-    wanted = {
+    values = {
         "suite": suite.name,
         "protocol": suite.protocol,
         "source": source,
         "data_sha256": data_sha256,
     }
-    ours = runs[(runs[list(wanted)] == list(wanted.values())).all(axis=1)]
-    there = set(zip(ours["model"], ours["seed"], strict=True))
-    found = {seed: [m for m in models if (m, seed) not in there] for seed in range(n_seeds)}
-    return {seed: names for seed, names in found.items() if names}
+    rows = runs[(runs[list(values)] == list(values.values())).all(axis=1)]
+    known = set(zip(rows["model"], rows["seed"], strict=True))
+    missing = {seed: [m for m in models if (m, seed) not in known] for seed in range(n_seeds)}
+    return {seed: names for seed, names in missing.items() if names}
 
 
 def compare_to_published(
@@ -91,7 +89,7 @@ def compare_to_published(
     """Hold published scores against our rows on official data.
 
     Args:
-        suite: The suite.
+        suite: A suite of official data.
         board: Its leaderboard, from `benchmarks.records.leaderboard.leaderboard`. Of a model with
             rows on several official sources, those with textures go before those without.
         also: Models that are listed though nothing was published of them.
@@ -110,42 +108,29 @@ def compare_to_published(
         ['erm', 0.359, 'not run: erm on official data']
     """
     ours = {str(row["model"]): row for row in official_rows(board).to_dict("records")}
-    facts = published(suite).to_dict("records")
-    facts += [_unpublished(suite, model) for model in also]
+    words = dict.fromkeys(("model", "kind", "protocol", "source"), "")
+    nothing = {"suite": suite.name, "score": suite.primary, **words, "value": NAN, "n": 0}
+    facts: list[dict[Any, Any]] = published(suite).to_dict("records")
+    facts += [nothing | {"measured": model} for model in also]
     rows = []
     for fact in facts:
         key, model = str(fact["score"]), str(fact["measured"])
         low, high = _interval(float(fact["value"]), int(fact["n"]))
-        here = ours.get(model, {"seeds": 0})
+        row = ours.get(model, {"seeds": 0})
         rows.append(
             fact
             | {"low": low, "high": high}
-            | {f"here{end}": here.get(f"{key}{end}", NAN) for end in ("", "_low", "_high")}
-            | {"seeds": here["seeds"]}
-            | {"verdict": _verdict(model, here.get(key, NAN), low, high)}
+            | {f"here{end}": row.get(f"{key}{end}", NAN) for end in ("", "_low", "_high")}
+            | {"seeds": row["seeds"], "verdict": _verdict(model, row.get(key, NAN), low, high)}
         )
     return pd.DataFrame(rows)
 
 
 def official_rows(board: pd.DataFrame) -> pd.DataFrame:
-    """Choose the rows on all official images; of each model those with textures before others.
-
-    Args:
-        board: A leaderboard.
-    """
+    """Choose a leaderboard's rows on all official images, one a model, with textures if it can."""
     sources = board["source"].str
     whole = sources.startswith(OFFICIAL) & ~sources.endswith(PART)
     return board[whole].sort_values("source").drop_duplicates("model", keep="last")
-
-
-def _unpublished(suite: Suite, model: str) -> dict[Hashable, object]:
-    """Stand in for a published score of a model of which there is none."""
-    words = dict.fromkeys(("model", "kind", "protocol", "source"), "")
-    return (
-        {"suite": suite.name, "score": suite.primary, "measured": model}
-        | words
-        | {"value": NAN, "n": 0}
-    )
 
 
 def _interval(value: float, n: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Scores that rows lack, computed from stored predictions: a new score needs no old model.
+"""Missing scores, computed from stored predictions: a new score needs no old model.
 
 So is every score under each other protocol that the same predictions can be scored under.
 """
@@ -24,7 +24,7 @@ def missing_rows(
     suites: Mapping[str, Suite],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Compute the rows that runs lack of the scores that their suites have now.
+    """Compute the rows of those scores of a suite that its runs do not have yet.
 
     Args:
         results: The folder of `runs.csv` and `predictions`.
@@ -32,7 +32,7 @@ def missing_rows(
         progress: Called after each run with runs done and runs in all.
 
     Returns:
-        What is to be appended; empty if nothing is lacking. Run, speed, device, versions and
+        What is to be appended; empty if nothing is missing. Run, speed, device, versions and
         generator are those of the run's other rows; commit and time are those of now, for it is
         this code that computed the score.
 
@@ -63,12 +63,12 @@ def missing_rows(
 def _missing_of_run(
     results: Path, suite: Suite, run: Run, known: ScoreKeys, about: Mapping[str, Any]
 ) -> list[Row]:
-    """Compute what one run lacks, under each protocol that its predictions allow."""
+    """Compute the missing rows of one run, under each protocol that its predictions allow."""
     todo = [
-        (replace(run, protocol=shown.protocol), score)
-        for shown in suite.compatible_protocols(run.protocol)
-        for score in shown.scores
-        if (replace(run, protocol=shown.protocol), score.variant, score.metric) not in known
+        (replace(run, protocol=scored.protocol), score)
+        for scored in suite.compatible_protocols(run.protocol)
+        for score in scored.scores
+        if (replace(run, protocol=scored.protocol), score.variant, score.metric) not in known
     ]
     if not todo:
         return []
@@ -79,7 +79,7 @@ def _missing_of_run(
             f"{path} is not of the run in runs.csv; run {run.model} on {run.suite} again"
         )
     possible = suite.compatible_protocols(run.protocol, predictions.columns)
-    names = {shown.protocol for shown in possible}
+    names = {scored.protocol for scored in possible}
     return [
         Row(
             **asdict(of_protocol),

@@ -1,7 +1,4 @@
-"""Figures of the report, drawn by matplotlib as SVG, once for a light page and once for a dark one.
-
-What they show is computed here from leaderboards and predictions; no model is needed.
-"""
+"""Figures of the report as SVG, once for a light page and once for a dark one."""
 
 from __future__ import annotations
 
@@ -51,11 +48,11 @@ def cue_shares(predictions: pd.DataFrame, variant: str) -> dict[str, float]:
         is but one cue.
 
     Example:
-        >>> seen = pd.DataFrame({
+        >>> predictions = pd.DataFrame({
         ...     "variant": "v", "shape": [0, 0], "texture": [1, 2], "background": -1,
         ...     "prediction": [0, 2],
         ... })
-        >>> cue_shares(seen, "v")
+        >>> cue_shares(predictions, "v")
         {'shape': 0.5, 'texture': 0.5, 'neither': 0.0}
     """
     rows = predictions[predictions["variant"] == variant]
@@ -107,21 +104,12 @@ def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
     """
 
     def draw(axes: Axes) -> None:
-        for (_, row), marker in zip(board.iterrows(), MARKERS * len(board), strict=False):
-            x, y = 100 * row[standard], 100 * row[robust]
-            axes.errorbar(
-                x,
-                y,
-                xerr=[[x - 100 * row[f"{standard}_low"]], [100 * row[f"{standard}_high"] - x]],
-                yerr=[[y - 100 * row[f"{robust}_low"]], [100 * row[f"{robust}_high"] - y]],
-                fmt=marker,
-                capsize=2,
-                label=row["model"],
-            )
-        axes.set_xlabel(f"{standard.replace('_', ' ')}, %")
-        axes.set_ylabel(f"{robust.replace('_', ' ')}, %")
-        axes.set_xlim(0, 102)
-        axes.set_ylim(0, 102)
+        for place, model in enumerate(board["model"]):
+            row = board.iloc[[place]]
+            (x, x_errors), (y, y_errors) = (_percent(row, key) for key in (standard, robust))
+            marker = MARKERS[place % len(MARKERS)]
+            axes.errorbar(x, y, y_errors, x_errors, fmt=marker, capsize=2, label=model)
+        axes.set(xlim=(0, 102), xlabel=_label(standard), ylim=(0, 102), ylabel=_label(robust))
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
 
@@ -140,11 +128,11 @@ def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
         rows = board[::-1]
         height = 0.8 / len(effects)
         for place, (factor, key) in enumerate(effects.items()):
-            values, low, high = (100 * rows[name] for name in (key, f"{key}_low", f"{key}_high"))
+            values, errors = _percent(rows, key)
             axes.barh(
                 np.arange(len(rows)) + 0.4 - height * (place + 0.5),
                 values,
-                xerr=[values - low, high - values],
+                xerr=errors,
                 height=height,
                 color=COLOURS[factor],
                 ecolor=COLOURS["neither"],
@@ -163,7 +151,7 @@ def correlation_sweep_rows(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
 
     Args:
         runs: From `benchmarks.records.runs.read_runs`.
-        suite: The suite.
+        suite: Whose leaderboard is searched.
 
     Returns:
         Ranked rows of the leaderboard, in the order of the correlation, with columns plain, the
@@ -200,11 +188,10 @@ def correlation_sweep(runs: pd.DataFrame, suites: Sequence[Suite], models: Seque
     panels: list[Callable[[Axes], None]] = []
     for suite in suites:
         rows = correlation_sweep_rows(runs, suite)
-        for (source, _), group in rows[rows["plain"].isin(models)].groupby(
-            ["source", "data_sha256"]
-        ):
-            title, is_first = f"{suite.name}, {source}", not panels
-            panels.append(_sweep_panel(suite, title, group, models, legend=is_first))
+        rows = rows[rows["plain"].isin(models)]
+        for (source, _), group in rows.groupby(["source", "data_sha256"]):
+            title = f"{suite.name}, {source}"
+            panels.append(_sweep_panel(suite, title, group, models, legend=not panels))
     if not panels:
         raise ValueError("no model was trained at a correlation below 1: there is nothing to draw")
     return _both(panels, height=3.6)
@@ -220,12 +207,11 @@ def _sweep_panel(
     def draw(axes: Axes) -> None:
         for place, model in enumerate(models):
             line = rows[rows["plain"] == model]
-            x = 100 * (1 - line["correlation"])
-            y, low, high = (100 * line[name] for name in (key, f"{key}_low", f"{key}_high"))
+            y, errors = _percent(line, key)
             axes.errorbar(
-                x,
+                100 * (1 - line["correlation"]),
                 y,
-                yerr=[y - low, high - y],
+                errors,
                 color=f"C{place % 10}",
                 linestyle="-" if place < 10 else "--",  # the eleventh has the first one's colour
                 marker=MARKERS[place % len(MARKERS)],
@@ -239,17 +225,26 @@ def _sweep_panel(
         ticks = sorted({round(100 * (1 - rho), 6) for rho in rows["correlation"]})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
         axes.minorticks_off()
-        axes.set_xlim(-0.1, 1.1 * ticks[-1])
-        axes.set_ylim(0, 102)
+        axes.set(xlim=(-0.1, 1.1 * ticks[-1]), xlabel="labels that leave the class, %")
+        axes.set(ylim=(0, 102), ylabel=_label(key))
         axes.grid(alpha=0.25)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("labels that leave the class, %")
-        axes.set_ylabel(f"{key.replace('_', ' ')}, %")
         if legend and axes.figure is not None:
             lines = axes.get_legend_handles_labels()
             axes.figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
 
     return draw
+
+
+def _percent(rows: pd.DataFrame, key: str) -> tuple[pd.Series, list[pd.Series]]:
+    """One score of each row, and how far its interval reaches below and above, in percent."""
+    value, low, high = (100 * rows[f"{key}{end}"] for end in ("", "_low", "_high"))
+    return value, [value - low, high - value]
+
+
+def _label(key: str) -> str:
+    """Name a score for an axis."""
+    return f"{key.replace('_', ' ')}, %"
 
 
 def _both(panels: Sequence[Callable[[Axes], None]], height: float) -> Svg:

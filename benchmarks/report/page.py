@@ -50,7 +50,7 @@ def write_report(
     """Write the page.
 
     Args:
-        path: The file.
+        path: An HTML file.
         results: The folder of `runs.csv` and `predictions`.
         suites: What to report, in this order; those without rows are left out.
         images: For each suite by name, its embedded test images by variant.

@@ -68,8 +68,7 @@ class Table:
         footer: A last row of other kind; empty for none.
 
     Example:
-        >>> table = Table(["model", "accuracy"])
-        >>> table.add("erm", interval(0.5, 0.4, 0.6))
+        >>> table = Table(["model", "accuracy"]).add("erm", interval(0.5, 0.4, 0.6))
         >>> print(table.to_markdown())
         | model | accuracy |
         | --- | --- |

@@ -23,7 +23,7 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
     """Lay out one suite's scores, a column a model.
 
     Args:
-        suite: The suite.
+        suite: Gives the order of the scores.
         board: Rows of its leaderboard, from `benchmarks.records.leaderboard.leaderboard`.
         caption: What the numbers are and where they come from.
     """
@@ -43,7 +43,7 @@ def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
     """Lay out a leaderboard of one source, a row a model, the primary score first.
 
     Args:
-        suite: The suite.
+        suite: Gives the scores.
         board: Rows of one source and one set of test images.
     """
     scores = sorted(suite.scores, key=lambda score: score.key != suite.primary)
@@ -96,7 +96,7 @@ def sensitivity_table(suite: Suite, rows: pd.DataFrame) -> Table:
     """Lay out how far the protocol alone moves each network's scores.
 
     Args:
-        suite: The suite.
+        suite: Of which the rows are.
         rows: From `benchmarks.records.sensitivity.sensitivity`.
     """
     names = [name for name in suite.protocol_names if (rows["protocol"] == name).any()]
@@ -182,7 +182,7 @@ def published_table(
     """Lay out published scores beside ours.
 
     Args:
-        suite: The suite.
+        suite: Of which the rows are.
         rows: From `benchmarks.records.published.compare_to_published`.
         columns: Some of `PUBLISHED_COLUMNS`.
     """

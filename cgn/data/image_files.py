@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from cgn.data.decoding import read_image
+from cgn.data.decoding import read_image, sides
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, Reader
 from cgn.data.listing import class_folders, list_images, some, warn_of_unread
@@ -124,3 +125,35 @@ def image_folder(folder: Path, preprocessing: Preprocessing) -> tuple[ImageSet, 
     reader = FileReader(paths, side_px, preprocessing)
     images = ImageSet(reader, Factors.aligned(labels), torch.arange(len(paths)))
     return images, tuple(path.name for path in classes)
+
+
+def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageSet:
+    """Open counterfactuals that the original authors' code drew.
+
+    Args:
+        folder: With `labels.csv` and `ims/<name>_<mode>.jpg`.
+        mode: Which of the images.
+
+    Returns:
+        The images as they are, each with its three labels.
+
+    Raises:
+        ValueError: If a file is missing, or the labels cannot be read.
+    """
+    path = folder / "labels.csv"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
+    except (ValueError, TypeError, RuntimeError, csv.Error):
+        raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
+    names = [row[1] for row in rows]
+    paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
+    if missing := [each.name for each in paths if not each.is_file()]:
+        raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
+    if not paths:
+        raise ValueError(f"{path} names no images")
+    reader = FileReader(paths, sides(paths[0])[1])
+    return ImageSet(reader, Factors(*labels.unbind(1)), torch.arange(len(paths)))

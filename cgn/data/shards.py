@@ -6,7 +6,6 @@ Shards are Parquet files in the form of the Hugging Face `datasets` library, whi
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -23,9 +22,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from cgn.counterfactuals.sampling import choose_classes
-from cgn.data.decoding import decode, sides
+from cgn.data.decoding import decode
 from cgn.data.factors import Factors
-from cgn.data.image_files import FileReader
 from cgn.data.image_set import ImageSet, Reader, to_bytes
 from cgn.data.preprocessing import (
     AS_IT_IS,
@@ -333,35 +331,3 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageSet:
     factors = Factors(*(numbers[name] for name in Factors._fields))
     reader = ShardReader(table, torch.arange(len(table)), folder, config)
     return ImageSet(reader, factors, numbers["id"])
-
-
-def load_authors_folder(folder: Path, mode: str = "x_gen") -> ImageSet:
-    """Open counterfactuals that the original authors' code drew.
-
-    Args:
-        folder: With `labels.csv` and `ims/<name>_<mode>.jpg`.
-        mode: Which of the images.
-
-    Returns:
-        The images as they are, each with its three labels.
-
-    Raises:
-        ValueError: If a file is missing, or the labels cannot be read.
-    """
-    path = folder / "labels.csv"
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no counterfactuals of the original code: no labels.csv")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        labels = torch.tensor([[int(label) for label in row[2:5]] for row in rows]).view(-1, 3)
-    except (ValueError, TypeError, RuntimeError, csv.Error):
-        raise ValueError(f"{path} has a row that is not ,NAME,SHAPE,TEXTURE,BACKGROUND") from None
-    names = [row[1] for row in rows]
-    paths = [folder / "ims" / f"{name}_{mode}.jpg" for name in names]
-    if missing := [each.name for each in paths if not each.is_file()]:
-        raise ValueError(f"{folder}/ims lacks {len(missing)} images, {missing[0]} first")
-    if not paths:
-        raise ValueError(f"{path} names no images")
-    reader = FileReader(paths, sides(paths[0])[1])
-    return ImageSet(reader, Factors(*labels.unbind(1)), torch.arange(len(paths)))

@@ -1,4 +1,4 @@
-"""A plain conditional GAN, of the CGN's budget but without its factors: what it is held against.
+"""A plain conditional GAN of the CGN's budget without its factors: the CGN's baseline.
 
 Source:
     Goodfellow et al., Generative Adversarial Networks, 2014. https://arxiv.org/abs/1406.2661
@@ -43,9 +43,8 @@ NOISE_SIZE = 32  # numbers in u, as in each of the CGN's mechanisms
 class GAN(Mechanism):
     """One mechanism that draws whole images, twice as wide as each of the CGN's three.
 
-    That gives a step of training about the cost of the CGN's: on one CPU core 0.8 of its time,
-    where three times as wide is 1.5. There is no mask and no composition, hence nothing that
-    could be given another label.
+    A step of training costs about as much as the CGN's: on one CPU core 0.8 of its time, where
+    three times as wide is 1.5.
 
     Attributes:
         size_px: Height and width of the images.
@@ -120,7 +119,7 @@ def train_gan(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> GAN:
-    """Train a GAN on biased images; from their labels it is told the class and nothing else.
+    """Train a GAN on biased images; of their labels it sees the class alone.
 
     Args:
         images: The biased training set.

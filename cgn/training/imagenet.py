@@ -1,7 +1,6 @@
-"""Trains the ImageNet CGN: three BigGANs learn to take the images of a fourth apart.
+"""Trains the ImageNet CGN: three BigGANs learn to decompose the images of a fourth.
 
 There are no real images: x_gt is what the published BigGAN draws from the same noise and class.
-The loop is not here: see `cgn.training.loop`; nor are the losses: see `cgn.losses`.
 
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021, section 3 and appendix.
@@ -43,7 +42,7 @@ N_TEXTURE = 3  # stages of VGG up to relu3_3, of which the texture loss takes th
 
 
 class BatchNoise(NamedTuple):
-    """What chance decides for a batch; all processes draw all of it, and take their share.
+    """The random numbers of a batch; all processes draw all of them, and take their share.
 
     Attributes:
         noise: u, (B, Z).
@@ -56,16 +55,16 @@ class BatchNoise(NamedTuple):
     patches: Tensor
 
     def split(self, size: int) -> list[BatchNoise]:
-        """Cut into batches."""
-        return [BatchNoise(*each) for each in zip(*(t.split(size) for t in self), strict=True)]
+        """Split into batches."""
+        return [BatchNoise(*parts) for parts in zip(*(t.split(size) for t in self), strict=True)]
 
     def take(self, index: slice) -> BatchNoise:
         """Take some images."""
-        return BatchNoise(*(each[index] for each in self))
+        return BatchNoise(*(tensor[index] for tensor in self))
 
     def to(self, device: torch.device) -> BatchNoise:
         """Move to a device."""
-        return BatchNoise(*(sent(each, device) for each in self))
+        return BatchNoise(*(sent(tensor, device) for tensor in self))
 
 
 class ImageNetTraining:
@@ -74,11 +73,11 @@ class ImageNetTraining:
     Attributes:
         cgn: What learns.
         real: The frozen BigGAN that draws x_gt.
-        features: Those that textures are compared in.
+        features: In which textures are compared.
         ema: The running mean of the weights, in the order of `learning`.
         step: Steps done.
-        at_once: How this process works off its share of a step.
-        whole: Whether the weights are those of `step`, and not on their way to the next.
+        at_once: How this process divides its share of a step into passes.
+        whole: Whether the weights are those of `step`; False within an update.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class ImageNetTraining:
         if config.images_per_step < team.size:
             raise ValueError(
                 f"{team.size} processes cannot share {config.images_per_step} images a step; "
-                "start fewer or set `images_per_step`"
+                "start fewer, or set a larger `images_per_step`"
             )
         self.config, self.team, self.device = config, team, torch.device(device)
         self.at_once = at_once(
@@ -104,9 +103,7 @@ class ImageNetTraining:
             cgn.config,
         )
         dtype = config.dtype
-        self._saliency = offload_to_disk(
-            cgn.saliency
-        )  # for the result; until then only the other is used
+        self._saliency = offload_to_disk(cgn.saliency)  # for the result; training uses a fused copy
         cgn.saliency = cgn.saliency.fused(dtype)
         self.cgn = _placed(cgn, self.device).train()
         self.real = _placed(real.fused(dtype), self.device)
@@ -131,7 +128,7 @@ class ImageNetTraining:
         self._pass: Captured[Tensor] = Captured(self._backward)
 
     def _adam(self) -> torch.optim.Adam:
-        """Make the optimiser, with a rate for each mechanism."""
+        """Build the optimiser, with a learning rate for each mechanism."""
         groups = [
             {"params": list(m.parameters()), "lr": getattr(self.config, f"{name}_learning_rate")}
             for name, m in self.cgn.mechanisms().items()
@@ -150,7 +147,7 @@ class ImageNetTraining:
         """Take one step.
 
         Args:
-            draw: What chance decides for all images of the step, the same in all processes.
+            draw: For all images of the step, the same in all processes.
 
         Returns:
             The unweighted losses, each a scalar, the mean over the step's images.
@@ -183,7 +180,7 @@ class ImageNetTraining:
         return self._stopwatch.seconds()
 
     def _accumulate(self, draw: BatchNoise) -> dict[str, Tensor]:
-        """Add up the gradients of this process's share; each image counts the same."""
+        """Sum the gradients of this process's share; each image counts the same."""
         if self._images != len(draw.labels):  # a graph holds what an image counts
             self._images = len(draw.labels)
             self._pass = Captured(partial(self._backward, self._images), record=self.config.graph)
@@ -208,33 +205,34 @@ class ImageNetTraining:
         """
         batch = BatchNoise(*tensors)
         part = len(batch.labels) / n
-        mask, foreground, background, _ = self.drawn(batch)
-        drawn, found = [mask, foreground, background], {}
-        mask, foreground, background = leaves = [each.detach().requires_grad_() for each in drawn]
+        mask, foreground, background, _ = self.outputs(batch)
+        outputs, losses_ = [mask, foreground, background], {}
+        mask, foreground, background = leaves = [
+            output.detach().requires_grad_() for output in outputs
+        ]
         for name, term in self.terms(batch, MechanismOutputs(mask, foreground, background, mask)):
             (part * getattr(self.config.weights, name) * term).backward()
-            found[name] = term.detach()
+            losses_[name] = term.detach()
         for i, leaf in enumerate(leaves):
-            each = drawn.pop(0)  # nothing else holds what its mechanism kept for the gradient
+            output = outputs.pop(0)  # the last reference to what its mechanism kept
             if i == 1:  # maps are being freed, and most gradients of weights are still to come
                 trim_heap(self.device)
             if leaf.grad is not None:
-                each.backward(leaf.grad)
-        self._terms = list(found)
-        return part * torch.stack(list(found.values()))
+                output.backward(leaf.grad)
+        self._terms = list(losses_)
+        return part * torch.stack(list(losses_.values()))
 
-    def drawn(self, batch: BatchNoise) -> MechanismOutputs:
-        """Draw the parts of a batch as the mechanisms are now."""
+    def outputs(self, batch: BatchNoise) -> MechanismOutputs:
+        """Draw a batch with the mechanisms' current weights."""
         factors = Factors.aligned(batch.labels)
         parts: MechanismOutputs = self.cgn.draw(batch.noise, factors, self.config.truncation)
         return parts
 
     def terms(self, batch: BatchNoise, parts: MechanismOutputs) -> Iterator[tuple[str, Tensor]]:
-        """Compute the losses of a batch that count, one after the other, each with its name.
+        """Yield the losses of a batch that count, each with its name.
 
-        What a loss keeps for its gradient can be freed before the next one is computed: most of
-        it is maps of frozen networks. What is compared with, x_gt and its features, is computed
-        once and without a gradient.
+        The caller can free what a loss keeps for its gradient, mostly maps of frozen networks,
+        before the next one is computed.
         """
         wanted = self.config.weights.active()
         if "mask_entropy" in wanted:
@@ -260,12 +258,12 @@ class ImageNetTraining:
         """Compare textures in some stages of the features."""
         with torch.no_grad():
             target = [each.float() for each in self.features(real, stages.stop)[stages]]
-        found = self.features(drawn, stages.stop)[stages]
-        return losses.perceptual([each.float() for each in found], target)
+        maps = self.features(drawn, stages.stop)[stages]
+        return losses.perceptual([each.float() for each in maps], target)
 
     @contextmanager
     def with_averages(self) -> Iterator[ImageNetCGN]:
-        """Show the CGN with its averaged weights, for as long as the block lasts."""
+        """Give the CGN its averaged weights inside the block."""
         self._swap()
         try:
             yield self.cgn.eval()
@@ -317,21 +315,20 @@ def train_imagenet(
     progress: Progress | None = None,
     at_checkpoint: Callable[[ImageNetCGN, int], None] | None = None,
 ) -> ImageNetCGN:
-    """Train the CGN to take the images of a BigGAN apart.
+    """Train the CGN to decompose the images of a BigGAN.
 
     Args:
         cgn: What learns, usually `cgn.models.imagenet.pretrained.from_biggan`; it is changed.
-        real: Draws what is taken apart; best fused into `config.dtype` by then, so that nobody
-            keeps more of it.
-        features: Those that textures are compared in.
+        real: Draws x_gt; fused into `config.dtype` it takes least memory.
+        features: In which textures are compared.
         config: Everything else that fixes the run.
         device: Where this process runs.
         team: The processes that share each step's images.
-        checkpoint: File kept up to date during the run and resumed from if it is there; where
-            somebody interrupts the run, it goes on from the last whole step.
+        checkpoint: File kept up to date during the run and resumed from if it is there; an
+            interrupt saves the last whole step.
         progress: Called after each step with steps done, steps in all, and the losses.
-        at_checkpoint: Called in the leading process whenever a checkpoint is due, with the CGN
-            as it is on average, and steps done.
+        at_checkpoint: Called in the main process whenever a checkpoint is due, with the CGN of
+            averaged weights, and steps done.
 
     Returns:
         The CGN with averaged weights, on the CPU. One seed gives the same weights on one thread of

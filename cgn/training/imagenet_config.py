@@ -14,7 +14,7 @@ import torch
 from cgn.io.schema import require_in_range
 from cgn.training.loop import Weights
 
-# What the parts of the loss are called in the paper, for ablations.
+# The paper's names of the parts of the loss, for ablations.
 PARTS = {
     "shape": ("mask_entropy", "mask_area"),
     "texture": ("texture",),
@@ -105,11 +105,7 @@ IMAGENET_PRESETS = {
 
 
 def without(config: ImageNetTrainConfig, part: str) -> ImageNetTrainConfig:
-    """Switch a part of the loss off: what only it needs is not computed.
-
-    Args:
-        config: What to change.
-        part: shape, texture, background or reconstruction.
+    """Switch off a part of the loss: shape, texture, background or reconstruction.
 
     Example:
         >>> without(ImageNetTrainConfig(), "texture").weights.texture

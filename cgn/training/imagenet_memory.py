@@ -1,4 +1,4 @@
-"""How many images of the ImageNet CGN are trained at once, and what is kept for their gradients."""
+"""How many images of the ImageNet CGN fit into one pass, and what is kept for their gradients."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ USABLE = 0.92  # of the free memory: what is freed between blocks in use is lost
 
 
 class PassPlan(NamedTuple):
-    """How a process works off its share of a step.
+    """How a process divides its share of a step into passes.
 
     Attributes:
         images: In a pass.
-        checkpointed: Whether normalised maps are computed again when gradients ask for them.
+        checkpointed: Whether normalised maps are computed again for the gradient.
     """
 
     images: int
@@ -45,8 +45,8 @@ def at_once(
     Args:
         wanted: How many; 0 takes the largest power of two that the memory allows.
         share: Images of a step that this process trains on.
-        free: Bytes that there are before anything is placed; None takes one image at a time, and
-            keeps as little as possible.
+        free: Free bytes before anything is placed; None takes one image at a time, and keeps as
+            little as possible.
         learning: How many weights learn.
         config: Sizes of the networks.
 

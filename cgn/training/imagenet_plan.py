@@ -1,4 +1,4 @@
-"""What a training run of the ImageNet CGN will need, measured before it is begun."""
+"""What a training run of the ImageNet CGN will need, measured by a few passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cgn.training.imagenet import ImageNetTraining
 
 
 class Plan(NamedTuple):
-    """What a run will need, measured in three passes.
+    """What a run will need.
 
     Attributes:
         parameters: Of all networks.

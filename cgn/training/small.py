@@ -1,7 +1,4 @@
-"""Trains a CGN from scratch, on any device, from a seed, and goes on where it was interrupted.
-
-What is minimised is not here: see `cgn.losses`; nor is the loop itself: see `cgn.training.loop`.
-"""
+"""Trains a CGN from scratch, on any device, from a seed, and resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -25,9 +22,10 @@ from cgn.io.locks import locked_if
 from cgn.io.schema import require_in_range
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import Critic, packed
+from cgn.models.encoder import ShapeEncoder
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.models.poses import measure, normalise
-from cgn.segmentation.by_colour import ShapeEncoder, segment_by_colour
+from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, GANAdam, Progress, Weights, seeded, train_loop
 
@@ -109,15 +107,14 @@ PRESETS = {
 
 
 class Batch(NamedTuple):
-    """Real images and what was found in them; or a whole training set.
+    """Real images and their segmentation; or a whole training set, in bytes and bool.
 
     Attributes:
-        images: (B, 3, H, W) in [0, 1], i and i + B/2 of one class; uint8 in a whole set. What is
-            neither object nor background is black.
+        images: (B, 3, H, W) in [0, 1], i and i + B/2 of one class; pixels that are neither object
+            nor background are black.
         labels: Their classes, (B,) int64.
-        regions: Where there is nothing but object, and nothing but background, (2, B, 1, H, W) in
-            {0, 1}; bool in a whole set.
-        outlines: Where the objects are, without pose, (B, 1, S, S) in {0, 1}; bool in a whole set.
+        regions: Where only object is, and only background, (2, B, 1, H, W) in {0, 1}.
+        outlines: Where the objects are, without pose, (B, 1, S, S) in {0, 1}.
         poses: See `cgn.models.poses`, (B, 3).
     """
 
@@ -128,7 +125,7 @@ class Batch(NamedTuple):
     poses: Tensor
 
     def take(self, index: Tensor) -> Batch:
-        """Take some images of a whole set, as numbers."""
+        """Take some images of a whole set, in float32."""
         images, labels, outlines, poses = (
             each[index] for each in (self.images, self.labels, self.outlines, self.poses)
         )
@@ -143,16 +140,13 @@ def prepare(
     soft_edges: bool = False,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Find the objects of a whole training set, and part their outlines from their poses.
+    """Segment a whole training set, and separate outlines from poses; the result is on the CPU.
 
     Args:
         images: The set.
         canvas_px: Height and width of the outlines.
         soft_edges: As in `TrainConfig`.
-        device: Where objects are looked for.
-
-    Returns:
-        All of it on the CPU.
+        device: Where objects are segmented.
     """
     labels = images.factors.shape
     masks = segment_by_colour(images.pixels, labels, device=device)
@@ -167,23 +161,23 @@ def prepare(
 
 
 def _without_rim(regions: Tensor) -> Tensor:
-    """Take its outermost pixels from each region, (N, 1, H, W) bool, if enough are left."""
+    """Remove the outermost pixels of each region, (N, 1, H, W) bool, if enough remain."""
     deep = F.max_pool2d((~regions).float(), 3, stride=1, padding=1) == 0
     enough = deep.sum(dim=(2, 3), keepdim=True) >= LEAST_PX
     return torch.where(enough, deep, regions)
 
 
-class Chance(NamedTuple):
-    """What chance decides of a step; or of several, stacked.
+class StepNoise(NamedTuple):
+    """The random numbers of a step; or of several, stacked.
 
     Attributes:
-        shown: Which images, (B,) int64, i and i + B/2 of one class.
+        image_index: Which images, (B,) int64, i and i + B/2 of one class.
         outlines: Noise of the shapes around what was inferred, (B, Z).
         units: Noise of object and background, (2, B, Z).
         origins: Where their tiles begin, (2, B, 2) int64.
     """
 
-    shown: Tensor
+    image_index: Tensor
     outlines: Tensor
     units: Tensor
     origins: Tensor
@@ -237,14 +231,14 @@ class Training:
         self.step = 0
         self._learned = Captured(self._learn)
 
-    def draw(self, generator: torch.Generator) -> Chance:
-        """Draw on the CPU what chance decides of the next step."""
+    def draw(self, generator: torch.Generator) -> StepNoise:
+        """Draw the random numbers of the next step on the CPU."""
         n = self.config.batch_size
         index = draw_pairs(self._by_class, n, generator)
         of = self.cgn.config
         outlines, *units = torch.randn(3, n, of.noise_size, generator=generator)
         origins = torch.randint(of.tile_px, (2, n, 2), generator=generator)
-        return Chance(index, outlines, torch.stack(units), origins)
+        return StepNoise(index, outlines, torch.stack(units), origins)
 
     def train_steps(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Take several steps; return the unweighted losses of each, (n,).
@@ -253,17 +247,17 @@ class Training:
         """
         drawn = [self.draw(generator) for _ in range(n)]
         stacked = [sent(torch.stack(each), self.device) for each in zip(*drawn, strict=True)]
-        curves = [self.train_step(Chance(*each)) for each in zip(*stacked, strict=True)]
+        curves = [self.train_step(StepNoise(*each)) for each in zip(*stacked, strict=True)]
         return {name: torch.stack([terms[name] for terms in curves]) for name in LOSSES}
 
-    def train_step(self, chance: Chance) -> dict[str, Tensor]:
+    def train_step(self, noise: StepNoise) -> dict[str, Tensor]:
         """Take one step of the generator and one of the critic.
 
         The generated images have the outlines and poses of the real ones, as far as the noise
         inferred from them says, and the same classes, so that style is compared within a class.
 
         Args:
-            chance: From `draw`, on the run's device.
+            noise: From `draw`, on the run's device.
 
         Returns:
             The unweighted losses, each a scalar.
@@ -271,40 +265,39 @@ class Training:
         for adam in (self.cgn_adam, self.critic_adam):
             adam.set_rate(self.step, self.config.steps)
         # The next step writes to the same memory.
-        terms = self._learned(*chance).clone()
+        terms = self._learned(*noise).clone()
         self.ema.update(self.step)
         self.step += 1
         return dict(zip(LOSSES, terms, strict=True))
 
-    def _learn(self, *chance: Tensor) -> Tensor:
-        """Take a step but for the average: the losses in the order of `LOSSES`."""
-        decided = Chance(*chance)
-        batch = self.images.take(decided.shown)
-        terms = self._losses(batch, decided)
+    def _learn(self, *tensors: Tensor) -> Tensor:
+        """Take a step but for the average; return the losses in the order of `LOSSES`."""
+        noise = StepNoise(*tensors)
+        batch = self.images.take(noise.image_index)
+        terms = self._losses(batch, noise)
         of_generator = {name: term for name, term in terms.items() if name != "critic"}
         self.cgn_adam.step_down(self.config.weights.total(of_generator), keep_graph=True)
         self.critic_adam.step_down(terms["critic"])
         return torch.stack([terms[name].detach() for name in LOSSES])
 
-    def _losses(self, batch: Batch, decided: Chance) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, noise: StepNoise) -> dict[str, Tensor]:
         """Draw images like those of the batch, and compute the losses of generator and critic."""
         shape: ShapeMechanism = self.cgn.shape  # type: ignore[assignment]
         posterior = self.encoder(batch.outlines, batch.labels)
-        outlines = shape.outline(posterior.sample(decided.outlines), batch.labels)
+        outlines = shape.outline(posterior.sample(noise.outlines), batch.labels)
         probability = shape.place(outlines, batch.poses)
         textures = torch.stack(
             [
                 mechanism(units, batch.labels, origin)
                 for mechanism, units, origin in zip(
                     (self.cgn.texture, self.cgn.background),
-                    decided.units,
-                    decided.origins,
+                    noise.units,
+                    noise.origins,
                     strict=True,
                 )
             ]
         )
-        # In the objects that were found, not in those just drawn: what tells real from fake is then
-        # the textures alone.
+        # In the segmented objects, not in the drawn ones: only textures tell real from fake then.
         fake = (batch.regions * textures).sum(dim=0)
         pairs = torch.cat([packed(batch.images), packed(fake)])
         maps, scores = self.critic(pairs, batch.labels)  # halves of real and of drawn images
@@ -324,11 +317,7 @@ class Training:
 
     @torch.no_grad()
     def store_exemplars(self, generator: torch.Generator) -> None:
-        """Let the shape mechanism draw from codes and poses of training images from now on.
-
-        Args:
-            generator: Decides which images; each about as often as any other of its class.
-        """
+        """Give the shape mechanism codes and poses of random training images to draw from."""
         images = self.images
         shape: ShapeMechanism = self.averaged.shape  # type: ignore[assignment]
         for label in images.labels.unique().tolist():
@@ -364,7 +353,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Progress | None = None,
 ) -> CGN:
-    """Train a CGN on biased images; from their labels it is told the class and nothing else.
+    """Train a CGN on biased images; of their labels it sees the class alone.
 
     Args:
         images: The biased training set.

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
-from benchmarks.records.check import worse_p_value
+from benchmarks.records.compare import mcnemar
 from benchmarks.suites import SUITES
 from cgn.io.cache import weights_sha256
 from cgn.io.weights import load_tensors, save_tensors
@@ -106,7 +106,7 @@ def test_another_number_of_threads_answers_no_worse(path: Path) -> None:
             hits.append(torch.tensor((table["prediction"] == table["shape"]).tolist()))
     finally:
         torch.set_num_threads(before)
-    assert worse_p_value(torch.stack(hits, dim=1).numpy()) > 0.05
+    assert mcnemar(torch.stack(hits, dim=1).numpy(), alternative="greater") > 0.05
     assert hits[0].float().mean() > 2 / len(suite.world.classes)
 
 

@@ -190,7 +190,7 @@ def parts_of_a_step(run: ImageNetTraining) -> dict[str, Callable[[], object]]:
         "three mechanisms": mechanisms,
         "saliency": lambda: run.cgn.saliency(real),
         "features": lambda: run.features(real),
-        "all losses": lambda: dict(run.terms(draw, run.drawn(draw))),
+        "all losses": lambda: dict(run.terms(draw, run.outputs(draw))),
     }
 
 

@@ -13,14 +13,8 @@ from support import TINY_SHA256, FirstRow, edit, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
-from benchmarks.records.check import (
-    check,
-    check_history,
-    check_regression,
-    check_weights,
-    results_at_revision,
-    summary,
-)
+from benchmarks.records.check import check, check_weights, summary
+from benchmarks.records.history import check_history, check_regression, results_at_revision
 from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, load, save
 

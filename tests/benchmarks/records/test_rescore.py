@@ -12,7 +12,8 @@ from support import TINY_SHA256, FirstRow, run_model, tiny_suite
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import EMBEDDED
-from benchmarks.records.check import check, check_history
+from benchmarks.records.check import check
+from benchmarks.records.history import check_history
 from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import load, save
 from benchmarks.records.rescore import missing_rows

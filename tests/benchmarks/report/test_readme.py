@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from support import ROOT
 
-from benchmarks.records.check import results_at_revision
+from benchmarks.records.history import results_at_revision
 from benchmarks.report.readme import documents, readme_blocks, rewritten
 from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from cgn.counterfactuals.sampling import SHIPPED

@@ -15,18 +15,17 @@ from PIL import Image
 from pyarrow import parquet
 
 from cgn.counterfactuals.sampling import best_classes, choose_classes
-from cgn.counterfactuals.sheets import combinations, interpolation, sheet, some_classes
+from cgn.counterfactuals.sheets import sheet
 from cgn.data.factors import Factors
+from cgn.data.image_files import load_authors_folder
 from cgn.data.image_set import to_bytes
 from cgn.data.shards import (
     SetConfig,
     generate,
-    load_authors_folder,
     load_shards,
     shard_seed,
 )
 from cgn.device.distributed import ProcessGroup
-from cgn.models.cgn import compose
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
 CONFIG = SetConfig(n=7, shard_size=3, image_format="png")
@@ -189,56 +188,6 @@ def test_unknown_classes_are_refused(bad: str) -> None:
 def test_the_best_classes_are_for_imagenet_alone() -> None:
     with pytest.raises(ValueError, match="the best classes are ImageNet's; this CGN has 5 others"):
         choose_classes("best", 1, 5, torch.Generator())
-
-
-@torch.no_grad()
-def test_a_picture_of_combinations_composes_what_each_mechanism_drew_once(
-    cgn: ImageNetCGN, tmp_path: Path
-) -> None:
-    classes = Factors(torch.tensor([0, 1]), torch.tensor([2, 3, 4]), torch.tensor([1]))
-    calls: list[int] = []
-    handles = [n.register_forward_hook(lambda *_: calls.append(1)) for n in cgn.children()]
-    combinations(cgn, classes, tmp_path / "sheet.png", seed=3)
-    for handle in handles:
-        handle.remove()
-    assert len(calls) == 2 * 2 + 3 + 1  # each shape is seen by the saliency network too
-    with Image.open(tmp_path / "sheet.png") as image:
-        assert image.size == (3 * 18 + 2, 2 * 18 + 2)
-        pixel = image.getpixel((2 + 18 + 5, 2 + 18 + 7))
-    noise = truncated_noise(1, 4, torch.Generator().manual_seed(3), 0.5)
-    parts = cgn.draw(noise, Factors(*(torch.tensor([label]) for label in (1, 3, 1))), 0.5)
-    expected = to_bytes(compose(parts.mask, parts.foreground, parts.background))[0, :, 7, 5]
-    assert pixel == tuple(expected.tolist())
-
-
-def test_an_interpolation_leads_from_one_class_to_another_in_one_factor(cgn: ImageNetCGN) -> None:
-    start = Factors(*(torch.tensor([label]) for label in (0, 1, 2)))
-    images = interpolation(cgn, start, "texture", 3, n=4, seed=1)
-    assert images.shape == (4, 3, 16, 16)
-    with torch.no_grad():
-        noise = truncated_noise(1, 4, torch.Generator().manual_seed(1), 0.5)
-        ends = [
-            cgn.draw(noise, start._replace(texture=torch.tensor([label])), 0.5).image()
-            for label in (1, 3)
-        ]
-    assert torch.allclose(images[:1], ends[0], atol=1e-6)
-    assert torch.allclose(images[-1:], ends[1], atol=1e-6)
-    steps = (images[1:] - images[:-1]).abs().mean(dim=(1, 2, 3))
-    assert (steps > 0).all()
-    everything = interpolation(cgn, start, "all", 3, n=2)
-    assert not torch.allclose(everything[1], images[-1], atol=1e-3)
-
-
-@pytest.mark.parametrize(("factor", "end"), [("hair", 1), ("shape", 5)])
-def test_an_unknown_factor_or_class_is_refused(cgn: ImageNetCGN, factor: str, end: int) -> None:
-    with pytest.raises(ValueError, match="or all, and a class is below 5"):
-        interpolation(cgn, Factors.aligned(torch.tensor([0])), factor, end)
-
-
-def test_a_picture_needs_fewer_backgrounds_and_of_given_classes_one_each() -> None:
-    many = some_classes("random", 6, 5, seed=0)
-    assert [len(each) for each in many] == [6, 6, 3]
-    assert [each.tolist() for each in some_classes("4,0,2", 6, 5, seed=0)] == [[4], [0], [2]]
 
 
 def test_a_sheet_has_a_row_for_each_chosen_class(cgn: ImageNetCGN, tmp_path: Path) -> None:

@@ -121,13 +121,13 @@ def test_a_run_that_is_interrupted_within_a_step_goes_on_from_the_one_before(
     def interrupted(run: ImageNetTraining, batch: BatchNoise) -> Any:
         if run.step == 1:
             raise KeyboardInterrupt
-        return drawn(run, batch)
+        return outputs(run, batch)
 
-    drawn = ImageNetTraining.drawn
-    monkeypatch.setattr(ImageNetTraining, "drawn", interrupted)
+    outputs = ImageNetTraining.outputs
+    monkeypatch.setattr(ImageNetTraining, "outputs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trained(checkpoint=tmp_path / "run")
-    monkeypatch.setattr(ImageNetTraining, "drawn", drawn)
+    monkeypatch.setattr(ImageNetTraining, "outputs", outputs)
     done: list[int] = []
     resumed = trained(checkpoint=tmp_path / "run", progress=lambda n, *_: done.append(n))
     assert done == [2]
@@ -218,7 +218,7 @@ def test_a_step_minimises_the_mean_over_its_images() -> None:
     run = training(replace(CONFIG, batch_size=2))
     draw = run.draw(generator())
     with torch.no_grad():
-        each = [dict(run.terms(one, run.drawn(one))) for one in draw.split(1)]
+        each = [dict(run.terms(one, run.outputs(one))) for one in draw.split(1)]
     terms = run._accumulate(draw)
     for name, term in terms.items():
         assert term == pytest.approx(sum(one[name].item() for one in each) / 3, rel=1e-2, abs=1e-6)
@@ -452,7 +452,7 @@ def test_before_training_a_full_reconstruction_costs_nothing() -> None:
     for module in (run.cgn.shape, run.cgn.texture, run.cgn.background):
         assert isinstance(module, BigGAN)
     draw = run.draw(generator())
-    terms = dict(run.terms(draw, run.drawn(draw)))
+    terms = dict(run.terms(draw, run.outputs(draw)))
     # Foreground and background are x_gt, whatever the mask is.
     assert terms["difference"] < 1e-4
     assert TINY.n_classes == 5

@@ -19,8 +19,8 @@ from cgn.training.loop import seeded
 from cgn.training.small import (
     LOSSES,
     PRESETS,
-    Chance,
     LossWeights,
+    StepNoise,
     TrainConfig,
     Training,
     draw_pairs,
@@ -166,7 +166,7 @@ def run(images: ImageSet) -> Training:
         return Training(prepare(images, 32), N_CLASSES, CONFIG, "cpu")
 
 
-def first(run: Training) -> Chance:
+def first(run: Training) -> StepNoise:
     return run.draw(torch.Generator().manual_seed(0))
 
 
@@ -179,7 +179,7 @@ def test_a_step_moves_every_network(run: Training, name: str) -> None:
 
 
 def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training) -> None:
-    terms = run._losses(run.images.take(first(run).shown), first(run))
+    terms = run._losses(run.images.take(first(run).image_index), first(run))
     del terms["critic"]
     run.config.weights.total(terms).backward(
         inputs=[*run.cgn.parameters(), *run.encoder.parameters()]
@@ -191,7 +191,7 @@ def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training
 
 
 def test_a_step_of_the_critic_sends_no_gradient_into_the_generator(run: Training) -> None:
-    terms = run._losses(run.images.take(first(run).shown), first(run))
+    terms = run._losses(run.images.take(first(run).image_index), first(run))
     before = weights_sha256(run.critic)
     run.critic_adam.step_down(terms["critic"])
     assert weights_sha256(run.critic) != before

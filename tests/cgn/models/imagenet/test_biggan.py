@@ -167,7 +167,7 @@ def test_norms_that_are_held_give_the_same_gradients(memory_format: torch.memory
     plain = gradients(network)
     assert len(held) == len(plain) > 50
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-7) for a, b in zip(held, plain, strict=True))
-    assert all(layer.held is None for layer in spectral_layers(network))
+    assert all(layer.frozen is None for layer in spectral_layers(network))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

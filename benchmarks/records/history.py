@@ -1,0 +1,142 @@
+"""Results against an earlier state of their folder: rows that vanished, scores that fell."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.core.scores import Score
+from benchmarks.core.statistics import CONFIDENCE
+from benchmarks.core.suite import Suite
+from benchmarks.records.compare import Difference, compare, holm
+from benchmarks.records.predictions import Run, load
+from benchmarks.records.runs import FILE
+
+N_NAMES = 9  # columns of a row that tell which it is
+
+
+def check_history(before: Path, now: Path) -> list[str]:
+    """Find rows that were there before and are not there now, or not in their place.
+
+    Args:
+        before: An earlier state of the folder of `runs.csv`.
+        now: The folder.
+
+    Returns:
+        One line a problem. Rows are only ever appended, so what was there must still stand at
+        the beginning of the file, byte for byte.
+    """
+    old, new = (_lines(folder / FILE) for folder in (before, now))
+    if new[: len(old)] == old:
+        return []
+    vanished = Counter(old) - Counter(new)
+    if not vanished:
+        place = next(i for i, (a, b) in enumerate(zip_longest(old, new)) if a != b)
+        first = row_name(old[place])
+        return [f"{FILE} line {place + 1}: rows changed their order, from {first} on"]
+    return [f"{FILE}: a row vanished or was changed: {row_name(line)}" for line in vanished]
+
+
+def check_regression(
+    before: Path,
+    now: Path,
+    suites: Mapping[str, Suite],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[str]:
+    """Find scores that are significantly worse than they were, on the same test images.
+
+    Args:
+        before: An earlier state of the folder of results.
+        now: The folder.
+        suites: All suites by name.
+        progress: Called after each model with models done and models in all.
+
+    Returns:
+        One line a score, for those whose paired difference stands after Holm's correction for
+        all comparisons.
+    """
+    paths = before.glob("predictions/*/*/*/*.parquet")
+    folders = {path.parent.relative_to(before) for path in paths}
+    differences: list[tuple[str, Score, Difference]] = []
+    for done, folder in enumerate(sorted(folders), start=1):
+        old, new = (_predictions(state / folder) for state in (before, now))
+        suite = suites.get(folder.parts[1])
+        if suite is not None and new and _is_comparable(old, new):
+            tables = [[table for table, _ in runs] for runs in (new, old)]
+            name = " ".join(folder.parts[1:])
+            scores = (score for score in suite.scores if score.supports_bootstrap)
+            differences += [(name, score, compare(score, *tables)) for score in scores]
+        progress(done, len(folders))
+    corrected = holm([difference.p_value for *_, difference in differences])
+    return [
+        f"{name} {score.key}: worse than before, {100 * difference.second:.1f} to "
+        f"{100 * difference.first:.1f} % (p {p_value:.2g})"
+        for (name, score, difference), p_value in zip(differences, corrected, strict=True)
+        if p_value < 1 - CONFIDENCE and (difference.value < 0) == score.higher_is_better
+    ]
+
+
+@contextmanager
+def results_at_revision(results: Path, revision: str) -> Iterator[Path]:
+    """Unpack the folder of results as it was at a revision of the repository it lies in.
+
+    Args:
+        results: The folder.
+        revision: Anything that git understands.
+
+    Yields:
+        A temporary folder.
+
+    Raises:
+        ValueError: If git does not know the revision, or the folder was not in it.
+    """
+
+    def git(*arguments: str) -> bytes:
+        try:
+            done = subprocess.run(["git", "-C", str(results), *arguments], capture_output=True)
+        except FileNotFoundError:
+            raise ValueError("an earlier state comes from git, which is not installed") from None
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip()
+            raise ValueError(f"git has no {results} at {revision!r}: {reason}")
+        return done.stdout
+
+    commit = git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    # The revision itself is not passed on: one that begins with "-" would be an option.
+    archive = git("archive", "--format=tar", commit.decode().strip(), "--", ".")
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def row_name(line: str) -> str:
+    """Shorten a line of a table to the columns that tell which it is."""
+    return ",".join(line.split(",")[:N_NAMES])
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a file, none if it is missing."""
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _predictions(folder: Path) -> list[tuple[pd.DataFrame, Run]]:
+    """Predictions of all seeds of a model."""
+    return [load(path) for path in sorted(folder.glob("seed*.parquet"))]
+
+
+def _is_comparable(
+    old: list[tuple[pd.DataFrame, Run]], new: list[tuple[pd.DataFrame, Run]]
+) -> bool:
+    """Whether predictions are of the same images, and of other weights."""
+    images = {(run.protocol, run.data_sha256) for _, run in (*old, *new)}
+    return len(images) == 1 and [run for _, run in old] != [run for _, run in new]
