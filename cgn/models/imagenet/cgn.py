@@ -189,9 +189,7 @@ class ImageNetCGN(nn.Module):
         """
         tensors, metadata = load_tensors(path)
         if "imagenet_cgn" not in metadata:
-            raise ValueError(
-                f"{path} holds no ImageNet CGN; `train cgn-imagenet` makes one"
-            )
+            raise ValueError(f"{path} holds no ImageNet CGN; `train cgn-imagenet` makes one")
         config = checked(ImageNetConfig, metadata["imagenet_cgn"], f"the header of {path}")
         wide = {
             name: tensor.float() if tensor.dtype == torch.float16 else tensor
