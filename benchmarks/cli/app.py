@@ -313,7 +313,7 @@ def command_line(*hooks: Callable[..., Any]) -> App:
 
 def shown_default(value: object) -> str | None:
     """Write a default for the help; None where it says nothing."""
-    return None if value in (None, False, (), "") else str(value)
+    return None if value is None or value is False or value in ((), "") else str(value)
 
 
 def examples(lines: Mapping[str, str]) -> str:

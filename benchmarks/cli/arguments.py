@@ -109,10 +109,17 @@ NewWeights = Annotated[Path, path_type(require_new_file(".safetensors"), "FILE")
 NewPage = Annotated[Path, path_type(require_new_file(".html", ".htm"), "FILE")]
 Images = Annotated[str, Parameter(converter=read_source(require_folder, "hub:"), metavar="FOLDER")]
 WeightsSource = Annotated[str, Parameter(converter=read_source(require_file, ":"), metavar="FILE")]
-Device = Literal["auto", "cpu", "cuda"]
+Results = Annotated[NewFolder, Parameter(help="Folder of results.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    Parameter(help="Where networks run; auto takes a GPU if there is one."),
+]
 Settings = Parameter(name="*", negative=None)  # flags of a config's fields, and --no-FLAG
 CommandText = Annotated[str, Parameter(parse=False)]
-ConfigFile = Annotated[ReadFile | None, Parameter(name="--config", metavar="FILE")]
+ConfigFile = Annotated[
+    ReadFile | None,
+    Parameter(name="--config", metavar="FILE", help="TOML file of settings; flags count more."),
+]
 
 
 def split_names(text: str) -> list[str]:

@@ -69,12 +69,7 @@ def train_imagenet_cgn(
         without_part: A part of the loss to leave out.
         dry_run: Only say what will be needed.
         out: Weights to write, *.safetensors; without it where the user's weights are kept.
-        device: Where it is trained.
         suite: The only suite that has such images.
-        config: Settings; those of the preset are the defaults.
-        config_file: TOML file of settings; those on the command line count more.
-        output: What is printed.
-        command: The command line, for the origin in the file.
     """
     if without_part:
         config = without(config, without_part)
@@ -151,10 +146,6 @@ def draw_counterfactuals(
         out: Folder of the set.
         batch_size: Images at once; without it 1, on a GPU 32.
         bfloat16: Compute in bfloat16.
-        device: Where it is drawn.
-        config: What is drawn.
-        config_file: TOML file of settings; those on the command line count more.
-        output: What is printed.
     """
     chosen = own_device(resolve_device(device))
     cgn = load_imagenet_cgn(weights)

@@ -15,6 +15,7 @@ from benchmarks.cli.arguments import (
     Device,
     NewFolder,
     ReadFile,
+    Results,
     find,
     resolve_device,
 )
@@ -41,15 +42,13 @@ from classifiers import MODELS
 def show_lists(
     *,
     readme: ReadFile | None = None,
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
     """Print all suites and models, or write the tables of the README and of docs.
 
     Args:
         readme: The README; its tables and those of docs are written anew, from the results.
-        results: Folder of results.
-        output: What is printed.
     """
     if readme:
         blocks = readme_blocks(results, list(SUITES.values()), MODELS, SHIPPED)
@@ -84,7 +83,6 @@ def official_data(
         verify_only: Only check what is there.
         offline: Connect nowhere: unpack archives that are there.
         folder: Where data lies; without it $CGN_BENCH_DATA, else the user's cache.
-        output: What is printed.
 
     Returns:
         1 if something is off.
@@ -117,21 +115,18 @@ def measure_throughput(
     compare_fail: float | None = None,
     quick: bool = False,
     table: bool = False,
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> int:
     """Measure speeds with pytest-benchmark in a checkout of the repository; keep and print them.
 
     Args:
-        device: Where networks run.
         only: Names of benchmarks, as pytest's -k.
         seconds: When to stop; 0 never stops.
         compare_fail: End with 1 if anything has less than this share of its last speed on the
             same card.
         quick: Take small sizes and keep no rows: do the benchmarks run?
         table: Only print what is there.
-        results: Folder of results.
-        output: What is printed.
 
     Returns:
         1 if a benchmark failed or is slower than it was.

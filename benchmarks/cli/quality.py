@@ -53,9 +53,6 @@ def measure_cgn(
         suite: A suite of the world.
         weights: Of the CGN; without it those that `run` takes for this data.
         seed: Of the images.
-        data: Where images come from.
-        device: Where networks run.
-        output: What is printed.
     """
     source, chosen, world = data.source(suite), resolve_device(device), suite.world
     with output.progress() as progress:
@@ -89,9 +86,7 @@ def measure_imagenet(
         batch_size: Images at once.
         real: Folder CLASS/*.JPEG of real images, for FID and KID.
         no_segmenter: Leave out the network that looks for objects, and its scores.
-        device: Where networks run.
         suite: There is only one.
-        output: What is printed.
     """
     chosen = resolve_device(device)
     cgn = load_imagenet_cgn(weights).for_sampling(truncation=truncation)

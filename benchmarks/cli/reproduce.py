@@ -11,7 +11,7 @@ from benchmarks.cli.arguments import (
     RESULTS,
     Data,
     Device,
-    NewFolder,
+    Results,
     Suites,
     resolve_device,
 )
@@ -50,7 +50,7 @@ def reproduce(
     no_run: bool = False,
     data: Data = Data(),
     device: Device = "auto",
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
     """Run what is missing of the published models, and print both scores.
@@ -60,10 +60,6 @@ def reproduce(
         seeds: How many seeds each model is fitted with: 0 to N-1.
         quick: Two seeds, for a first look.
         no_run: Only print what is there.
-        data: Where images come from.
-        device: Where networks run.
-        results: Folder of results.
-        output: What is printed.
     """
     official = [OFFICIAL_SUITES.get(each.name, each) for each in suite]
     suites = [each for each in official if len(published(each))]

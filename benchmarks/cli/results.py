@@ -14,8 +14,8 @@ from cyclopts import Parameter
 from benchmarks.cli.arguments import (
     RESULTS,
     NewFile,
-    NewFolder,
     NewPage,
+    Results,
     Suites,
     find_suites,
 )
@@ -56,7 +56,7 @@ def compare_models(
     *,
     suite: Suites | None = None,
     source: str = "embedded",
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
     """Compare two models on every suite on which both have predictions.
@@ -66,8 +66,6 @@ def compare_models(
         second: Name of another.
         suite: Suites or groups of suites; without it all of them.
         source: Of the data, as in the leaderboards.
-        results: Folder of results.
-        output: What is printed.
     """
     models = first, second
     differences = []
@@ -112,7 +110,7 @@ def check_results(
     summary_file: Annotated[NewFile | None, Parameter(name="--summary")] = None,
     pin: bool = False,
     protocols: Annotated[NewFile, Parameter(show_default=False)] = PINNED,
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> int:
     """Find rows that do not hold against predictions, test images, weights and the past.
@@ -122,8 +120,6 @@ def check_results(
         summary_file: Where to write the problems and leaderboards as Markdown.
         pin: Write down what new versions of protocols decide.
         protocols: File of what each version of a protocol decides.
-        results: Folder of results.
-        output: What is printed.
 
     Returns:
         1 if there is a row that does not hold.
@@ -187,15 +183,13 @@ def check_past(results: Path, revision: str, progress: Progress) -> list[str]:
 def rescore(
     *,
     suite: Suites | None = None,
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
     """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards.
 
     Args:
         suite: Suites or groups of suites; without it all with rows.
-        results: Folder of results.
-        output: What is printed.
     """
     suites = suite if suite is not None else suites_with_rows(results)
     require_results(results)
@@ -212,15 +206,13 @@ def rescore(
 def report(
     *,
     out: NewPage | None = None,
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
     """Write all results as one HTML page.
 
     Args:
         out: The page; without it report.html in the folder of results.
-        results: Folder of results.
-        output: What is printed.
     """
     from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
     from benchmarks.report.page import write_report  # both take half a second to import

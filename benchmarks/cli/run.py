@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from benchmarks.cli.arguments import (
     RESULTS,
     Device,
-    NewFolder,
+    Results,
     Suites,
     TrainingData,
     resolve_device,
@@ -46,7 +46,7 @@ def run(
     data: TrainingData = TrainingData(),
     device: Device = "auto",
     precision: Precision = "float32",
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
     """Score models on suites, keep the results, and show them.
@@ -60,11 +60,7 @@ def run(
         seeds: How many seeds each model is fitted with: 0 to N-1.
         protocol: How an official suite is shown and scored, as in9@resize256-v1; without it as
             the suite's first protocol says.
-        data: Where images come from.
-        device: Where networks run.
         precision: Of pretrained networks; rows of another are named MODEL+bfloat16.
-        results: Folder of results.
-        output: What is printed.
     """
     with init_distributed():
         if data.textures and not any(each.world.takes_textures for each in suite):

@@ -22,6 +22,7 @@ from benchmarks.cli.arguments import (
     OneSuite,
     ReadFile,
     ReadFolder,
+    Results,
     Settings,
     Suites,
     TrainingData,
@@ -73,12 +74,6 @@ def train_cgn(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
-        data: Where images come from.
-        device: Where it is trained.
-        config: Settings; a world may have other defaults.
-        config_file: TOML file of settings; those on the command line count more.
-        output: What is printed.
-        command: The command line, for the origin in the file.
     """
     chosen, source, world = resolve_device(device), data.source(suite), suite.world
     with output.progress() as progress:
@@ -122,7 +117,7 @@ def train_classifiers(
     suite: Suites,
     model: ModelName,
     out: NewFolder = WEIGHTS,
-    results: NewFolder = RESULTS,
+    results: Results = RESULTS,
     device: Device = "auto",
     output: Output = Output(),
     command: CommandText,
@@ -133,10 +128,6 @@ def train_classifiers(
         suite: Suites or groups of suites, whose worlds are meant.
         model: The model.
         out: Folder of weights; `--model shipped:NAME` finds those in classifiers/weights.
-        results: Folder of results.
-        device: Where it is fitted.
-        output: What is printed.
-        command: The command line, for the origin in the file.
     """
     worlds = {each.world.name: each.world for each in suite}
     for name in worlds:
@@ -214,11 +205,6 @@ def fit_ensemble(
         n_counterfactuals: Images to recombine.
         size: Height and width of the images in pixels.
         out: Weights to write, *.safetensors.
-        device: Where it is fitted.
-        config: Settings; the defaults are the paper's.
-        config_file: TOML file of settings; those on the command line count more.
-        output: What is printed.
-        command: The command line, for the origin in the file.
     """
     if sum((counterfactuals is not None, masks is not None, real_only)) != 1:
         raise ValueError("name one of `counterfactuals`, `masks` and `real_only`")
