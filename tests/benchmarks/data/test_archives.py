@@ -120,6 +120,7 @@ def test_a_tar_archive_whose_first_file_claims_gigabytes_is_refused_unread(
         ("x.tgz", tar({"a": b"b" * 5_000})[:60], "is no archive|cut short or damaged"),
         ("x.tar.gz", tar({"a": np.random.default_rng(0).bytes(9_000)})[:-3_000], "cut short or"),
     ],
+    ids=["page", "pointer", "empty", "short", "cut"],  # gzip's time stamps differ from run to run
 )
 def test_what_is_no_whole_archive_is_called_what_it_is(
     name: str, content: bytes, message: str, tmp_path: Path, out: Path
