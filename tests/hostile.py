@@ -28,10 +28,10 @@ from benchmarks.records import predictions
 from benchmarks.records.runs import read_runs
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
 from benchmarks.worlds import digits
+from cgn.counterfactuals.shards import SetConfig, generate, load_shards
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet, load_sets, save_sets
 from cgn.data.preprocessing import Preprocessing
-from cgn.data.shards import SetConfig, generate, load_shards
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.imagenet.pretrained import load_imagenet_cgn, load_u2net
 from cgn.segmentation.files import masks_from_files

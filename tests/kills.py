@@ -45,9 +45,9 @@ from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.report.page import write_report
 from benchmarks.runner import evaluate_and_record, load_test_set
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
+from cgn.counterfactuals.shards import SetConfig, generate
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.data.shards import SetConfig, generate
 from cgn.io.cache import open_or_make, weights_sha256
 from cgn.training.small import TrainConfig, train
 from classifiers import fit as fitting

@@ -24,8 +24,8 @@ from benchmarks.cli.arguments import (
 from benchmarks.cli.output import Output
 from benchmarks.core.environment import environment
 from benchmarks.data.paths import check_place, user_weights_dir
+from cgn.counterfactuals.shards import SetConfig, generate
 from cgn.counterfactuals.sheets import training_sheets
-from cgn.data.shards import SetConfig, generate
 from cgn.device.distributed import own_device, team
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
 from cgn.models.imagenet.pretrained import from_biggan, load_biggan, load_imagenet_cgn, load_u2net

@@ -13,7 +13,7 @@ from support import patch_commands
 from torch import Tensor, nn
 
 from benchmarks import cli
-from cgn.data.shards import load_shards
+from cgn.counterfactuals.shards import load_shards
 from cgn.models.imagenet.cgn import ImageNetCGN
 from cgn.models.imagenet.pretrained import authors_state
 

@@ -11,7 +11,7 @@ from torchvision.models import VGG16_Weights
 
 from benchmarks import cli
 from benchmarks.cli.models import model_names
-from cgn.data.shards import SetConfig
+from cgn.counterfactuals.shards import SetConfig
 from cgn.io.schema import RANGES
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
 from cgn.training.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig

@@ -13,12 +13,12 @@ from imagenet_networks import tiny_cgn
 from PIL import Image
 from torch import Tensor
 
+from cgn.counterfactuals.shards import SetConfig, generate, load_shards
 from cgn.data.factors import Factors
 from cgn.data.hub import hub_images
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet, InMemory
 from cgn.data.preprocessing import Preprocessing
-from cgn.data.shards import SetConfig, generate, load_shards
 
 N, SIZE_PX = 6, 16
 

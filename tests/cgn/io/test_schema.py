@@ -17,8 +17,8 @@ from benchmarks.records.predictions import load as load_predictions
 from benchmarks.suites.backgrounds_challenge import Outcome, outcomes_kept
 from benchmarks.suites.data_sets import DATA_SETS
 from cgn.counterfactuals.sampling import find_weights
+from cgn.counterfactuals.shards import MANIFEST, SetConfig, load_shards
 from cgn.data.image_set import ImageSet
-from cgn.data.shards import MANIFEST, SetConfig, load_shards
 from cgn.io.schema import checked, parsed, read_json
 from cgn.io.weights import save_tensors
 from cgn.models.cgn import CGN, CGNConfig

@@ -17,7 +17,7 @@ from pretended_cuda import pretended_cuda
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from cgn.data.shards import SetConfig, generate
+from cgn.counterfactuals.shards import SetConfig, generate
 from cgn.device.distributed import ProcessGroup, own_device, team
 from cgn.io.cache import weights_sha256
 from cgn.models.critic import VGGFeatures

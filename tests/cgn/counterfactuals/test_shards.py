@@ -15,16 +15,16 @@ from PIL import Image
 from pyarrow import parquet
 
 from cgn.counterfactuals.sampling import best_classes, choose_classes
-from cgn.counterfactuals.sheets import sheet
-from cgn.data.factors import Factors
-from cgn.data.image_files import load_authors_folder
-from cgn.data.image_set import to_bytes
-from cgn.data.shards import (
+from cgn.counterfactuals.shards import (
     SetConfig,
     generate,
     load_shards,
     shard_seed,
 )
+from cgn.counterfactuals.sheets import sheet
+from cgn.data.factors import Factors
+from cgn.data.image_files import load_authors_folder
+from cgn.data.image_set import to_bytes
 from cgn.device.distributed import ProcessGroup
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
