@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.core.context import Progress, RunContext
-from benchmarks.core.distributed import all_gather
 from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import data_sha256, evaluate_outputs, probabilities, score_suite
 from benchmarks.core.models import FittedModel, Model
@@ -22,7 +21,7 @@ from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, save
 from benchmarks.records.runs import Row, append, exclusive
 from cgn.data.preprocessing import DECODED_BY
-from cgn.device.distributed import dist_info
+from cgn.device.distributed import all_gather, dist_info
 from cgn.io.cache import architecture, cache_key, sources, weights_sha256
 
 

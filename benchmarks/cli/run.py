@@ -19,7 +19,6 @@ from benchmarks.cli.arguments import (
 from benchmarks.cli.models import resolve_models
 from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext
-from benchmarks.core.distributed import init_distributed
 from benchmarks.core.suite import TestSet
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, official_folder
 from benchmarks.records.effective_robustness import CLEAN, effective_robustness, fits
@@ -30,7 +29,7 @@ from benchmarks.report.tables import robustness_table, scores_table, sensitivity
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES, official_variant
-from cgn.device.distributed import dist_info
+from cgn.device.distributed import dist_info, init_distributed
 from cgn.device.precision import PRECISIONS
 
 Precision = Annotated[str, Parameter(choices=tuple(PRECISIONS))]

@@ -1,7 +1,7 @@
 """From a module to predictions and scores: any module from images to logits will do.
 
 Training is not here, and nothing here knows which model it has. Several processes share the images
-out among themselves: see `benchmarks.core.distributed`.
+out among themselves: see `cgn.device.distributed`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from benchmarks.core.distributed import all_gather, local_batches
 from benchmarks.core.partial_results import Keeper
 from benchmarks.core.scores import Score
 from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import Column, DecisionRule, Suite
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
+from cgn.device.distributed import all_gather, local_batches
 from cgn.device.memory import PIXELS_ON_CUDA
 from cgn.device.precision import evaluating
 from cgn.device.transfer import sent

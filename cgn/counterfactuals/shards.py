@@ -141,7 +141,7 @@ def generate(
         missing = [name for name in names if not (folder / name).is_file()]
         n_pixels = len(missing) * min(config.n, config.shard_size) * cgn.config.image_size_px**2
         require_room(folder, int(n_pixels * LEAST_BYTES_A_PIXEL))
-    team.wait()
+    team.barrier()
     fast = cgn.for_sampling(dtype).to(device)
 
     def draw(noise: Tensor, *labels: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def generate(
                 _write(_rows(pixels, cgn.config, config, shard, batch_size), path)
         if progress is not None:
             progress(done, len(own))
-    team.wait()
+    team.barrier()
 
 
 def _claim(folder: Path, about: dict[str, Any]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+Answer = TypeVar("Answer")
+
+TIMEOUT = timedelta(days=7)  # of processes that wait for what only the first one does
 
 
 class ProcessGroup(NamedTuple):
@@ -37,7 +41,7 @@ class ProcessGroup(NamedTuple):
             if work is not None:
                 work.wait()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
@@ -46,10 +50,10 @@ class ProcessGroup(NamedTuple):
     def main_process_first(self) -> Iterator[None]:
         """Let the main process run the block first: it may write a file for the others."""
         if not self.is_main_process:
-            self.wait()
+            self.barrier()
         yield
         if self.is_main_process:
-            self.wait()
+            self.barrier()
 
 
 def dist_info() -> ProcessGroup:
@@ -93,3 +97,52 @@ def team(device: torch.device, patience: timedelta | None = None) -> Iterator[Pr
         yield dist_info()
     finally:
         distributed.destroy_process_group()
+
+
+def init_distributed() -> AbstractContextManager[ProcessGroup]:
+    """Join the processes that `torchrun` started, to share the images of an evaluation.
+
+    They talk through gloo, on any device: nothing but answers is exchanged.
+    """
+    return team(torch.device("cpu"), TIMEOUT)
+
+
+def local_batches(begin: int = 0) -> slice:
+    """Select this process's batches: whole ones, dealt in turn, whatever the number of processes.
+
+    Args:
+        begin: How many of its own to leave out.
+
+    Example:
+        >>> [*range(5)][local_batches()]
+        [0, 1, 2, 3, 4]
+    """
+    return slice(dist_info().rank + begin * dist_info().size, None, dist_info().size)
+
+
+def all_gather(own: Sequence[Answer]) -> list[Answer]:
+    """Put the answers of all processes in the order of the batches, in every process.
+
+    Args:
+        own: This process's answers, one for each of `local_batches`.
+
+    Example:
+        >>> all_gather(["first", "second"])
+        ['first', 'second']
+    """
+    if dist_info().size == 1:
+        return list(own)
+    everyones: list[Sequence[Answer]] = [[]] * dist_info().size
+    distributed.all_gather_object(everyones, list(own))
+    return interleaved(everyones)
+
+
+def interleaved(dealt: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """Take back what was dealt out in turn.
+
+    Example:
+        >>> interleaved([[0, 3], [1, 4], [2]])
+        [0, 1, 2, 3, 4]
+    """
+    n = sum(map(len, dealt))
+    return [dealt[i % len(dealt)][i // len(dealt)] for i in range(n)]

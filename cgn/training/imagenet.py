@@ -359,7 +359,7 @@ def train_imagenet(
                 if at_checkpoint is not None:
                     with run.with_averages() as averaged:
                         at_checkpoint(averaged, step)
-            team.wait()
+            team.barrier()
 
         try:
             train_loop(

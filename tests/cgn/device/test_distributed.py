@@ -16,12 +16,11 @@ from support import patch_commands
 from torch import nn
 
 from benchmarks import cli
-from benchmarks.core.distributed import all_gather, init_distributed, local_batches
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import read_runs
 from benchmarks.worlds.imagenet import classes_of
 from cgn.data.preprocessing import IMAGENET
-from cgn.device.distributed import dist_info
+from cgn.device.distributed import all_gather, dist_info, init_distributed, local_batches
 from classifiers.networks.pretrained import Pretrained
 
 SECONDS = 120.0  # after which processes that wait for each other are given up
