@@ -108,7 +108,7 @@ def test_what_is_missing_is_drawn_again_and_nothing_else(
 def test_several_processes_write_each_shard_once(
     cgn: ImageNetCGN, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ProcessGroup, "wait", lambda self: None)
+    monkeypatch.setattr(ProcessGroup, "barrier", lambda self: None)
     written: list[set[str]] = []
     for rank in range(2):
         before = {path.name for path in tmp_path.glob("*.parquet")}
