@@ -70,10 +70,12 @@ def run(
         require_results(results)
         with output.progress() as progress:
             context = RunContext(resolve_device(device), results, cache_dir(), progress, precision)
+            pairs = list(zip(suites, sources, strict=True))
+            for each in models:  # what needs no images is refused before they are read
+                each.require([TestSet(*pair, {}, "", pair[0].protocol) for pair in pairs], context)
             # All test images are read before any work starts, so that bad data costs no time.
             tests = [
-                load_test_set(*pair, progress, protocol, cache=image_cache_dir())
-                for pair in zip(suites, sources, strict=True)
+                load_test_set(*pair, progress, protocol, cache=image_cache_dir()) for pair in pairs
             ]
             rows = run_models(tests, models, range(seeds), context)
         if dist_info().is_main_process:

@@ -238,3 +238,14 @@ def test_reproduce_runs_what_was_published_and_says_what_cannot_be_had(
         # These are 32 of 1,280 images, so nothing is held against what was published.
         assert "points" not in shown.out
         assert set(read_runs(results)["model"]) == {"tv:vgg16@IMAGENET1K_V1"}
+
+
+def test_a_model_that_does_not_fit_a_suite_is_refused_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("images were read")
+
+    patch_commands(monkeypatch, "load_test_set", read)
+    assert run(tmp_path, "--suite in9 --model timm:net.tag --data embedded") == 2
+    assert "knows ImageNet's 1,000 classes" in capsys.readouterr().err
