@@ -23,6 +23,7 @@ from benchmarks.data.sources import choose_source
 from benchmarks.records.compare import compare as compare_runs
 from benchmarks.records.predictions import load_runs
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.report.table import Table, interval
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES, get_suite, official_variant
@@ -60,11 +61,11 @@ class Scores(Mapping[str, Estimate]):
         return len(self.estimates)
 
     def __str__(self) -> str:
-        lines = [f"{self.suite}, {self.source} data, protocol {self.protocol}: percent, 95 %"]
+        title = f"{self.suite}: {self.source} data, protocol {self.protocol}"
+        table = Table(["score", "percent, 95 % interval", "n"], title)
         for name, (value, low, high, n) in self.estimates.items():
-            interval = f"[{100 * low:.1f}, {100 * high:.1f}]"
-            lines.append(f"{name:<42} {100 * value:6.1f}  {interval:<15} n = {n:,}")
-        return "\n".join(lines)
+            table.add(name, interval(value, low, high), n)
+        return table.to_text(80)
 
     __repr__ = __str__
 
