@@ -69,7 +69,7 @@ class Backbone:
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"{self.spec} takes no images of {image_size_px} pixels ({reason}); choose "
-                "another size, or another backbone"
+                "another `size`, or another `backbone`"
             ) from None
         if output.ndim != 2:
             raise ValueError(f"{self.spec} gives no features of whole images; take another one")

@@ -180,5 +180,5 @@ def test_commas_in_the_path_of_a_file_part_no_names() -> None:
 
 def test_a_backbone_that_does_not_take_a_size_says_so() -> None:
     Backbone("timm:resnet10t").require_size(32)
-    with pytest.raises(ValueError, match=r"takes no images of 32 pixels .*choose another --size"):
+    with pytest.raises(ValueError, match=r"takes no images of 32 pixels .*choose another `size`"):
         Backbone("timm:vit_tiny_patch16_224").require_size(32)

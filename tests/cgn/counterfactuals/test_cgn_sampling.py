@@ -147,7 +147,7 @@ def test_weights_trained_on_other_data_are_refused_with_the_command_that_trains(
 ) -> None:
     cgn.save(shipped / "farm.safetensors", {"train_sha256": "a"})
     cgn.save(shipped / "sea.safetensors", {"train_sha256": "b"})
-    message = r"no CGN has been trained on this data of farm; .*: bench.py train cgn --suite"
+    message = r"no CGN has been trained on this data of farm; train one first, by `train cgn`"
     with pytest.raises(ValueError, match=message):
         find_weights("farm", "b", tmp_path / "own")
 

@@ -209,7 +209,7 @@ def test_memory_that_does_not_suffice_is_said_with_the_remedy(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(ImageNetTraining, "drawn", full)
+    monkeypatch.setattr(ImageNetTraining, "outputs", full)
     with pytest.raises(ValueError, match=r"2 images at once do not fit .* smaller batch_size"):
         trained(replace(CONFIG, batch_size=2))
 
