@@ -1,7 +1,6 @@
 """Speeds of each device that the benchmarks in `tests/throughput` measured, kept in rows.
 
-How a speed is measured is not here: see that module. Nor is it in an installed package, for it lies
-with the tests.
+The benchmarks lie with the tests: they run in a checkout, and not in an installed package.
 """
 
 from __future__ import annotations

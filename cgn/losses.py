@@ -1,7 +1,5 @@
 """What a CGN is trained on: pure functions from tensors to a scalar.
 
-How they are weighed against each other is not here: see `cgn.training.small`.
-
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
     https://arxiv.org/abs/2101.06046

@@ -1,7 +1,6 @@
 """From a module to predictions and scores: any module from images to logits will do.
 
-Training is not here, and nothing here knows which model it has. Several processes share the images
-out among themselves: see `cgn.device.distributed`.
+Several processes share the images among themselves, as `cgn.device.distributed` says.
 """
 
 from __future__ import annotations

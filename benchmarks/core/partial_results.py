@@ -1,7 +1,6 @@
 """Answers of an evaluation that is under way, kept so that an interruption costs little.
 
-Short evaluations leave no trace on the disk. What the answers are is not here: see
-`benchmarks.core.evaluate`.
+Short evaluations leave no trace on the disk.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Predictions are a table, one row an image: variant, id, shape, texture, background, prediction;
 and the `columns` that a suite adds.
 A `Score` reads such a table of one model, one seed and one suite, and gives an `Estimate`.
-Which scores a suite has is not here: each suite names its own. Nor is how two models compare:
-see `benchmarks.records.compare`.
+Each suite names its own scores.
 
 Source:
     Shape bias: Geirhos et al., ImageNet-trained CNNs are biased towards texture, ICLR 2019.

@@ -1,7 +1,5 @@
 """The CGN: three mechanisms joined analytically, and its weights saved with their config.
 
-How it is trained is not here: see `cgn.training.small`.
-
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
     https://arxiv.org/abs/2101.06046

@@ -1,7 +1,5 @@
 """The three independent mechanisms, small enough to train from scratch.
 
-How they are joined is not here: see `cgn.models.cgn`.
-
 Source:
     Sauer and Geiger, Counterfactual Generative Networks, ICLR 2021.
     https://arxiv.org/abs/2101.06046
