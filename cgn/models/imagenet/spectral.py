@@ -79,8 +79,9 @@ class SpectralLayer(Layer):
         self.register_buffer("weight_u", normalize(torch.randn(n_outputs), dim=0))
         self.register_buffer("weight_v", torch.zeros(layer.weight[0].numel()))
         self.frozen: Tensor | None = None
-        for _ in range(5):
-            iterate([self])
+        if not layer.weight.is_meta:  # whose numbers say nothing, and take long
+            for _ in range(5):
+                iterate([self])
 
     @property
     def dtype(self) -> torch.dtype:
