@@ -108,11 +108,7 @@ def evaluate_and_record(test: TestSet, fitted: FittedModel, context: RunContext)
 
 
 def predict(
-    test: TestSet,
-    fitted: FittedModel,
-    model: str,
-    context: RunContext,
-    kept: Keeper | None = None,
+    test: TestSet, fitted: FittedModel, model: str, context: RunContext, kept: Keeper | None = None
 ) -> tuple[dict[str, pd.DataFrame], float]:
     """Evaluate a model on a test set.
 

@@ -215,10 +215,7 @@ def measure_all(
         failed.append(f"pytest ended with {code}")
     about: dict[str, Any] = dict(machine(device))
     return Measured(
-        [Speed(**about, **_cells(json.loads(line))) for line in found],
-        failed,
-        _skipped(said),
-        cut,
+        [Speed(**about, **_cells(json.loads(line))) for line in found], failed, _skipped(said), cut
     )
 
 

@@ -16,11 +16,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    hardtanh,
-)
+from torch.nn.functional import binary_cross_entropy, binary_cross_entropy_with_logits, hardtanh
 
 
 def adversarial(fake_scores: Tensor) -> Tensor:

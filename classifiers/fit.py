@@ -99,12 +99,7 @@ def fit(
             saved = Checkpoint(checkpoint, run.parts(), f"{key} {weights_sha256(run.network)}")
             run.step = saved.resume()
         batches = iterate_batches(
-            sources,
-            recipe.augment,
-            range(run.step, steps),
-            generator,
-            seed=seed,
-            device=run.device,
+            sources, recipe.augment, range(run.step, steps), generator, seed=seed, device=run.device
         )
 
         def train_steps(n: int) -> dict[str, Tensor]:
@@ -161,12 +156,7 @@ class Fitting:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        n_classes: int,
-        size_px: int,
-        steps: int,
-        device: torch.device | str,
+        self, recipe: Recipe, n_classes: int, size_px: int, steps: int, device: torch.device | str
     ) -> None:
         self.recipe = recipe
         self.device = torch.device(device)

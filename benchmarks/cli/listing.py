@@ -27,23 +27,14 @@ from benchmarks.report.table import Cell, Table
 from benchmarks.report.tables import speeds_table
 from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.data_sets import DATA_SETS
-from benchmarks.throughput import (
-    append_speeds,
-    measure_all,
-    read_speeds,
-    slower,
-    speeds_markdown,
-)
+from benchmarks.throughput import append_speeds, measure_all, read_speeds, slower, speeds_markdown
 from cgn.counterfactuals.sampling import SHIPPED
 from cgn.io.writing import write_text
 from classifiers import MODELS
 
 
 def show_lists(
-    *,
-    readme: ReadFile | None = None,
-    results: Results = RESULTS,
-    output: Output = Output(),
+    *, readme: ReadFile | None = None, results: Results = RESULTS, output: Output = Output()
 ) -> None:
     """Print all suites and models, or write the tables of the README and of docs.
 

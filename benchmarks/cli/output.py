@@ -101,11 +101,7 @@ class Output:
         errors = PlainConsole(stderr=True, quiet=self.quiet)
         is_shown = errors.is_terminal and dist_info().is_main_process and not self.quiet
         with Progress(
-            *columns,
-            TimeRemainingColumn(),
-            console=errors,
-            transient=True,
-            disable=not is_shown,
+            *columns, TimeRemainingColumn(), console=errors, transient=True, disable=not is_shown
         ) as display:
             yield ProgressBars(display)
 

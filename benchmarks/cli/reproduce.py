@@ -7,14 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cli.arguments import (
-    RESULTS,
-    Data,
-    Device,
-    Results,
-    Suites,
-    resolve_device,
-)
+from benchmarks.cli.arguments import RESULTS, Data, Device, Results, Suites, resolve_device
 from benchmarks.cli.models import PretrainedModel, RecipeModel
 from benchmarks.cli.output import EtaLogger, Output
 from benchmarks.cli.run import require_results

@@ -11,14 +11,7 @@ import pandas as pd
 import torch
 from cyclopts import Parameter
 
-from benchmarks.cli.arguments import (
-    RESULTS,
-    NewFile,
-    NewPage,
-    Results,
-    Suites,
-    find_suites,
-)
+from benchmarks.cli.arguments import RESULTS, NewFile, NewPage, Results, Suites, find_suites
 from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
@@ -181,10 +174,7 @@ def check_past(results: Path, revision: str, progress: Progress) -> list[str]:
 
 
 def rescore(
-    *,
-    suite: Suites | None = None,
-    results: Results = RESULTS,
-    output: Output = Output(),
+    *, suite: Suites | None = None, results: Results = RESULTS, output: Output = Output()
 ) -> None:
     """Add the scores that rows lack, from stored predictions, and rewrite the leaderboards.
 
@@ -204,10 +194,7 @@ def rescore(
 
 
 def report(
-    *,
-    out: NewPage | None = None,
-    results: Results = RESULTS,
-    output: Output = Output(),
+    *, out: NewPage | None = None, results: Results = RESULTS, output: Output = Output()
 ) -> None:
     """Write all results as one HTML page.
 

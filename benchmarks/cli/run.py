@@ -8,14 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from benchmarks.cli.arguments import (
-    RESULTS,
-    Device,
-    Results,
-    Suites,
-    TrainingData,
-    resolve_device,
-)
+from benchmarks.cli.arguments import RESULTS, Device, Results, Suites, TrainingData, resolve_device
 from benchmarks.cli.models import resolve_models
 from benchmarks.cli.output import Output
 from benchmarks.core.context import RunContext

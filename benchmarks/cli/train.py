@@ -38,11 +38,7 @@ from benchmarks.core.suite import EMBEDDED, TrainingDomain
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import recombined_images
-from benchmarks.data.user_images import (
-    load_counterfactuals,
-    load_images,
-    load_masks,
-)
+from benchmarks.data.user_images import load_counterfactuals, load_images, load_masks
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES

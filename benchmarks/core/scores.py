@@ -243,11 +243,7 @@ def neither_rate(variant: str, *, chance: float) -> Score:
         return _counted(~(by_shape | by_texture), _of_variant(predictions, variant)["id"])
 
     return Score(
-        variant=variant,
-        metric="neither_rate",
-        count=count,
-        higher_is_better=False,
-        chance=chance,
+        variant=variant, metric="neither_rate", count=count, higher_is_better=False, chance=chance
     )
 
 

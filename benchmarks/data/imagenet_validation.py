@@ -24,12 +24,7 @@ from cgn.data.listing import some
 ARCHIVE = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 # ImageNet's own, Kaggle's, TensorFlow's and Caffe's; the last one counts classes from 0.
-LISTS = (
-    DEVKIT,
-    "LOC_val_solution.csv",
-    "imagenet_2012_validation_synset_labels.txt",
-    "val.txt",
-)
+LISTS = (DEVKIT, "LOC_val_solution.csv", "imagenet_2012_validation_synset_labels.txt", "val.txt")
 N_IMAGES = 50_000
 MOST_BYTES = 100 << 20  # of a list
 NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})", re.IGNORECASE)

@@ -60,11 +60,7 @@ class Difference(NamedTuple):
 
 
 def compare(
-    score: Score,
-    first: Sequence[pd.DataFrame],
-    second: Sequence[pd.DataFrame],
-    *,
-    seed: int = 0,
+    score: Score, first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], *, seed: int = 0
 ) -> Difference:
     """Compare two models by one score on the same images.
 
@@ -128,9 +124,7 @@ def _paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
 
 
 def mcnemar(
-    hits: Counts | NDArray[np.bool_],
-    *,
-    alternative: Literal["two-sided", "greater"] = "two-sided",
+    hits: Counts | NDArray[np.bool_], *, alternative: Literal["two-sided", "greater"] = "two-sided"
 ) -> float:
     """Test whether two models are equally often right on the same images: McNemar, exact.
 

@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.core.suite import Column
-from benchmarks.worlds.imagenet import (
-    class_labels,
-    class_table,
-    classes_of,
-    in_imagenet_a,
-)
+from benchmarks.worlds.imagenet import class_labels, class_table, classes_of, in_imagenet_a
 from cgn.data.factors import Factors
 
 

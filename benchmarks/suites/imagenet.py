@@ -252,10 +252,7 @@ IMAGENET_SKETCH_OFFICIAL = Suite(
     protocol="imagenet-sketch@v1",
     world=IMAGENET,
     variants=official_variants("sketch", "sketch", WNIDS),
-    scores=(
-        accuracy("sketch", chance=1 / 1_000),
-        top_k_accuracy(5, "sketch", chance=5 / 1_000),
-    ),
+    scores=(accuracy("sketch", chance=1 / 1_000), top_k_accuracy(5, "sketch", chance=5 / 1_000)),
     primary="sketch_accuracy",
     embedded=False,
     decision_rule=decide_imagenet,

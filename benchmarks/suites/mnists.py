@@ -52,11 +52,7 @@ def _suite(
 
 
 _PARTS = (
-    (
-        COLORED_MNIST,
-        colored,
-        "Does it read the digit when its colour no longer tells the class?",
-    ),
+    (COLORED_MNIST, colored, "Does it read the digit when its colour no longer tells the class?"),
     (
         DOUBLE_COLORED_MNIST,
         double_colored,

@@ -38,10 +38,7 @@ CODEPOINTS: dict[str, tuple[str, str]] = {
     "reptile": ("1F40A 1F422 1F40D 1F98E 1F996", "1F995"),
     "carnivore": ("1F431 1F408 1F981 1F42F 1F405 1F43B 1F98A 1F43A 1F99D", "1F406 1F43C 1F9A1"),
     "insect": ("1F41C 1F41D 1F41E 1F98B 1F997 1F99F 1FAB0", "1FAB2 1FAB3"),
-    "musical instrument": (
-        "1F3B7 1F3B8 1F3BA 1F3BB 1F3B9 1F941 1FA97 1FA98 1FA89",
-        "1FA95 1F4EF",
-    ),
+    "musical instrument": ("1F3B7 1F3B8 1F3BA 1F3BB 1F3B9 1F941 1FA97 1FA98 1FA89", "1FA95 1F4EF"),
     "primate": ("1F412 1F435 1F98D 1F9A7 1F648", "1F649 1F64A"),
     "fish": ("1F41F 1F420 1F421 1F988", "E000"),
 }

@@ -63,9 +63,5 @@ def unbiased(source: DataSource, n_images: int = sum(TRAIN_COUNTS)) -> ImageSet:
 
 
 OPENMOJI9 = TrainingDomain(
-    name="openmoji-9",
-    classes=CLASSES,
-    image_size_px=IMAGE_SIZE_PX,
-    train=train,
-    unbiased=unbiased,
+    name="openmoji-9", classes=CLASSES, image_size_px=IMAGE_SIZE_PX, train=train, unbiased=unbiased
 )

@@ -25,13 +25,7 @@ from cgn.counterfactuals.sampling import choose_classes
 from cgn.data.decoding import decode
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, Reader, to_bytes
-from cgn.data.preprocessing import (
-    AS_IT_IS,
-    DECODERS,
-    Preprocessing,
-    decoders,
-    stack_channels_last,
-)
+from cgn.data.preprocessing import AS_IT_IS, DECODERS, Preprocessing, decoders, stack_channels_last
 from cgn.device.distributed import ProcessGroup
 from cgn.device.graphs import Captured
 from cgn.device.transfer import sent

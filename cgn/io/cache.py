@@ -49,11 +49,7 @@ def cache_key(parts: object, code: Iterable[Path]) -> str:
 
 
 def open_or_make(
-    path: Path,
-    open_: Callable[[Path], Content],
-    make: Callable[[Path], None],
-    *,
-    n_bytes: int = 0,
+    path: Path, open_: Callable[[Path], Content], make: Callable[[Path], None], *, n_bytes: int = 0
 ) -> Content:
     """Open a file of the cache; if it is missing or damaged, make it first.
 

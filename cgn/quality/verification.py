@@ -68,11 +68,7 @@ def verifier_training_set(
         progress=lambda done, _: progress(done, n),
     )
     sampled = sample(
-        cgn,
-        n // 3,
-        seed=seed,
-        device=device,
-        progress=lambda done, _: progress(n_joined + done, n),
+        cgn, n // 3, seed=seed, device=device, progress=lambda done, _: progress(n_joined + done, n)
     )
     both = concatenate([joined, sampled])
     unknown = {

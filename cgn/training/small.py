@@ -198,11 +198,7 @@ class Training:
     """
 
     def __init__(
-        self,
-        images: Batch,
-        n_classes: int,
-        config: TrainConfig,
-        device: torch.device | str,
+        self, images: Batch, n_classes: int, config: TrainConfig, device: torch.device | str
     ) -> None:
         self.config = config
         self.device = torch.device(device)
@@ -290,10 +286,7 @@ class Training:
             [
                 mechanism(units, batch.labels, origin)
                 for mechanism, units, origin in zip(
-                    (self.cgn.texture, self.cgn.background),
-                    noise.units,
-                    noise.origins,
-                    strict=True,
+                    (self.cgn.texture, self.cgn.background), noise.units, noise.origins, strict=True
                 )
             ]
         )

@@ -258,9 +258,7 @@ def test_of_several_sets_of_weights_one_has_to_be_named(
 
 
 def test_the_screen_says_what_was_taken(
-    state: dict[str, Tensor],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    state: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = f"{stored(tmp_path, {'a': state, 'b': small(1).state_dict()})}&set=b"
     with Output().progress() as bars:

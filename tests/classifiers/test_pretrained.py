@@ -256,10 +256,7 @@ def test_safetensors_and_a_state_dict_give_one_network(weights: Path) -> None:
     [
         ("arch=timm:test_resnet&sha256=00", "has the sha256 [0-9a-f]{64}, expected '00'"),
         ("arch=timm:test_resnet&sha256=", "has the sha256 [0-9a-f]{64}, expected ''"),
-        (
-            "arch=timm:test_vit",
-            "mine.pth does not fit timm:test_vit: it has none of its tensors",
-        ),
+        ("arch=timm:test_vit", "mine.pth does not fit timm:test_vit: it has none of its tensors"),
         ("arch=vgg", "arch must be timm:NAME or tv:NAME of a network there is, .* got 'vgg'"),
         ("arch=tv:fcn_resnet50", "of a network there is, .* got 'tv:fcn_resnet50'"),
         ("arch=timm:test_resnet.none", "of a network there is, .* got 'timm:test_resnet.none'"),

@@ -31,12 +31,7 @@ BIGGAN_SOURCES = {
     512: (_S3.format(512),),
 }
 # The networks of the authors' file, and what they are called here.
-AUTHORS = {
-    "f_shape": "shape",
-    "f_text": "texture",
-    "f_bg": "background",
-    "u2net": "saliency",
-}
+AUTHORS = {"f_shape": "shape", "f_text": "texture", "f_bg": "background", "u2net": "saliency"}
 REAL = "biggan_GT"  # the published BigGAN, which the authors' file holds once more
 
 

@@ -173,10 +173,7 @@ class FrozenSigma:
     """
 
     def __init__(
-        self,
-        layers: Sequence[SpectralLayer],
-        joints: Iterable[JointLinear],
-        dtype: torch.dtype,
+        self, layers: Sequence[SpectralLayer], joints: Iterable[JointLinear], dtype: torch.dtype
     ) -> None:
         """Allocate weights and gradients.
 

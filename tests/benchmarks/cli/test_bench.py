@@ -218,9 +218,7 @@ def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
     assert fits == [("gan", seed, ["biased", "generated"]) for seed in (0, 1)]
 
 
-def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(
-    results: Path,
-) -> None:
+def test_a_row_names_the_seed_of_the_generator_its_model_was_trained_on(results: Path) -> None:
     assert command(results, "--suite tiny --model erm,cgn-ensemble,gan,cgn-abduct") == 0
     runs = read_runs(results)
     found = {str(m): set(rows["generator_seed"]) for m, rows in runs.groupby("model")}
@@ -358,10 +356,7 @@ def test_list_shows_every_suite_and_model(capsys: pytest.CaptureFixture[str]) ->
         ("--suite tinny --model erm", "unknown suite 'tinny'; did you mean 'tiny'?"),
         ("--suite tiny --model ermm", "unknown model 'ermm'; did you mean 'erm'?"),
         ("--suite tiny,xyz --model erm", "unknown suite 'xyz'; see `bench.py list`"),
-        (
-            "--suite tiny --model erm --seeds abc",
-            "--seeds: expected a whole number, got 'abc'",
-        ),
+        ("--suite tiny --model erm --seeds abc", "--seeds: expected a whole number, got 'abc'"),
         ("--suite tiny --model erm --seeds 0", "--seeds must be positive, got 0"),
         ("--suite tiny --model erm --seeds -1", "--seeds"),
         ("--suite tiny --model erm --data nowhere", "there is no folder nowhere"),
@@ -565,10 +560,7 @@ def test_a_shipped_classifier_is_fitted_written_and_scored_on_all_suites_of_its_
     assert about["command"].startswith("python bench.py train classifier --suite tiny")
     boards = {name: pd.read_csv(results / f"{name}.csv") for name in ("tiny", "other-mnist")}
     for name, board in boards.items():
-        assert board["model"].tolist() == [
-            "shipped:cgn-ensemble",
-            "shipped:cgn-ensemble/shape",
-        ]
+        assert board["model"].tolist() == ["shipped:cgn-ensemble", "shipped:cgn-ensemble/shape"]
         assert board["rank"].isna().all()  # what it is of has a rank, from its own seeds
         assert about["quality"][name] == pytest.approx(board["hard_accuracy"][0])
     before = files(results)

@@ -114,9 +114,7 @@ def test_an_error_shows_hostile_words_in_one_line(
 
 
 def test_hostile_names_in_committed_rows_are_shown_by_every_command_that_reads_them(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suite = tiny_suite()
     patch_suites(monkeypatch, {suite.name: suite})

@@ -74,9 +74,7 @@ def test_a_tar_archive_of_any_compression_is_unpacked(mode: str, tmp_path: Path,
         ("x.tar.gz", tar({f"{i}": bytes(1 << 20) for i in range(20)})),
         ("x.tar.gz", tar({f"{i}": b"" for i in range(3_000)})),
     ],
-    ids=[
-        *("zip", "lzma", "many", "empty files", "tar", "xz", "many in a tar", "empty in a tar"),
-    ],
+    ids=[*("zip", "lzma", "many", "empty files", "tar", "xz", "many in a tar", "empty in a tar")],
 )
 def test_an_archive_that_would_unpack_to_far_more_than_itself_is_refused(
     name: str, content: bytes, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch

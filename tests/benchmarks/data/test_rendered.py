@@ -137,11 +137,7 @@ def test_all_code_that_draws_is_in_the_key() -> None:
 
 @pytest.mark.parametrize("package", rendered.PACKAGES)
 def test_another_version_of_a_package_draws_anew(
-    package: str,
-    counting: Suite,
-    draws: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    package: str, counting: Suite, draws: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variants_cached(counting, EMBEDDED, tmp_path)
     versions = {name: version(name) for name in rendered.PACKAGES} | {package: "0.0"}

@@ -18,18 +18,7 @@ from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.runs import Row, append, read_runs
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0", '=A1,"b"', "-"]
-ODD = [
-    "'",
-    "'=1+1",
-    "'é\\n",
-    "a\nb",
-    "a\r\nb",
-    "a\u2028b",
-    "a\x00b",
-    " ",
-    "null",
-    'a"b,c',
-]
+ODD = ["'", "'=1+1", "'é\\n", "a\nb", "a\r\nb", "a\u2028b", "a\x00b", " ", "null", 'a"b,c']
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -70,13 +70,7 @@ def test_rows_on_a_part_of_the_images_meet_no_published_score() -> None:
 
 @pytest.mark.parametrize("name", ["colored-mnist", "double-colored-mnist", "wildlife-mnist"])
 def test_the_papers_rows_are_on_record_for_each_mnist(name: str) -> None:
-    assert set(published(SUITES[name])["measured"]) == {
-        "erm",
-        "gan",
-        "cgn",
-        "cgn+original",
-        "",
-    }
+    assert set(published(SUITES[name])["measured"]) == {"erm", "gan", "cgn", "cgn+original", ""}
 
 
 @pytest.mark.parametrize(
@@ -117,10 +111,7 @@ def test_models_nobody_published_are_listed_with_what_was_measured() -> None:
         SUITES["wildlife-mnist"], board(0.5, model="oracle"), ["oracle", "cgn-abduct"]
     )
     ours = rows.set_index("measured").loc[["oracle", "cgn-abduct"]]
-    assert ours["verdict"].tolist() == [
-        "nothing published",
-        "not run: cgn-abduct on official data",
-    ]
+    assert ours["verdict"].tolist() == ["nothing published", "not run: cgn-abduct on official data"]
     assert ours["here"].tolist() == pytest.approx([0.5, math.nan], nan_ok=True)
     assert ours["seeds"].tolist() == [3, 0]
     assert ours["value"].isna().all()

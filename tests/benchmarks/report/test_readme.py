@@ -85,9 +85,7 @@ def test_the_examples_for_the_results_count_the_newest_row_of_a_slot_alone(
     assert runs.groupby("model")["value"].mean()["cgn"] == pytest.approx(board["cgn"])
 
 
-def test_the_python_example_scores_a_module_of_ones_own(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_python_example_scores_a_module_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     example = README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {}
     exec(example, names)

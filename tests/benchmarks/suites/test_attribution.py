@@ -17,12 +17,7 @@ from benchmarks.core.suite import EMBEDDED, Suite
 from benchmarks.records.compare import compare
 from benchmarks.records.predictions import Run, load, save
 from benchmarks.suites.attribution import ATTRIBUTIONS as ATTRIBUTION_SUITES
-from benchmarks.suites.attribution import (
-    effect,
-    flip_rate,
-    shape_share,
-    true_class_change,
-)
+from benchmarks.suites.attribution import effect, flip_rate, shape_share, true_class_change
 from benchmarks.worlds.mnists import DOUBLE_OBJECT, JITTERED
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
@@ -200,9 +195,7 @@ def test_a_model_that_sees_only_masks_flips_with_shape_and_never_with_texture_or
             assert found(factor, metric).value == 0
 
 
-def test_colored_mnist_has_no_background_to_act_on(
-    drawn: dict[str, dict[str, ImageSet]],
-) -> None:
+def test_colored_mnist_has_no_background_to_act_on(drawn: dict[str, dict[str, ImageSet]]) -> None:
     assert list(drawn["attribution-colored-mnist"]) == ["base", "do_shape", "do_texture"]
 
 

@@ -80,10 +80,7 @@ def backgrounds() -> ImageSet:
 
 
 def run(
-    network: Counting,
-    foregrounds: ImageSet,
-    backgrounds: ImageSet,
-    earlier: Sequence[Outcome] = (),
+    network: Counting, foregrounds: ImageSet, backgrounds: ImageSet, earlier: Sequence[Outcome] = ()
 ) -> list[Outcome]:
     outcomes = attack(
         network, foregrounds, backgrounds, decision_rule=probabilities, earlier=earlier

@@ -331,9 +331,7 @@ def write_textures(folder: Path, n: int = 10) -> Path:
     return folder
 
 
-def test_textures_of_a_folder_go_to_the_classes_in_the_order_of_their_names(
-    tmp_path: Path,
-) -> None:
+def test_textures_of_a_folder_go_to_the_classes_in_the_order_of_their_names(tmp_path: Path) -> None:
     images = wildlife(some_digits(40), correlation=None, seed=0, textures=write_textures(tmp_path))
     mask = mask_of(images).expand(-1, 3, -1, -1)
     meant = torch.where(

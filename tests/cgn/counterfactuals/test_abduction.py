@@ -6,11 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cgn.counterfactuals.abduction import (
-    Donors,
-    intervene,
-    real_image_counterfactuals,
-)
+from cgn.counterfactuals.abduction import Donors, intervene, real_image_counterfactuals
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig

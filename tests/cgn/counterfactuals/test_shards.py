@@ -15,12 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from cgn.counterfactuals.sampling import best_classes, choose_classes
-from cgn.counterfactuals.shards import (
-    SetConfig,
-    generate,
-    load_shards,
-    shard_seed,
-)
+from cgn.counterfactuals.shards import SetConfig, generate, load_shards, shard_seed
 from cgn.counterfactuals.sheets import sheet
 from cgn.data.factors import Factors
 from cgn.data.image_files import load_authors_folder

@@ -181,10 +181,7 @@ def test_weights_of_a_backbone_that_lie_in_a_file_count_by_what_is_in_it(
         ),
         ("cgn.training.gan", {"image_set.py", "losses.py", "small.py", "critic.py"}),
         ("cgn.data.image_files", {"decoding.py", "image_set.py"}),
-        (
-            "classifiers.fit",
-            {"image_set.py", "loop.py", "precision.py", "small.py"},
-        ),
+        ("classifiers.fit", {"image_set.py", "loop.py", "precision.py", "small.py"}),
         (
             "benchmarks.suites.backgrounds_challenge",
             {"decisions.py", "image_files.py", "image_set.py", "cgn.py"},

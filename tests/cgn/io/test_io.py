@@ -155,10 +155,7 @@ def refuse(number: int) -> Callable[..., NoReturn]:
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
 @pytest.mark.parametrize("missing", [["flock"], ["flock", "lockf"]])
 def test_without_flock_a_lock_still_keeps_others_out_until_they_are_killed(
-    missing: list[str],
-    number: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    missing: list[str], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, ready = tmp_path / "cgn", tmp_path / "ready"
     real = {name: getattr(fcntl, name) for name in ("flock", "lockf")}

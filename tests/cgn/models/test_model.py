@@ -12,14 +12,7 @@ from torch import Tensor
 from cgn.data.factors import Factors
 from cgn.io.cache import weights_sha256
 from cgn.io.weights import save_tensors
-from cgn.models.cgn import (
-    CGN,
-    CGNConfig,
-    MechanismOutputs,
-    binarise,
-    compose,
-    load_released,
-)
+from cgn.models.cgn import CGN, CGNConfig, MechanismOutputs, binarise, compose, load_released
 from cgn.models.mechanisms import Mechanism, ShapeMechanism, TextureMechanism, UpBlock, roll
 
 RELEASED = SHARED / "released-weights/cgn_colored_mnist.pth"
@@ -190,9 +183,7 @@ def test_a_shape_follows_the_code_and_the_pose_it_is_told(cgn: CGN) -> None:
         assert not torch.allclose(drawn, shape(noise, labels, exemplars.flip(1)), atol=1e-3)
 
 
-def test_shapes_without_deviation_come_from_the_exemplars_and_not_from_the_noise(
-    cgn: CGN,
-) -> None:
+def test_shapes_without_deviation_come_from_the_exemplars_and_not_from_the_noise(cgn: CGN) -> None:
     shape, labels = with_exemplars(cgn), torch.zeros(2, dtype=torch.int64)
     noises = torch.randn(2, 2, CONFIG.noise_size, generator=seed(1))
     with torch.no_grad():
@@ -354,14 +345,7 @@ def write_empty(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "write",
-    [
-        write_nothing,
-        write_no_pickle,
-        write_other_names,
-        write_too_few,
-        write_a_number,
-        write_empty,
-    ],
+    [write_nothing, write_no_pickle, write_other_names, write_too_few, write_a_number, write_empty],
 )
 def test_files_that_are_not_the_released_weights_are_refused(
     write: Callable[[Path], None], tmp_path: Path

@@ -8,10 +8,7 @@ from torch import Tensor
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.segmentation.boxes import (
-    masks_from_boxes,
-    opencv,
-)
+from cgn.segmentation.boxes import masks_from_boxes, opencv
 
 pytest.importorskip("cv2", reason="the extra `images` is not installed")
 SIZE_PX = 48

@@ -104,10 +104,7 @@ def test_what_is_not_0_is_object_in_every_kind_of_picture(
     ],
     ids=["bool", "byte", "whole", "fraction", "big-endian", "white", "first", "colours first"],
 )
-def test_what_is_not_0_is_object_in_every_kind_of_array(
-    array: np.ndarray,
-    tmp_path: Path,
-) -> None:
+def test_what_is_not_0_is_object_in_every_kind_of_array(array: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", array)
     assert np.array_equal(read(tmp_path / "x.npy"), SQUARE == 1)
 
@@ -116,10 +113,7 @@ def test_what_is_not_0_is_object_in_every_kind_of_array(
     ("array", "message"),
     [
         (SQUARE * 3, r"it holds 0, 3; expected 0 to 2"),
-        (
-            SQUARE * 128,
-            r"it holds 0, 128; expected 0 to 2, where what is not 0 is object",
-        ),
+        (SQUARE * 128, r"it holds 0, 128; expected 0 to 2, where what is not 0 is object"),
         (SQUARE * 15 + np.eye(20, dtype=np.uint8) * 240, r"it holds 0, 15, 240 and 1 more"),
         (SQUARE * -1.0, r"it holds -1.0"),
         (SQUARE * 0.5, r"it holds 0.0, 0.5"),
@@ -132,9 +126,7 @@ def test_what_is_not_0_is_object_in_every_kind_of_array(
     ],
 )
 def test_a_mask_whose_objects_are_not_plain_is_refused_and_named(
-    array: np.ndarray,
-    message: str,
-    tmp_path: Path,
+    array: np.ndarray, message: str, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(ValueError, match=message) as caught:

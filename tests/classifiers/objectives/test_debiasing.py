@@ -58,8 +58,7 @@ def batch(shape: list[int], texture: list[int], background: list[int] | None = N
 
 
 @pytest.mark.parametrize(
-    ("objective", "kind"),
-    [(group_dro, GroupWeightedCNN), (unlearn, UnlearningCNN)],
+    ("objective", "kind"), [(group_dro, GroupWeightedCNN), (unlearn, UnlearningCNN)]
 )
 def test_a_network_without_the_objectives_state_is_refused(
     objective: Callable[[nn.Module, Batches], Tensor], kind: type[nn.Module]
@@ -91,10 +90,7 @@ def test_the_penalty_of_known_logits_is_that_worked_out_by_hand() -> None:
 def test_environments_weigh_alike_whatever_their_sizes() -> None:
     few = with_logits(SmallCNN, [[1.0, 0.0]] * 2 + [[2.0, 0.0]] * 2)
     many = with_logits(SmallCNN, [[1.0, 0.0]] * 6 + [[2.0, 0.0]] * 2)
-    losses = (
-        irm(few, batch([0, 0, 1, 1], [0] * 4)),
-        irm(many, batch([0] * 6 + [1] * 2, [0] * 8)),
-    )
+    losses = (irm(few, batch([0, 0, 1, 1], [0] * 4)), irm(many, batch([0] * 6 + [1] * 2, [0] * 8)))
     assert losses[0].item() == pytest.approx(losses[1].item())
 
 

@@ -8,9 +8,7 @@ from cgn.models.imagenet.upsampling import add_upsampled, upsample
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_maps_and_gradients_are_those_of_interpolation(
-    memory_format: torch.memory_format,
-) -> None:
+def test_maps_and_gradients_are_those_of_interpolation(memory_format: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
     small = torch.randn(2, 3, 4, 5, generator=generator).contiguous(memory_format=memory_format)
     large = torch.randn(2, 3, 8, 10, generator=generator).contiguous(memory_format=memory_format)
