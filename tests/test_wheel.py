@@ -16,8 +16,9 @@ PARTS = ("benchmarks", "cgn", "classifiers", "bench.py", "pyproject.toml", "READ
 
 
 def command(*words: str | Path, cwd: Path, **environment: str) -> str:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     run = subprocess.run(
-        words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True
+        words, cwd=cwd, env=inherited | environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout

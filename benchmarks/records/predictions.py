@@ -114,18 +114,18 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
     """
     try:
         table = pq.read_table(path, partitioning=None)
+        names, predictions = table.schema.names, table.to_pandas()
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is not a whole parquet file ({error}); delete it and run the model again"
         ) from None
     header = (table.schema.metadata or {}).get(_KEY)
-    names = [name for name in table.schema.names if _further(name) is None]
-    if header is None or names != SCHEMA.names:
+    if header is None or [name for name in names if _further(name) is None] != SCHEMA.names:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
     where = f"the header of {path}"
-    return table.to_pandas(), checked(Run, parsed(header, where), where)
+    return predictions, checked(Run, parsed(header, where), where)
 
 
 def load_runs(

@@ -231,14 +231,12 @@ def _require_weights(path: Path, head: bytes) -> None:
     """Refuse what is told from its first bytes, and archives that unpack to more than they hold."""
     if fault := _kind(head):
         raise ValueError(f"{path} {'; '.join(fault)}")
-    if not zipfile.is_zipfile(path):
-        if head.startswith(b"PK"):
-            raise ValueError(f"{path} {CUT_SHORT}; {AGAIN}")
-        return
     try:
+        if not zipfile.is_zipfile(path) and not head.startswith(b"PK"):
+            return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception:  # zipfile raises errors of many kinds
+    except Exception:  # zipfile raises errors of many kinds, also where it only looks
         raise ValueError(f"{path} {CUT_SHORT}; {AGAIN}") from None
     if not any(member.filename.endswith(("data.pkl", "constants.pkl")) for member in members):
         raise ValueError(f"{path} is a zip archive without weights; unpack it first")

@@ -126,6 +126,14 @@ def test_a_truncated_file_is_named_with_what_to_do(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_column_whose_name_is_no_text_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    save(predictions(), path, RUN)
+    path.write_bytes(path.read_bytes().replace(b"texture", b"t\xffxture"))
+    with pytest.raises(ValueError, match=r"a\.parquet is not a whole parquet file .* delete it"):
+        load(path)
+
+
 def test_a_foreign_file_is_no_predictions(tmp_path: Path) -> None:
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="not predictions of this benchmark"):

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cgn.io.weights import read_checkpoint, read_safetensors
+from cgn.io.weights import read_checkpoint, read_safetensors, read_state
 from classifiers import load_model
 
 ARCH = "timm:test_resnet"
@@ -181,3 +181,14 @@ def test_a_header_that_is_no_json_mapping_is_refused(header: str, tmp_path: Path
     save_file({"a": torch.ones(1)}, tmp_path / "mine.safetensors", {"json": header})
     with pytest.raises(ValueError, match=r"the header of .*mine.safetensors is no (JSON|mapping)"):
         read_safetensors(tmp_path / "mine.safetensors")
+
+
+def test_a_zip_that_claims_to_span_several_disks_is_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save({"a": torch.zeros(3)}, path)
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)  # of zip64, on two disks
+    path.write_bytes(content[:end] + locator + content[end:])
+    with pytest.raises(ValueError, match=r"mine\.pth is cut short; copy or download it again"):
+        read_state(path)
