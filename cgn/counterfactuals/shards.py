@@ -258,7 +258,10 @@ class ShardReader(Reader):
             ValueError: If one cannot be read, or is of another size; the message names its shard.
         """
         rows = self.rows[index].tolist()
-        files = [file["bytes"] for file in self.table[rows][IMAGE]]
+        try:
+            files = [file["bytes"] for file in self.table.select_columns(IMAGE)[rows][IMAGE]]
+        except Exception as error:  # datasets and pyarrow raise errors of many kinds
+            raise _unreadable(self.folder, error) from None
         shards = [self.folder / self.config.shard_name(r // self.config.shard_size) for r in rows]
         names = [f"image {row}, in {shard}," for row, shard in zip(rows, shards, strict=True)]
         images = list(decoders().map(self._decode, files, names))
@@ -289,6 +292,15 @@ class ShardReader(Reader):
         return digest.hexdigest()
 
 
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    """Name the folder of shards that raised an error, and the cure."""
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(
+        f"the shards of {folder} cannot be read: {reason}; delete those that are damaged and "
+        "repeat the command that made them"
+    )
+
+
 def load_shards(folder: Path, cache: Path | None = None) -> ImageSet:
     """Open a set that `generate` wrote.
 
@@ -317,11 +329,7 @@ def load_shards(folder: Path, cache: Path | None = None) -> ImageSet:
         ).cast_column(IMAGE, datasets.Image(decode=False))
         numbers = table.select_columns([*Factors._fields, "id"]).with_format("torch")[:]
     except Exception as error:  # datasets and pyarrow raise errors of many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the shards of {folder} cannot be read: {reason}; delete those that are damaged and "
-            "repeat the command that made them"
-        ) from None
+        raise _unreadable(folder, error) from None
     factors = Factors(*(numbers[name] for name in Factors._fields))
     reader = ShardReader(table, torch.arange(len(table)), folder, config)
     return ImageSet(reader, factors, numbers["id"])
