@@ -78,9 +78,10 @@ def _unmixed(cells: Tensor, border_px: int) -> Tensor:
     ratio = (outer / inner.clamp(min=1e-12)).clamp(max=10)
     order = ratio.argsort()
     mass = inner[order].cumsum(0)
-    ends = mass[-1] * mass.new_tensor([OBJECT_END, BACKGROUND_END])
-    place = torch.searchsorted(mass, ends).clamp(max=len(mass) - 1)
-    low, high = ratio[order][place].unbind()
+    low, high = (
+        ratio[order].gather(0, (mass < end * mass[-1]).sum().clamp(max=len(mass) - 1)[None])
+        for end in (OBJECT_END, BACKGROUND_END)
+    )
     share = ((high - ratio) / (high - low).clamp(min=1e-3)).clamp(0, 1)
     return share.where(inner > 0, 0.0)[cells]
 
