@@ -30,6 +30,8 @@ from cgn.training.adversarial import (
 )
 from cgn.training.loop import Progress, Weights, seeded
 
+END_TO_END = "end-to-end"  # the method, in names and headers of weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEndWeights(Weights):
