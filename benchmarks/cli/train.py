@@ -151,6 +151,7 @@ def train_classifier(
         "image_size_px": world.image_size_px,
         "seed": fitted.seed,
         "generator_seed": fitted.generator_seed,
+        "selected_on": fitted.selected_on,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
         "command": command,
         **environment(context.device),

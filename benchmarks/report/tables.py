@@ -54,13 +54,14 @@ def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
         f"{board['source'].iloc[0]} data, protocol {suite.protocol}, n = {board['n'].iloc[0]}; "
         f"intervals: {intervals}"
     )
-    table = Table(["model", "rank", "seeds", *names], caption=caption)
+    about = ["rank", "seeds", "selected_on"]
+    table = Table(["model", *(name.replace("_", " ") for name in about), *names], caption=caption)
     columns = [score_cells(board, score) for score in scores]
-    firsts = zip(board["model"], board["rank"], board["seeds"], strict=True)
-    for (model, rank, seeds), *cells in zip(firsts, *columns, strict=True):
-        table.add(model, rank, seeds, *cells, key=model)
-    blank = Cell("", None)
-    table.footer = [Cell("chance", "chance"), blank, blank, *(fraction(s.chance) for s in scores)]
+    firsts = board[["model", *about]].itertuples(index=False)
+    for (model, *facts), *cells in zip(firsts, *columns, strict=True):
+        table.add(model, *facts, *cells, key=model)
+    blanks = [Cell("", None)] * len(about)
+    table.footer = [Cell("chance", "chance"), *blanks, *(fraction(s.chance) for s in scores)]
     return table
 
 
