@@ -66,7 +66,7 @@ class RecipeModel:
             for seed in seeds:
                 fitted = self.fit(world, source, seed, context)[0]
                 for test in own:
-                    yield fitted, replace(test, variants=self._inputs(test.variants))
+                    yield fitted, replace(test, variants=self.inputs(test.variants))
 
     def fit(
         self, world: TrainingDomain, source: DataSource, seed: int, context: RunContext
@@ -79,7 +79,7 @@ class RecipeModel:
         with context.progress.task(f"{self.name}: fit, seed {seed}") as update:
             module, weights_sha256 = fit_cached(
                 self.recipe,
-                self._inputs(counted | own),
+                self.inputs(counted | own),
                 n_classes=len(world.classes),
                 seed=seed,
                 device=context.device,
@@ -98,7 +98,7 @@ class RecipeModel:
         )
         return fitted, own
 
-    def _inputs(self, sets: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    def inputs(self, sets: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
         """Show the recipe the images, or their true masks in place of them."""
         if self.recipe.input_kind == "images":
             return dict(sets)

@@ -131,7 +131,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _with_later_columns(old: list[str], new: list[str]) -> list[str]:
-    """Write older lines as a file that has got more columns at the end repeats them: empty there."""
+    """Write older lines as a file with more columns at the end repeats them: empty there."""
     if not (old and new and new[0].startswith(f"{old[0]},")):
         return old
     n_later = new[0].count(",") - old[0].count(",")

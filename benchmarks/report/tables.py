@@ -233,6 +233,32 @@ def speeds_table(speeds: pd.DataFrame, title: str = "") -> Table:
     return table
 
 
+def tuning_table(recipe: str, comparison: pd.DataFrame, rules: Sequence[str]) -> Table:
+    """Lay out the tries of one recipe, a row a candidate.
+
+    Args:
+        recipe: Its name.
+        comparison: From `benchmarks.tuning.compare_settings`.
+        rules: Of selection, in the order of the columns.
+    """
+    groups = [group for group in comparison.columns.unique(level=0) if group != "best"]
+    heads = [(group, rule) for group in groups for rule in rules]
+    table = Table(
+        ["settings", *(f"{group}, {rule}" for group, rule in heads), "best by"],
+        f"{recipe}: held-out training objects",
+        "percent right, means over seeds; no test image takes part",
+    )
+    for settings, row in comparison.iterrows():
+        best = [rule for rule in rules if row["best", rule]]
+        table.add(
+            str(settings),
+            *(fraction(row[head]) for head in heads),
+            ", ".join(best) or None,
+            is_bold=bool(best),
+        )
+    return table
+
+
 def score_cells(board: pd.DataFrame, score: Score) -> list[Cell]:
     """Return the cells of one score, one a row of a leaderboard."""
     ends = board[[score.key, f"{score.key}_low", f"{score.key}_high"]]
