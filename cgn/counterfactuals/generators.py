@@ -10,6 +10,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -25,8 +26,6 @@ from cgn.data.image_set import IMAGES, ImageSet
 from cgn.io.cache import memo
 from cgn.models.cgn import CGN
 from cgn.segmentation.by_colour import segment_by_colour
-
-Progress = Callable[[int, int], None]
 
 
 class Generator(Protocol):
@@ -78,6 +77,14 @@ class FitGenerator(Protocol):
         """
 
 
+Task = Callable[[], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def silent() -> AbstractContextManager[Callable[[int, int], None]]:
+    """Show no progress."""
+    return nullcontext(lambda done, total: None)
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Where a generator works.
@@ -85,12 +92,13 @@ class Workspace:
     Attributes:
         device: Where images are drawn.
         folder: Where sets that were drawn are kept.
-        progress: Called with images done and images in all.
+        task: Shows drawing while its context is open; what it yields is called with images done
+            and images in all.
     """
 
     device: torch.device
     folder: Path
-    progress: Progress = lambda done, total: None
+    task: Task = silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +115,18 @@ class CGNGenerator:
 
     def sample(self, n: int, *, seed: int) -> ImageSet:
         """Draw samples, or open those that the folder holds."""
-        return memo(
-            sample,
-            self.cgn,
-            n,
-            seed=seed,
-            device=self.work.device,
-            progress=self.work.progress,
-            folder=self.work.folder,
-            store=IMAGES,
-            n_bytes=_n_bytes(self.cgn, n),
-        )
+        with self.work.task() as update:
+            return memo(
+                sample,
+                self.cgn,
+                n,
+                seed=seed,
+                device=self.work.device,
+                progress=update,
+                folder=self.work.folder,
+                store=IMAGES,
+                n_bytes=_n_bytes(self.cgn, n),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,20 +166,21 @@ class AbductingCGN(SegmentingCGN):
 
     def sample(self, n: int, *, seed: int) -> ImageSet:
         """Make counterfactuals of training images, or open those that the folder holds."""
-        return memo(
-            real_image_counterfactuals,
-            self.cgn,
-            self.images,
-            self.masks,
-            n,
-            seed=seed,
-            swap_fraction=self.swap_fraction,
-            device=self.work.device,
-            progress=self.work.progress,
-            folder=self.work.folder,
-            store=IMAGES,
-            n_bytes=_n_bytes(self.cgn, n),
-        )
+        with self.work.task() as update:
+            return memo(
+                real_image_counterfactuals,
+                self.cgn,
+                self.images,
+                self.masks,
+                n,
+                seed=seed,
+                swap_fraction=self.swap_fraction,
+                device=self.work.device,
+                progress=update,
+                folder=self.work.folder,
+                store=IMAGES,
+                n_bytes=_n_bytes(self.cgn, n),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,19 +211,20 @@ class Paste:
         A factor that the training images have no label of has none here either.
         """
         height, width = self.segmented.images.size_px
-        images = memo(
-            recombine,
-            self.segmented,
-            n,
-            n_classes=self.n_classes,
-            seed=seed,
-            own_texture=self.own_texture,
-            device=self.work.device,
-            progress=self.work.progress,
-            folder=self.work.folder,
-            store=IMAGES,
-            n_bytes=4 * n * height * width,  # with masks
-        )
+        with self.work.task() as update:
+            images = memo(
+                recombine,
+                self.segmented,
+                n,
+                n_classes=self.n_classes,
+                seed=seed,
+                own_texture=self.own_texture,
+                device=self.work.device,
+                progress=update,
+                folder=self.work.folder,
+                store=IMAGES,
+                n_bytes=4 * n * height * width,  # with masks
+            )
         return replace(images, factors=images.factors.only(self.segmented.images.factors.known))
 
     def segment(self, images: ImageSet) -> Tensor:

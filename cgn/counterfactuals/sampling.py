@@ -21,6 +21,7 @@ from cgn.models.cgn import CGN, MechanismOutputs, Noise
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
 BLOCK = 100  # images whose noise is drawn together: with the seed it decides what they are
+SEGMENTATION = "segmentation"  # how a CGN is trained unless the header of its file says otherwise
 SHIPPED = Path(str(resources.files("cgn") / "weights"))
 
 
@@ -122,6 +123,7 @@ def find_weights(
     correlation: float = 1.0,
     *,
     seed: int = 0,
+    method: str = SEGMENTATION,
 ) -> Weights:
     """Find the CGN that was trained on just this training set.
 
@@ -135,6 +137,8 @@ def find_weights(
             for 1 alone.
         seed: Of what will be trained on its images. Several CGNs, in the order of their seeds,
             are taken in turn: of three, seed 4 gets the second.
+        method: How it was trained: "segmentation", where objects were segmented first, or
+            "end-to-end"; the header of a file without a method means the former.
 
     Raises:
         ValueError: If there is none; the message names the command that trains one.
@@ -143,18 +147,20 @@ def find_weights(
         of_seed = {}
         for path in sorted(folder.glob(f"{world}*.safetensors")):
             about = load_tensors(path)[1]
-            if about.get("train_sha256") == train_sha256:
+            same_data = about.get("train_sha256") == train_sha256
+            if same_data and about.get("method", SEGMENTATION) == method:
                 of_seed[_seed(about)] = path
         if of_seed:
             chosen = sorted(of_seed)[seed % len(of_seed)]
             return Weights(of_seed[chosen], chosen)
-    shipped = SHIPPED / f"{world}.safetensors"
+    shipped = SHIPPED / f"{world}{'' if method == SEGMENTATION else f'-{method}'}.safetensors"
     if source == "embedded" and correlation == 1 and shipped.is_file():
         return Weights(shipped, _seed(load_tensors(shipped)[1]))
     bias = "" if correlation == 1 else f", and a `correlation` of {correlation}"
+    how = "" if method == SEGMENTATION else f", a `method` of {method}"
     raise ValueError(
         f"no CGN has been trained on this data of {world}; train one first, by `train cgn` with "
-        f"the same `data` and `textures`{bias}"
+        f"the same `data` and `textures`{bias}{how}"
     )
 
 
