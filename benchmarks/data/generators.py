@@ -26,12 +26,13 @@ from cgn.counterfactuals.generators import (
     Workspace,
 )
 from cgn.counterfactuals.recombination import decompose, segmented_store
-from cgn.counterfactuals.sampling import SEGMENTATION, Weights, find_weights
+from cgn.counterfactuals.sampling import Weights, find_weights
 from cgn.data.factors import Factors
 from cgn.data.image_set import IMAGES, ImageSet
 from cgn.io.cache import TENSOR, memo
 from cgn.models.cgn import CGN, load_released
 from cgn.segmentation.by_colour import segment_by_colour
+from cgn.training.end_to_end import END_TO_END
 from cgn.training.gan import GAN, gan_store, sample_gan, train_gan
 from cgn.training.small import PRESETS, TrainConfig
 
@@ -39,7 +40,6 @@ N_COUNTERFACTUALS = 20_000  # images in a generated training set
 COUNTERFACTUALS_PER_IMAGE = 3  # of each real image, where there are many
 SWAP_FRACTION = 0.5  # counterfactuals of real images with the surfaces of other real images
 OWN_TEXTURE = 0.5  # share of the recombined photographs whose object keeps its own surface
-END_TO_END = "end-to-end"
 RELEASED = "cgn-mnist-weights"  # the data set of the weights that the original authors published
 
 
@@ -245,7 +245,7 @@ def fit_gan(generation: Generation) -> GANGenerator:
     return GANGenerator(gan, Workspace(generation.context.device, folder))
 
 
-def _weights(generation: Generation, method: str = SEGMENTATION) -> Weights:
+def _weights(generation: Generation, method: str = "") -> Weights:
     """Find the weights of a CGN trained by a method."""
     return trained_cgn(
         generation.world, generation.source, generation.biased, generation.seed, method
@@ -368,7 +368,7 @@ def trained_cgn(
     source: DataSource,
     biased: ImageSet,
     seed: int,
-    method: str = SEGMENTATION,
+    method: str = "",
 ) -> Weights:
     """Find the CGN whose images are for a seed of the classifier.
 

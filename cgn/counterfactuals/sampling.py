@@ -21,7 +21,6 @@ from cgn.models.cgn import CGN, MechanismOutputs, Noise
 from cgn.models.imagenet.cgn import ImageNetCGN, truncated_noise
 
 BLOCK = 100  # images whose noise is drawn together: with the seed it decides what they are
-SEGMENTATION = "segmentation"  # how a CGN is trained unless the header of its file says otherwise
 SHIPPED = Path(str(resources.files("cgn") / "weights"))
 
 
@@ -123,7 +122,7 @@ def find_weights(
     correlation: float = 1.0,
     *,
     seed: int = 0,
-    method: str = SEGMENTATION,
+    method: str = "",
 ) -> Weights:
     """Find the CGN that was trained on just this training set.
 
@@ -137,8 +136,7 @@ def find_weights(
             for 1 alone.
         seed: Of what will be trained on its images. Several CGNs, in the order of their seeds,
             are taken in turn: of three, seed 4 gets the second.
-        method: How it was trained: "segmentation", where objects were segmented first, or
-            "end-to-end"; the header of a file without a method means the former.
+        method: How it was trained: "end-to-end", or empty where objects were segmented first.
 
     Raises:
         ValueError: If there is none; the message names the command that trains one.
@@ -148,19 +146,19 @@ def find_weights(
         for path in sorted(folder.glob(f"{world}*.safetensors")):
             about = load_tensors(path)[1]
             same_data = about.get("train_sha256") == train_sha256
-            if same_data and about.get("method", SEGMENTATION) == method:
+            if same_data and about.get("method", "") == method:
                 of_seed[_seed(about)] = path
         if of_seed:
             chosen = sorted(of_seed)[seed % len(of_seed)]
             return Weights(of_seed[chosen], chosen)
-    shipped = SHIPPED / f"{world}{'' if method == SEGMENTATION else f'-{method}'}.safetensors"
+    shipped = SHIPPED / f"{world}{f'-{method}' if method else ''}.safetensors"
     if source == "embedded" and correlation == 1 and shipped.is_file():
         return Weights(shipped, _seed(load_tensors(shipped)[1]))
     bias = "" if correlation == 1 else f", and a `correlation` of {correlation}"
-    how = "" if method == SEGMENTATION else f", a `method` of {method}"
+    command = "train cgn" + (f"-{method}" if method else "")
     raise ValueError(
-        f"no CGN has been trained on this data of {world}; train one first, by `train cgn` with "
-        f"the same `data` and `textures`{bias}{how}"
+        f"no CGN has been trained on this data of {world}; train one first, by `{command}` with "
+        f"the same `data` and `textures`{bias}"
     )
 
 
