@@ -122,7 +122,8 @@ class GeneratorEntry:
 
     Attributes:
         fit: Fits it, or loads its weights.
-        seed: Returns the seed that its weights were trained with; None if it has none.
+        seed: Returns the seed that its weights were trained with, None if it has none; a
+            ValueError if there are no weights.
         uses_true_masks: Whether it is given the true masks of images, which no rival knows.
     """
 
@@ -156,13 +157,28 @@ def load_released_cgn(generation: Generation) -> CGNGenerator:
     Raises:
         ValueError: If they published none, or they have not been fetched.
     """
+    cgn = load_released(released_weights(generation))
+    return CGNGenerator(cgn, generation.workspace("samples of published weights"))
+
+
+def released_weights(generation: Generation) -> Path:
+    """Find the weights that the original authors published for a domain.
+
+    Raises:
+        ValueError: If they published none, or they have not been fetched.
+    """
     path = data_folder() / RELEASED / f"{generation.world.name}.pth"
     if not path.is_file():
         raise ValueError(
             f"there are no published weights {path}; `data {RELEASED}` fetches those of the three "
             "MNISTs, and no others were published"
         )
-    return CGNGenerator(load_released(path), generation.workspace("samples of published weights"))
+    return path
+
+
+def _seed_of_released(generation: Generation) -> None:
+    """Require the published weights, whose seed nobody knows."""
+    released_weights(generation)
 
 
 def fit_paste(
@@ -272,7 +288,7 @@ GENERATORS = {
     "cgn-end-to-end": GeneratorEntry(
         fit_end_to_end_cgn, lambda generation: _weights(generation, END_TO_END).seed
     ),
-    "cgn-released": GeneratorEntry(load_released_cgn),
+    "cgn-released": GeneratorEntry(load_released_cgn, _seed_of_released),
     "gan": GeneratorEntry(fit_gan, lambda generation: generation.seed),
 }
 
@@ -364,11 +380,7 @@ def object_masks(images: ImageSet, folder: Path, device: torch.device | str = "c
 
 
 def trained_cgn(
-    world: TrainingDomain,
-    source: DataSource,
-    biased: ImageSet,
-    seed: int,
-    method: str = "",
+    world: TrainingDomain, source: DataSource, biased: ImageSet, seed: int, method: str = ""
 ) -> Weights:
     """Find the CGN whose images are for a seed of the classifier.
 

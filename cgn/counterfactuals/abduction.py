@@ -126,7 +126,8 @@ def intervene(
         real = to_images(sent(images.read(span), device))
         mask = sent(masks[span], device).float()
         before, after = (each.map(lambda own: own[span]) for each in (old, new))
-        parts = cgn.draw(noise.part(span).to(device), after, mask)
+        # A factor without a label, -1, does not change: nothing that is drawn of it is shown.
+        parts = cgn.draw(noise.part(span).to(device), after.map(lambda own: own.clamp(min=0)), mask)
         if donors is not None:
             parts = donors.paste_onto(parts, span)
         foreground, background = (
