@@ -61,9 +61,10 @@ class Recipe:
         source: Who proposed it, and where.
         extra_supervision: What it knows beyond the class of biased images, in words; empty for
             nothing.
-        trains_on: Names of the sets it sees: "biased", "counterfactual", "abducted" (the
-            counterfactuals of training images), "recombined" (parts of different training
-            images), "generated" (by a GAN), "unbiased".
+        trains_on: Names of the sets it sees: "biased", "unbiased" (true images with independent
+            factors), and sets of generators: "counterfactual", "abducted" (counterfactuals of
+            training images), "pasted" and "recombined" (parts of different training images),
+            "generated" (by a GAN) and their variants.
         input_kind: The images of these sets and of the tests, or their true masks, which the
             caller of `fit` passes in place of them.
         network: From number of classes and image size in pixels to a fresh network.
@@ -131,6 +132,7 @@ class Recipe:
         return self.batch_size if whole else max(1, round(self.ratio * self.batch_size))
 
 
+PASTE_SOURCE = "Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994 (mixed backgrounds)"
 CGN_SOURCE = "Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046"
 
 ERM = Recipe(
@@ -139,6 +141,22 @@ ERM = Recipe(
     source="Vapnik, NeurIPS 1991 (empirical risk minimisation)",
     selected_on=NOTHING,
     trains_on=("biased",),
+)
+
+CGN = Recipe(
+    name="cgn",
+    about="one network trained on counterfactual images of the CGN and nothing else",
+    source=f"{CGN_SOURCE}, as its code trains",
+    selected_on=FREE_FACTORS,
+    trains_on=("counterfactual",),
+)
+
+ABDUCT = Recipe(
+    name="cgn-abduct",
+    about="one network trained on counterfactuals of the biased images themselves",
+    source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
+    selected_on=FREE_FACTORS,
+    trains_on=("abducted",),
 )
 
 PHOTOGRAPHS = Recipe(
@@ -223,13 +241,7 @@ RECIPES = (
         selected_on=NOTHING,
         trains_on=("biased", "generated"),
     ),
-    Recipe(
-        name="cgn",
-        about="one network trained on counterfactual images of the CGN and nothing else",
-        source=f"{CGN_SOURCE}, as its code trains",
-        selected_on=FREE_FACTORS,
-        trains_on=("counterfactual",),
-    ),
+    CGN,
     Recipe(
         name="cgn+original",
         about="one network trained on biased and counterfactual images",
@@ -237,12 +249,49 @@ RECIPES = (
         selected_on=FREE_FACTORS,
         trains_on=("biased", "counterfactual"),
     ),
-    Recipe(
-        name="cgn-abduct",
-        about="one network trained on counterfactuals of the biased images themselves",
-        source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
-        selected_on=FREE_FACTORS,
-        trains_on=("abducted",),
+    ABDUCT,
+    replace(
+        ABDUCT,
+        name="cgn-abduct:drawn",
+        about="the same, with all textures and backgrounds drawn by the CGN",
+        trains_on=("abducted:drawn",),
+    ),
+    replace(
+        ABDUCT,
+        name="cgn-abduct:borrowed",
+        about="the same, with textures and backgrounds of other biased images where they show them",
+        trains_on=("abducted:borrowed",),
+    ),
+    replace(
+        CGN,
+        name="cgn-end-to-end",
+        about="one network trained on images of a CGN that was trained without segmentation",
+        trains_on=("end-to-end",),
+    ),
+    replace(
+        CGN,
+        name="cgn-released",
+        about="one network trained on images of the original authors' published CGN",
+        source=f"{CGN_SOURCE}, with their weights",
+        extra_supervision="full MNIST, in the training of the published weights",
+        trains_on=("released",),
+    ),
+    replace(
+        CGN,
+        name="paste",
+        about="one network trained on parts of biased images, copied and pasted without a network",
+        source=PASTE_SOURCE,
+        selected_on=NOTHING,
+        trains_on=("pasted",),
+    ),
+    replace(
+        CGN,
+        name="paste:true-masks",
+        about="the ceiling of copy and paste: the same with the objects' true masks",
+        source=PASTE_SOURCE,
+        selected_on=NOTHING,
+        extra_supervision="true object masks of the training images",
+        trains_on=("pasted:true-masks",),
     ),
     Recipe(
         name="cgn-ensemble",

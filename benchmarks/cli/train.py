@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch import nn
 
 from benchmarks.cli.arguments import (
@@ -36,13 +38,14 @@ from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
 from benchmarks.core.suite import EMBEDDED, Suite, TrainingDomain
+from benchmarks.data.generators import OWN_TEXTURE, paste_parts
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
-from benchmarks.data.training import recombined_images
 from benchmarks.data.user_images import load_counterfactuals, load_images, load_masks
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES
+from cgn.counterfactuals.generators import Workspace
 from cgn.counterfactuals.sheets import sheet
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info, team
@@ -267,15 +270,13 @@ def fit_ensemble(
             if counterfactuals is not None:
                 sets["recombined"] = load_counterfactuals(counterfactuals, size, n_classes)
             elif objects is not None:
-                sets["recombined"] = recombined_images(
-                    real,
-                    objects,
-                    n_counterfactuals,
-                    n_classes=n_classes,
-                    seed=config.seed,
-                    folder=cache_dir() / "counterfactuals",
-                    progress=update,
+                work = Workspace(
+                    torch.device("cpu"),
+                    cache_dir() / "counterfactuals",
+                    lambda: nullcontext(update),
                 )
+                paste = paste_parts(real, objects, n_classes, work, own_texture=OWN_TEXTURE)
+                sets["recombined"] = paste.sample(n_counterfactuals, seed=config.seed)
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
 
         def keep(network: nn.Module) -> None:
