@@ -48,10 +48,16 @@ from cgn.device.distributed import dist_info, team
 from cgn.training.checkpoints import alone_at
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
+from classifiers.checkpoints import (
+    PREFIX,
+    describe_join,
+    save_classifier,
+    save_ensemble,
+    shipped_path,
+)
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.recipes import EnsembleConfig
 
 
 def train_cgn(
@@ -152,6 +158,7 @@ def train_classifier(
         "seed": fitted.seed,
         "generator_seed": fitted.generator_seed,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
+        "join": describe_join(fitted.module),
         "command": command,
         **environment(context.device),
     }
@@ -231,13 +238,14 @@ def fit_ensemble(
                     progress=update,
                 )
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
+        recipe = config.recipe(real_only=real_only)
 
         def keep(network: nn.Module) -> None:
-            save_ensemble(network, classes, size, out, origin)
+            save_ensemble(network, classes, size, out, origin, recipe.nuisances)
 
         with progress.task(f"{config.backbone}: fit") as update:
             fit(
-                config.recipe(real_only=real_only),
+                recipe,
                 sets,
                 n_classes=n_classes,
                 seed=config.seed,
