@@ -55,10 +55,16 @@ from cgn.training.checkpoints import alone_at
 from cgn.training.end_to_end import END_TO_END, EndToEndConfig, train_end_to_end
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
+from classifiers.checkpoints import (
+    PREFIX,
+    describe_join,
+    save_classifier,
+    save_ensemble,
+    shipped_path,
+)
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.recipes import EnsembleConfig
 
 
 def train_cgn(
@@ -201,6 +207,7 @@ def train_classifier(
         "generator_seed": fitted.generator_seed,
         "selected_on": fitted.selected_on,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
+        "join": describe_join(fitted.module),
         "command": command,
         **environment(context.device),
     }
@@ -278,13 +285,14 @@ def fit_ensemble(
                 paste = paste_parts(real, objects, n_classes, work, own_texture=OWN_TEXTURE)
                 sets["recombined"] = paste.sample(n_counterfactuals, seed=config.seed)
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
+        recipe = config.recipe(real_only=real_only)
 
         def keep(network: nn.Module) -> None:
-            save_ensemble(network, classes, size, out, origin)
+            save_ensemble(network, classes, size, out, origin, recipe.nuisances)
 
         with progress.task(f"{config.backbone}: fit") as update:
             fit(
-                config.recipe(real_only=real_only),
+                recipe,
                 sets,
                 n_classes=n_classes,
                 seed=config.seed,
