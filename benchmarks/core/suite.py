@@ -162,6 +162,7 @@ class Protocol:
         about: What it does otherwise.
         column: Which decisions count, a column of the predictions.
         view: How images are shown; None as the suite itself does.
+        predictions_protocol: As in `Suite`, for a protocol with a view.
         batch_size: If given, images are counted as if the last batch had been full, and what it
             lacks as misread.
     """
@@ -170,6 +171,7 @@ class Protocol:
     about: str
     column: str = "prediction"
     view: InputOverride | None = None
+    predictions_protocol: str | None = None
     batch_size: int | None = None
 
     def adjust(self, score: Score) -> Score:
@@ -295,13 +297,14 @@ class Suite:
                 f"{self.name} has no protocol {name!r}, only {', '.join(self.protocol_names)}"
             )
         chosen = known[name]
-        same_view = [each.name for each in self.protocols if each.view == chosen.view]
+        same_view = [each for each in self.protocols if each.view == chosen.view]
+        kept_as = same_view[0].predictions_protocol or same_view[0].name
         return replace(
             self,
             protocol=name,
             scores=tuple(chosen.adjust(score) for score in self.scores),
             view=chosen.view,
-            predictions_protocol=self.kept_as if chosen.view is None else same_view[0],
+            predictions_protocol=self.kept_as if chosen.view is None else kept_as,
         )
 
     @property

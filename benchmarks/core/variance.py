@@ -230,10 +230,10 @@ def critical_value(parts: Sequence[Part], level: float = 1 - CONFIDENCE) -> floa
         (4.3, 1.96)
     """
     variances, freedoms = np.array(parts).T
-    return float(weighted_quantile(variances, freedoms, np.float64(level)))
+    return float(weighted_quantile(variances, freedoms, level))
 
 
-def weighted_quantile(variances: Floats, freedoms: Floats, level: Floats) -> Floats:
+def weighted_quantile(variances: Floats, freedoms: Floats, level: Floats | float) -> Floats:
     """Weigh Student's two-sided critical values of parts by their variances.
 
     Args:

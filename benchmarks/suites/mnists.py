@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, worst_group
 from benchmarks.core.suite import Suite, TrainingDomain
 from benchmarks.worlds.digits import Split
@@ -35,6 +36,7 @@ def _suite(
         name=name,
         question=question,
         protocol=f"{name}@v1",
+        clustering=Clustering(unit="digit"),
         world=world,
         variants=lambda source: {
             "biased": paint_split(paint, source, split, seed=seeds[0], correlation=1.0),
