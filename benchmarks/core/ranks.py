@@ -23,10 +23,11 @@ Ranks = NDArray[np.int64]
 def rank_sets(means: Sequence[MeanScore], *, seed: int = 0) -> tuple[Ranks, Ranks]:
     """Find for each of several models the best and the worst rank that it may have.
 
-    A model is surely worse than another if the simultaneous interval of their difference says so;
-    intervals of all pairs hold together with 95 % probability, by a bootstrap of all models on the
-    same clusters of images: each cluster gets one normal weight for all models. What seeds and
-    generators change is drawn from Student's distributions.
+    The set of each model holds its true rank with 95 % probability. It is one more than the number
+    of models that are surely better, to one more than the number that are not surely worse; sure is
+    what the intervals of the model's differences to all others say, which hold together by a
+    bootstrap of all models on the same clusters of images: each cluster gets one normal weight for
+    all models. What seeds and generators change is drawn from Student's distributions.
 
     Args:
         means: Of each model the score, higher is better, with its influence (clusters,) over the
@@ -45,35 +46,33 @@ def rank_sets(means: Sequence[MeanScore], *, seed: int = 0) -> tuple[Ranks, Rank
         [(1, 1), (3, 3), (2, 2)]
     """
     values = np.array([mean.value for mean in means])
-    defined = np.flatnonzero(np.isfinite(values))
+    defined = np.flatnonzero(np.isfinite(values)).tolist()
     best = np.full(len(means), len(defined) + 1)
     worst = np.full(len(means), len(means))
     if not len(defined):
         return best, worst
-    better = _surely_better([means[place] for place in defined], np.random.default_rng(seed))
-    best[defined] = 1 + better.sum(axis=0)
-    worst[defined] = len(defined) - better.sum(axis=1)
+    known = [means[place] for place in defined]
+    drawn = _draws(known, np.random.default_rng(seed))
+    for model, place in enumerate(defined):
+        n_better, n_worse = _surely_apart(known, model, drawn)
+        best[place], worst[place] = 1 + n_better, len(defined) - n_worse
     return best, worst
 
 
-def _surely_better(means: Sequence[MeanScore], generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Whether the first of each pair is better than the second, (models, models)."""
-    n = len(means)
-    better = np.zeros((n, n), dtype=bool)
-    if n == 1:
-        return better
-    first, second = np.triu_indices(n, 1)
-    variances, freedoms = _parts_of_pairs(means, first, second)
+def _surely_apart(means: Sequence[MeanScore], model: int, drawn: Floats) -> tuple[int, int]:
+    """How many models are surely better than one of them, and how many are surely worse."""
+    others = np.delete(np.arange(len(means)), model)
+    if not len(others):
+        return 0, 0
+    variances, freedoms = _parts_of_pairs(means, others, np.full(len(others), model))
     deviations = np.sqrt(variances.sum(axis=1))
+    varies = deviations > 0  # models that answer alike never differ, but for rounding
+    off = np.abs(drawn[:, others] - drawn[:, [model]])[:, varies] / deviations[varies]
+    level = _simultaneous_level(off, variances[varies], freedoms[varies])
     values = np.array([mean.value for mean in means])
-    drawn = _draws(means, generator)
-    distances = _in_deviations(np.abs(drawn[:, first] - drawn[:, second]), deviations)
-    level = _simultaneous_level(distances, variances, freedoms)
-    seen = _in_deviations(values[first] - values[second], deviations)
-    certain = np.abs(seen) > weighted_quantile(variances, freedoms, level)
-    better[first, second] = certain & (seen > 0)
-    better[second, first] = certain & (seen < 0)
-    return better
+    ahead = _in_deviations(values[others] - values[model], deviations)
+    critical = weighted_quantile(variances, freedoms, level)
+    return int((ahead > critical).sum()), int((ahead < -critical).sum())
 
 
 def _parts_of_pairs(
@@ -131,7 +130,5 @@ def _simultaneous_level(distances: Floats, variances: Floats, freedoms: Floats) 
 def _in_deviations(distances: Floats, deviations: Floats) -> Floats:
     """Divide by standard deviations; where there is none, any distance is beyond every value."""
     there = deviations > 0
-    divided = distances / np.where(there, deviations, 1)
-    return np.where(
-        there, divided, np.where(np.abs(distances) > 1e-12, np.sign(distances) * np.inf, 0)
-    )
+    beyond = np.where(np.abs(distances) > 1e-12, np.copysign(np.inf, distances), 0)
+    return np.where(there, distances / np.where(there, deviations, 1), beyond)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from benchmarks.core.ranks import rank_sets
+from benchmarks.core.ranks import Ranks, rank_sets
 from benchmarks.core.scores import Score
 from benchmarks.core.suite import Suite
 from benchmarks.records.csv_cells import csv_text
@@ -54,26 +53,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite, results: Path) -> pd.DataFrame
     columns += [name for score in others for name in _columns(score)]
     if rows.empty:
         return pd.DataFrame(columns=columns)
-    groups = []
-    for images, of_images in rows.groupby(IMAGES):
-        names, means = [], []
-        for name, of_model in of_images.groupby("model"):
-            names.append(str(name))
-            means.append(model_means(results, suite, of_model))
-        table = pd.DataFrame(
-            [
-                {"model": name}
-                | _counts(of_images[of_images["model"] == name])
-                | _cells(mean, suite)
-                for name, mean in zip(names, means, strict=True)
-            ]
-        )
-        ranked = np.flatnonzero(~table["model"].str.contains(DIAGNOSTIC))
-        table[RANK] = _ranks([means[place] for place in ranked], primary, ranked, len(means))
-        interval = [_covered(row) for row in table.to_dict("records")]
-        groups.append(table.assign(**dict(zip(IMAGES, images, strict=True)), interval=interval))
+    groups = [_of_images(of_images, suite, results) for _, of_images in rows.groupby(IMAGES)]
     table = pd.concat(groups, ignore_index=True)
-    table[RANK] = table[RANK].astype("Int64")
     worse = table[suite.primary] * (-1 if primary.higher_is_better else 1)
     order = [*IMAGES, "diagnostic", "worse", "model"]
     table = table.assign(worse=worse, diagnostic=table["rank_low"].isna())
@@ -129,10 +110,30 @@ def _columns(score: Score) -> list[str]:
     return [score.key, f"{score.key}_low", f"{score.key}_high"]
 
 
-def _counts(rows: pd.DataFrame) -> dict[str, int]:
-    """How many seeds and generators rows of one model are of."""
+def _of_images(rows: pd.DataFrame, suite: Suite, results: Path) -> pd.DataFrame:
+    """The lines of all models with rows on the same images, ranked."""
+    models = [of_model for _, of_model in rows.groupby("model")]
+    means = [model_means(results, suite, of_model) for of_model in models]
+    table = pd.DataFrame(
+        [
+            _line(of_model) | _cells(mean, suite)
+            for of_model, mean in zip(models, means, strict=True)
+        ]
+    )
+    table["interval"] = [_covered(line) for line in table.to_dict("records")]
+    ranked = np.flatnonzero(~table["model"].str.contains(DIAGNOSTIC))
+    primary = next(score for score in suite.scores if score.key == suite.primary)
+    best, worst = _ranks([means[place] for place in ranked], primary)
+    for name, ranks in zip(RANK, (best, worst), strict=True):
+        table[name] = pd.Series(ranks, ranked, dtype="Int64")
+    return table
+
+
+def _line(rows: pd.DataFrame) -> dict[str, Any]:
+    """What rows of one model are of, and how many seeds and generators."""
     drawn = rows["generator_seed"]
-    return {"seeds": rows["seed"].nunique(), "generators": drawn[drawn != ""].nunique()}
+    counts = {"seeds": rows["seed"].nunique(), "generators": drawn[drawn != ""].nunique()}
+    return {name: rows[name].iloc[0] for name in (*IMAGES, "model")} | counts
 
 
 def _cells(means: ModelMeans, suite: Suite) -> dict[str, float]:
@@ -160,14 +161,12 @@ def _covered(row: Mapping[Any, Any]) -> str:
     return f"images, {seeds} seeds{drawn}{'' if row['clusters'] else ', from rows alone'}"
 
 
-def _ranks(
-    models: Sequence[ModelMeans], primary: Score, places: NDArray[np.int64], n: int
-) -> pd.DataFrame:
-    """Best and worst rank of the models at these places of n; the others have none."""
-    ranks = pd.DataFrame(pd.NA, index=range(n), columns=RANK)
-    if models:
-        sign = 1 if primary.higher_is_better else -1
-        means = [m._replace(value=sign * m.value) for m in on_common_clusters(models)]
-        turned = [m._replace(influence=sign * m.influence) for m in means]
-        ranks.loc[places, RANK] = np.stack(rank_sets(turned), axis=1)
-    return ranks
+def _ranks(models: Sequence[ModelMeans], primary: Score) -> tuple[Ranks, Ranks]:
+    """Best and worst rank of models on the same images."""
+    sign = 1 if primary.higher_is_better else -1
+    return rank_sets(
+        [
+            mean._replace(value=sign * mean.value, influence=sign * mean.influence)
+            for mean in on_common_clusters(models)
+        ]
+    )

@@ -71,6 +71,8 @@ def on_common_clusters(models: Sequence[ModelMeans]) -> list[MeanScore]:
     Models without stored predictions, or with other clusters than most, get clusters of their own:
     they pair with none.
     """
+    if not models:
+        return []
     sizes = [len(model.clusters) for model in models]
     usual = models[int(np.argmax(sizes))].clusters
     common = [len(usual) > 0 and model.clusters.equals(usual) for model in models]
