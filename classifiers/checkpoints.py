@@ -61,6 +61,7 @@ class ClassifierHeader:
         image_size_px: Height and width of the images it was fitted to.
         seed: The seed it was fitted with.
         generator_seed: Seeds of the generators that drew its training images.
+        selected_on: What the settings of its recipe were chosen by.
     """
 
     recipe: str
@@ -68,6 +69,7 @@ class ClassifierHeader:
     image_size_px: int
     seed: int = 0
     generator_seed: str = ""
+    selected_on: str = ""
 
     def __post_init__(self) -> None:
         if not all(1 <= n <= MAX_CLASSIFIER for n in (self.n_classes, self.image_size_px)):

@@ -115,10 +115,7 @@ def train_world(
         with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
             train_sha256 = images.sha256()
-        # The name keeps weights for official and embedded data, and those of each seed, apart.
-        kind = [method] if method else []
-        name = "-".join([world.name, *kind, train_sha256[:8], f"seed{config.seed}.safetensors"])
-        path = out or user_weights_dir() / name
+        path = out or weights_path(world, train_sha256, config.seed, method)
         checkpoint, picture = path.with_suffix(".checkpoint"), path.with_suffix(".png")
         for each in (path, checkpoint, picture):
             check_place(each, "out")
@@ -147,6 +144,13 @@ def train_world(
             checkpoint.unlink(missing_ok=True)
     output.numbers(scores)
     output.note(f"wrote {path} and its sample sheet {picture}")
+
+
+def weights_path(world: TrainingDomain, train_sha256: str, seed: int, method: str = "") -> Path:
+    """Name the file of a CGN; it keeps those of other data, and of each seed, apart."""
+    kind = [method] if method else []
+    name = "-".join([world.name, *kind, train_sha256[:8], f"seed{seed}.safetensors"])
+    return user_weights_dir() / name
 
 
 def train_classifiers(
@@ -192,6 +196,7 @@ def train_classifier(
         "image_size_px": world.image_size_px,
         "seed": fitted.seed,
         "generator_seed": fitted.generator_seed,
+        "selected_on": fitted.selected_on,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
         "command": command,
         **environment(context.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,9 +198,15 @@ def recombined_images(
 
 
 class TrainingSets:
-    """Training sets of domains; the images of the last one stay in memory."""
+    """Training sets of domains; the images of the last one stay in memory.
 
-    def __init__(self) -> None:
+    Args:
+        part: Chooses the images of a domain's own sets that are used, and from which generators
+            draw; without it all are.
+    """
+
+    def __init__(self, part: Callable[[ImageSet], ImageSet] = lambda images: images) -> None:
+        self._part = part
         self._of: tuple[TrainingDomain, DataSource] | None = None
         self._base: dict[str, ImageSet] = {}
 
@@ -233,7 +239,8 @@ class TrainingSets:
         for kind in sorted((needed | kinds & {"unbiased"}) - self._base.keys()):
             which: Literal["train", "unbiased"] = "train" if kind == "biased" else "unbiased"
             with context.progress.task(f"{world.name}: training images"):
-                self._base[kind] = training_cached(world, which, source, image_cache_dir())
+                images = training_cached(world, which, source, image_cache_dir())
+                self._base[kind] = self._part(images)
         sets, seeds = dict(self._base), dict[str, int]()
         drawn = sorted(kinds - {"biased", "unbiased"})
         if not drawn:

@@ -38,8 +38,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite, results: Path) -> pd.DataFrame
 
     Returns:
         Columns protocol, source, data_sha256, rank_low, rank_high, model, seeds, generators (how
-        many CGNs or GANs the seeds were trained on), clusters (of images that depend on one
-        another) and n, then for the primary score its key, key_low, key_high, interval (what it
+        many CGNs or GANs the seeds were trained on), selected_on (what the model's settings were
+        chosen by), clusters (of images that depend on one another) and n, then for the primary score its key, key_low, key_high, interval (what it
         covers), and the parts of its standard deviation, sd_images, sd_seeds and sd_generators,
         whose squares add up; then the key and the ends of each other score. Ranks are the best and
         the worst that the data allow, from `benchmarks.core.ranks.rank_sets`. Heads of a model
@@ -48,7 +48,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite, results: Path) -> pd.DataFrame
     """
     rows = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
     primary, *others = sorted(suite.scores, key=lambda score: score.key != suite.primary)
-    columns = [*IMAGES, *RANK, "model", "seeds", "generators", "clusters", "n"]
+    columns = [*IMAGES, *RANK, "model", "seeds", "generators", "selected_on", "clusters", "n"]
     columns += [*_columns(primary), "interval", *DEVIATIONS]
     columns += [name for score in others for name in _columns(score)]
     if rows.empty:
@@ -133,7 +133,8 @@ def _line(rows: pd.DataFrame) -> dict[str, Any]:
     """What rows of one model are of, and how many seeds and generators."""
     drawn = rows["generator_seed"]
     counts = {"seeds": rows["seed"].nunique(), "generators": drawn[drawn != ""].nunique()}
-    return {name: rows[name].iloc[0] for name in (*IMAGES, "model")} | counts
+    rules = {"selected_on": "; ".join(rows["selected_on"].unique())}
+    return {name: rows[name].iloc[0] for name in (*IMAGES, "model")} | counts | rules
 
 
 def _cells(means: ModelMeans, suite: Suite) -> dict[str, float]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from classifiers import MODELS
 from classifiers import fit as fitting
 from classifiers.data import balanced_groups, fetch_batch, infinite_sampler
 from classifiers.fit import fit, fit_cached
+from classifiers.networks.backbones import Backbone
 from classifiers.networks.small import (
     HEAD_WEIGHTS,
     Heads,
@@ -27,7 +29,7 @@ from classifiers.networks.small import (
     outputs,
 )
 from classifiers.objectives.basic import invariant, shape_cross_entropy
-from classifiers.recipes import Recipe
+from classifiers.recipes import PHOTOGRAPH_STEPS, SELECTION_RULES, Recipe
 
 every_model = pytest.mark.parametrize("name", MODELS)
 SETS = ("biased", "counterfactual", "abducted", "generated", "recombined", "unbiased")
@@ -53,8 +55,8 @@ def sets() -> dict[str, ImageSet]:
 
 def short(name: str, **changes: Any) -> Recipe:
     # Sums in bfloat16 may differ in their last bits from one call to the next.
-    common: dict[str, Any] = {"steps": 2, "batch_size": 8, "bfloat16": False}
-    changes = {"epochs": 0} | common | changes
+    common: dict[str, Any] = {"steps": 2, "epochs": 0, "batch_size": 8, "bfloat16": False}
+    changes = common | changes
     if first := MODELS[name].identification_model:
         changes = {"identification_model": replace(first, **common)} | changes
     return replace(MODELS[name], **changes)
@@ -70,6 +72,20 @@ def test_every_recipe_stands_under_its_name_and_says_what_it_is(name: str) -> No
     assert MODELS[name].about
     assert MODELS[name].source
     assert set(MODELS[name].trains_on) <= set(SETS)
+    assert MODELS[name].selected_on in SELECTION_RULES
+
+
+@every_model
+@pytest.mark.parametrize(("n_biased", "steps"), [(4_000, 625), (20_000, 625), (50_000, 1_563)])
+def test_every_recipe_takes_as_many_steps_as_its_world_has_for_all(
+    name: str, n_biased: int, steps: int
+) -> None:
+    recipe = MODELS[name]
+    budget = PHOTOGRAPH_STEPS if isinstance(recipe.network, Backbone) else steps
+    n_images = dict.fromkeys(recipe.trains_on, 150_000) | {"biased": n_biased}
+    assert recipe.steps_for(n_images) == budget
+    if first := recipe.identification_model:
+        assert first.steps_for(n_images) == math.ceil(steps / 5)
 
 
 @every_model
