@@ -109,7 +109,7 @@ def train_cgn_end_to_end(
         no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
     train_world(
-        train_end_to_end, config, END_TO_END, suite, out, data, quality, device, output, command
+        train_end_to_end, config, END_TO_END, suite, out, data, no_quality, device, output, command
     )
 
 
