@@ -17,7 +17,7 @@ from benchmarks.core.suite import DataSource
 from benchmarks.worlds.digits import Digits, Split, digits
 from benchmarks.worlds.gray_textures import gray_crops
 from benchmarks.worlds.mnists import digit_domain, double_colours
-from benchmarks.worlds.painting import Shapes, affine_maps, lay_tiles, paint_shapes
+from benchmarks.worlds.painting import Shapes, affine_maps, lay_tiles, paint_shapes, pose_generator
 from cgn.data.image_set import ImageSet
 
 GRAY_SIZE_PX = 64
@@ -27,7 +27,6 @@ N_PAINTINGS = 2  # of each training digit: so many that a classifier learns the 
 STROKE_PX = 2  # by which strokes grow on either side
 
 CROPPED_SIZE_PX = 32
-POSE_STREAM = 1  # tells the random numbers of poses from those of surfaces
 CANVAS_PX = (38.0, 50.0)  # side of MNIST's 28 pixels in the image; digits span 5/7 of it
 SHIFT_PX = 5.0  # largest distance of a canvas's centre from the image's, along either axis
 
@@ -84,7 +83,7 @@ def posed(source: Digits, seed: int) -> Shapes:
     Returns:
         Masks of 32 x 32 pixels.
     """
-    rng, n = np.random.default_rng([seed, POSE_STREAM]), len(source.labels)
+    rng, n = pose_generator(seed), len(source.labels)
     canvas = rng.uniform(*CANVAS_PX, n)
     shift = 2 * SHIFT_PX / CROPPED_SIZE_PX * rng.uniform(-1, 1, (n, 2))
     maps = affine_maps(CROPPED_SIZE_PX / canvas, np.zeros(n), np.ones(n), shift)
