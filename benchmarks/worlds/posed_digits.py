@@ -49,11 +49,11 @@ def thick(source: Digits) -> Shapes:
     return Shapes(ink[:, 0].numpy().astype(np.uint8) * np.uint8(255), source.labels, source.ids)
 
 
-def _repeated(shapes: Shapes, split: Split) -> Shapes:
-    """Take the shapes of the training split as often as they are painted."""
-    return Shapes(
-        *(np.concatenate([each] * (N_PAINTINGS if split == "train" else 1)) for each in shapes)
-    )
+def gray_shapes(source: DataSource, split: Split) -> Shapes:
+    """Make the thick digits of a split, those for training as often as they are painted."""
+    n_paintings = N_PAINTINGS if split == "train" else 1
+    shapes = thick(digits(source, split))
+    return Shapes(*(np.concatenate([each] * n_paintings) for each in shapes))
 
 
 def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet:
@@ -70,7 +70,7 @@ def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet
         objects and backgrounds of all classes: only structure tells them apart.
     """
     surfaces = partial(gray_crops, size_px=GRAY_SIZE_PX)
-    return paint_shapes(_repeated(thick(digits(source, split)), split), surfaces, **settings)
+    return paint_shapes(gray_shapes(source, split), surfaces, **settings)
 
 
 def posed(source: Digits, seed: int) -> Shapes:

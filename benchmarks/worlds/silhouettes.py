@@ -95,9 +95,7 @@ def silhouettes(source: DataSource, split: Split) -> Silhouettes:
     """Read the silhouettes of a split.
 
     Args:
-        source: Names a folder with the package's pictures: as it is unpacked, or its folder of
-            stamps; or one with their cut-outs in `cutouts`, `animals/fish/x.png` as
-            `animals__fish__x.png`.
+        source: Names a folder, as for `read_silhouettes`.
         split: "train", or "test" for those that are held out.
 
     Raises:
@@ -106,10 +104,25 @@ def silhouettes(source: DataSource, split: Split) -> Silhouettes:
     if source.folder is None:
         raise ValueError(f"silhouettes do not come with the packages: {ADVICE}")
     table = picture_table()
-    chosen = table[table["held_out"] == ("yes" if split == "test" else "no")]
-    tiles = np.stack([_tile(picture) for picture in _pictures(source.folder, chosen)])
-    labels = np.array([CLASSES.index(name) for name in chosen["class"]])
-    ids = chosen.index.to_numpy(dtype=np.int64)
+    held_out = "yes" if split == "test" else "no"
+    return read_silhouettes(source.folder, table[table["held_out"] == held_out])
+
+
+def read_silhouettes(folder: Path, table: pd.DataFrame) -> Silhouettes:
+    """Read the silhouettes of pictures.
+
+    Args:
+        folder: Where the package is unpacked, or its folder of stamps; or a folder that has their
+            cut-outs in `cutouts`, `animals/fish/x.png` as `animals__fish__x.png`. Both give the
+            same silhouettes.
+        table: The pictures, with the columns and the index of `picture_table`.
+
+    Raises:
+        ValueError: If a picture is missing, or its sha256 is not that of the table.
+    """
+    tiles = np.stack([_tile(picture) for picture in _pictures(folder, table)])
+    labels = np.array([CLASSES.index(name) for name in table["class"]])
+    ids = table.index.to_numpy(dtype=np.int64)
     return Silhouettes(torch.from_numpy(tiles / 255.0)[:, None], labels, ids)
 
 
@@ -164,7 +177,7 @@ def _tile(picture: Picture) -> Bytes:
 def _cut_out(opacity: Image.Image) -> Image.Image:
     """Crop a picture's opacity to its object, and shrink it as the cut-outs were."""
     opacity = opacity.crop(opacity.point(lambda value: 255 * (value > FAINT)).getbbox())
-    opacity.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS, reducing_gap=None)
+    opacity.thumbnail((LARGEST_PX, LARGEST_PX), Image.Resampling.LANCZOS)
     return opacity
 
 
