@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.io.cache import Store
 from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import compose
-from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress, opencv
+from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress
 
 SMALLEST_OBJECT, LARGEST_OBJECT = 0.04, 0.8  # share of the image: else it has no shape to show
 LARGEST_HOLE = 0.6  # share of the image: beyond, a background would be mostly made up
@@ -50,24 +51,19 @@ def inpaint(pixels: Tensor, masks: Tensor) -> Tensor:
     Returns:
         Backgrounds, (B, 3, H, W) uint8. An image that is all object comes back as it is.
 
-    Raises:
-        ValueError: If OpenCV is not installed.
-
     Example:
         >>> pixels = torch.full((1, 3, 16, 16), 7, dtype=torch.uint8)
         >>> pixels[..., 5:9, 5:9] = 200
         >>> inpaint(pixels, pixels[:, :1] == 200).unique()
         tensor([7], dtype=torch.uint8)
     """
-    cv2 = opencv()
     rim = max(1, round(RIM * pixels.shape[-1]))
     holes = F.max_pool2d(masks.float(), 2 * rim + 1, stride=1, padding=rim) > 0
 
     def fill(image: Bytes, hole: Bytes) -> Bytes:
         if hole.all():
             return image
-        filled: Bytes = cv2.inpaint(image, hole, 3, cv2.INPAINT_NS)
-        return filled
+        return np.asarray(cv2.inpaint(image, hole, 3, cv2.INPAINT_NS), np.uint8)
 
     arrays = np.ascontiguousarray(pixels.movedim(1, -1).numpy())
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -90,11 +86,10 @@ def largest_squares(masks: Tensor) -> Tensor:
         >>> largest_squares(mask)
         tensor([[2, 1, 3]])
     """
-    cv2 = opencv()
 
     def depth(mask: Bytes) -> NDArray[np.float32]:
         # The edge of the image is an edge of the object: a square must lie within both.
-        padded: NDArray[np.float32] = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)
+        padded = np.asarray(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3), np.float32)
         return padded[1:-1, 1:-1]
 
     with ThreadPoolExecutor(WORKERS) as pool:
