@@ -154,6 +154,16 @@ COMMANDS = {
         },
         resumes=True,
     ),
+    "tune": Command(
+        "benchmarks.cli.tune:tune",
+        "Try settings of recipes on held-out training objects.",
+        {
+            "tune --suite mnists --model irm,erm": "six settings each, on the same objects",
+            "tune --suite colored-mnist --model irm --correlation 0.99 --tries 3": "fewer",
+            "tune --suite mnists --model all --no-run": "what was tried before",
+        },
+        resumes=True,
+    ),
     "train classifier": Command(
         "benchmarks.cli.train:train_classifiers",
         "Fit a model with seed 0 on embedded images, write its weights and score them.",

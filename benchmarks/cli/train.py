@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,10 +55,16 @@ from cgn.training.checkpoints import alone_at
 from cgn.training.end_to_end import END_TO_END, EndToEndConfig, train_end_to_end
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
+from classifiers.checkpoints import (
+    PREFIX,
+    describe_join,
+    save_classifier,
+    save_ensemble,
+    shipped_path,
+)
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.recipes import EnsembleConfig
 
 
 def train_cgn(
@@ -66,6 +72,7 @@ def train_cgn(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[TrainConfig, Settings] = TrainConfig(),
     config_file: ConfigFile = None,
@@ -77,8 +84,9 @@ def train_cgn(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
-    train_world(train, config, "", suite, out, data, device, output, command)
+    train_world(train, config, "", suite, out, data, no_quality, device, output, command)
 
 
 def train_cgn_end_to_end(
@@ -86,6 +94,7 @@ def train_cgn_end_to_end(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[EndToEndConfig, Settings] = EndToEndConfig(),
     config_file: ConfigFile = None,
@@ -97,8 +106,11 @@ def train_cgn_end_to_end(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
-    train_world(train_end_to_end, config, END_TO_END, suite, out, data, device, output, command)
+    train_world(
+        train_end_to_end, config, END_TO_END, suite, out, data, no_quality, device, output, command
+    )
 
 
 def train_world(
@@ -108,6 +120,7 @@ def train_world(
     suite: Suite,
     out: Path | None,
     data: TrainingData,
+    no_quality: bool,
     device: str,
     output: Output,
     command: str,
@@ -118,10 +131,7 @@ def train_world(
         with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
             train_sha256 = images.sha256()
-        # The name keeps weights for official and embedded data, and those of each seed, apart.
-        kind = [method] if method else []
-        name = "-".join([world.name, *kind, train_sha256[:8], f"seed{config.seed}.safetensors"])
-        path = out or user_weights_dir() / name
+        path = out or weights_path(world, train_sha256, config.seed, method)
         checkpoint, picture = path.with_suffix(".checkpoint"), path.with_suffix(".png")
         for each in (path, checkpoint, picture):
             check_place(each, "out")
@@ -132,7 +142,9 @@ def train_world(
                     images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
                 )
             seconds = round(time.perf_counter() - started, 1)
-            scores = measure(cgn, world, source, images, config.seed, chosen, progress)
+            scores: dict[str, float] = {}
+            if not no_quality:
+                scores = measure(cgn, world, source, images, method, config.seed, chosen, progress)
             origin = {
                 "config": asdict(config),
                 "method": method,
@@ -150,6 +162,13 @@ def train_world(
             checkpoint.unlink(missing_ok=True)
     output.numbers(scores)
     output.note(f"wrote {path} and its sample sheet {picture}")
+
+
+def weights_path(world: TrainingDomain, train_sha256: str, seed: int, method: str = "") -> Path:
+    """Name the file of a CGN; it keeps those of other data, and of each seed, apart."""
+    kind = [method] if method else []
+    name = "-".join([world.name, *kind, train_sha256[:8], f"seed{seed}.safetensors"])
+    return user_weights_dir() / name
 
 
 def train_classifiers(
@@ -195,7 +214,9 @@ def train_classifier(
         "image_size_px": world.image_size_px,
         "seed": fitted.seed,
         "generator_seed": fitted.generator_seed,
+        "selected_on": fitted.selected_on,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
+        "join": describe_join(fitted.module),
         "command": command,
         **environment(context.device),
     }
@@ -270,16 +291,21 @@ def fit_ensemble(
                     cache_dir() / "counterfactuals",
                     lambda: nullcontext(update),
                 )
-                paste = paste_parts(real, objects, n_classes, work, own_texture=OWN_TEXTURE)
+                paste = replace(
+                    paste_parts(real, objects, n_classes, work),
+                    own_texture=OWN_TEXTURE,
+                    only_usable=True,
+                )
                 sets["recombined"] = paste.sample(n_counterfactuals, seed=config.seed)
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
+        recipe = config.recipe(real_only=real_only)
 
         def keep(network: nn.Module) -> None:
-            save_ensemble(network, classes, size, out, origin)
+            save_ensemble(network, classes, size, out, origin, recipe.nuisances)
 
         with progress.task(f"{config.backbone}: fit") as update:
             fit(
-                config.recipe(real_only=real_only),
+                recipe,
                 sets,
                 n_classes=n_classes,
                 seed=config.seed,

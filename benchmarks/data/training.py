@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Literal
 
 from benchmarks.core.context import RunContext
@@ -15,9 +15,15 @@ from cgn.data.image_set import ImageSet
 
 
 class TrainingSets:
-    """Training sets of domains; images and generators of the last one stay in memory."""
+    """Training sets of domains; images and generators of the last one stay in memory.
 
-    def __init__(self) -> None:
+    Args:
+        part: Chooses the images of a domain's own sets that are used, and from which generators
+            draw; without it all are.
+    """
+
+    def __init__(self, part: Callable[[ImageSet], ImageSet] = lambda images: images) -> None:
+        self._part = part
         self._of: tuple[TrainingDomain, DataSource] | None = None
         self._base: dict[str, ImageSet] = {}
         self._fitted: dict[tuple[str, int], Generator] = {}
@@ -78,5 +84,6 @@ class TrainingSets:
         if kind not in self._base:
             which: Literal["train", "unbiased"] = "train" if kind == "biased" else "unbiased"
             with context.progress.task(f"{world.name}: training images"):
-                self._base[kind] = training_cached(world, which, source, image_cache_dir())
+                images = training_cached(world, which, source, image_cache_dir())
+                self._base[kind] = self._part(images)
         return self._base[kind]

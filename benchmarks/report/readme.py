@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks.core.suite import Suite, format_model_id
 from benchmarks.generator_track import read_track
-from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.leaderboard import leaderboards
 from benchmarks.records.published import EXTRA_MODELS, official_rows, published
 from benchmarks.records.runs import newest, read_runs
 from benchmarks.report.generators import track_tables
@@ -97,9 +97,10 @@ def readme_blocks(
     """
     mnists = [suite for suite in suites if suite.name.endswith("mnist")]
     runs = read_runs(results)
-    ours = {suite.name: official_rows(leaderboard(runs, suite)) for suite in mnists}
+    boards = leaderboards(results, suites)
+    ours = {suite.name: official_rows(board) for suite, board in boards if suite in mnists}
     tables = {
-        "leaderboard": primary_scores_table(runs, suites, "embedded"),
+        "leaderboard": primary_scores_table(boards, "embedded"),
         "CGNs": cgns(weights, dict.fromkeys(suite.world.name for suite in suites)),
         "beside what was published": beside_published(mnists, ours),
         "models on full MNIST": on_full_mnist(mnists, ours, models),
@@ -107,22 +108,17 @@ def readme_blocks(
     blocks = {name: table.to_markdown() for name, table in tables.items()}
     return blocks | {
         "every seed": every_seed(runs, mnists, ours),
-        "ablation": ablation(runs, suites, mnists, ours),
+        "ablation": ablation(boards, ours),
         "generators": generator_track(results),
     }
 
 
-def ablation(
-    runs: pd.DataFrame,
-    suites: Sequence[Suite],
-    mnists: Sequence[Suite],
-    ours: Mapping[str, pd.DataFrame],
-) -> str:
+def ablation(boards: Sequence[tuple[Suite, pd.DataFrame]], ours: Mapping[str, pd.DataFrame]) -> str:
     """Lay out what drawn and borrowed surfaces add to copy and paste, a line a recipe."""
-    boards = {suite.name: leaderboard(runs, suite) for suite in suites}
-    embedded = [(suite, _of_source(boards[suite.name], "embedded")) for suite in suites]
-    full = [(suite, ours[suite.name]) for suite in mnists]
-    heads = [suite.name for suite in suites] + [f"{_short(suite)}, full MNIST" for suite in mnists]
+    embedded = [(suite, _of_source(board, "embedded")) for suite, board in boards]
+    full = [(suite, ours[suite.name]) for suite, _ in boards if suite.name in ours]
+    heads = [suite.name for suite, _ in embedded]
+    heads += [f"{_short(suite)}, full MNIST" for suite, _ in full]
     table = Table(["model", "drawn by the CGN", *heads])
     for model, share in DRAWN.items():
         cells = [_score(board, model, suite.primary) for suite, board in (*embedded, *full)]

@@ -157,15 +157,25 @@ class SegmentedImages:
         shape = (area >= SMALLEST_OBJECT) & (area <= LARGEST_OBJECT)
         return Factors(shape, side >= SMALLEST_PATCH, area <= LARGEST_HOLE)
 
-    def draw(self, factors: Factors, generator: torch.Generator) -> Factors:
+    def draw(
+        self, factors: Factors, generator: torch.Generator, *, only_usable: bool = True
+    ) -> Factors:
         """Draw for each label of each factor a usable image of that class, each (n,) int64.
 
         Where the label is -1, the place of an image is `OWN`.
 
+        Args:
+            factors: The labels.
+            generator: Decides which images.
+            only_usable: Whether a class without usable images is an error; else any image of it is
+                drawn.
+
         Raises:
-            ValueError: If a class has no image that can give a part.
+            ValueError: If it is one.
         """
         classes, usable = self.images.factors.shape, self.usable()
+        if not only_usable:
+            usable = usable.map(lambda can_give: can_give | _without(can_give, classes))
         return Factors(
             *(
                 _draw(labels, classes, can_give, part, generator)
@@ -219,6 +229,7 @@ def recombine(
     n_classes: int,
     seed: int,
     own_texture: float = 0.0,
+    only_usable: bool = True,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> ImageSet:
@@ -231,6 +242,8 @@ def recombine(
         seed: Fixes labels, images and where textures begin.
         own_texture: Share of the counterfactuals whose object keeps its own surface; their
             texture has the label of their shape.
+        only_usable: Whether a class without an image that can give a part is an error; else its
+            parts are taken from any image, as bad as its mask is.
         device: Where they are composed.
         progress: Called with images done and images in all.
 
@@ -256,7 +269,7 @@ def recombine(
     factors = Factors.independent(n, n_classes, generator)
     keeps = torch.rand(n, generator=generator) < own_texture
     factors = factors._replace(texture=torch.where(keeps, factors.shape, factors.texture))
-    donors = segmented.draw(factors, generator)
+    donors = segmented.draw(factors, generator, only_usable=only_usable)
     chosen, masks = segmented.images.select(donors.shape), segmented.masks[donors.shape]
     donors = donors._replace(texture=torch.where(keeps, OWN, donors.texture))
     origins = segmented.draw_origins(n, generator)
@@ -271,6 +284,7 @@ def repaint(
     factors: Factors,
     *,
     seed: int,
+    only_usable: bool = True,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> ImageSet:
@@ -284,6 +298,7 @@ def repaint(
         masks: Where their objects are, (N, 1, H, W) bool.
         factors: What to make of them, each (N,) int64; the shape's must be that of the images.
         seed: Fixes which images give what is new, and where textures begin.
+        only_usable: As for `recombine`.
         device: Where the images are composed.
         progress: Called with images done and images in all.
 
@@ -306,10 +321,16 @@ def repaint(
     generator = torch.Generator().manual_seed(seed)
     changes = zip(images.factors, factors, strict=True)
     new = Factors(*(torch.where(before == after, OWN, after) for before, after in changes))
-    donors = segmented.draw(new, generator)
+    donors = segmented.draw(new, generator, only_usable=only_usable)
     origins = segmented.draw_origins(len(images), generator)
     pixels = _paste(segmented, images, masks, donors, origins, device, progress)
     return ImageSet(pixels, factors, images.ids, masks.to(torch.uint8) * 255)
+
+
+def _without(usable: Tensor, classes: Tensor) -> Tensor:
+    """Mark the images of classes of which none is usable, (N,) bool."""
+    counts = torch.zeros(int(classes.max()) + 1, dtype=torch.int64)
+    return counts.index_add_(0, classes, usable.long())[classes] == 0
 
 
 def _draw(

@@ -218,7 +218,7 @@ def pieces(world: TrainingDomain) -> dict[str, tuple[Callable[[], object], float
             step()
 
     share = N_OFFICIAL_TRAIN / N_IMAGES
-    fit_steps = RECIPE.steps_for({"abducted": COUNTERFACTUALS_PER_IMAGE * N_OFFICIAL_TRAIN})
+    fit_steps = RECIPE.steps_for({"biased": N_OFFICIAL_TRAIN})
     short = replace(RECIPE, steps=4 * STEPS, epochs=0)
     return {
         "original": (partial(repeat, original), schedule.steps / STEPS),

@@ -48,6 +48,7 @@ class Recipe:
     trains_on: tuple[str, ...] = ("biased",)
     input_kind: str = "images"
     extra_supervision: str = ""
+    selected_on: str = "nothing"
     source: str = "Nobody 2021"
 
 
@@ -201,6 +202,20 @@ def test_suites_of_one_world_share_each_fit(
         ("cgn-ensemble", 0, ["biased", "counterfactual"]),
         ("cgn-ensemble", 1, ["biased", "counterfactual"]),
     ]
+
+
+def test_no_row_of_a_recipe_lacks_its_selection_rule(results: Path) -> None:
+    models = "erm,cgn,cgn-ensemble,oracle,gan,cgn-abduct"
+    assert command(results, f"--suite all --model {models} --seeds 2") == 0
+    assert set(read_runs(results)["selected_on"]) == {"nothing"}
+    assert set(pd.read_csv(results / "tiny.csv")["selected_on"]) == {"nothing"}
+
+
+def test_the_biased_images_are_counted_for_the_budget_of_every_recipe(
+    results: Path, fits: Fits
+) -> None:
+    assert command(results, "--suite tiny --model cgn,cgn-abduct,erm") == 0
+    assert all("biased" in sets for _, _, sets in fits)
 
 
 def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(

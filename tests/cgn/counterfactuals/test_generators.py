@@ -147,3 +147,16 @@ def test_what_a_generator_can_do_follows_from_its_methods(tmp_path: Path) -> Non
         drawn = generator.sample(10, seed=0)
         assert len(drawn) == 10
         assert drawn.size_px == (32, 32)
+
+
+def test_where_no_object_is_found_pasted_images_are_as_bad_as_the_masks(tmp_path: Path) -> None:
+    images = squares()
+    nothing = torch.zeros(30, 1, 32, 32, dtype=torch.bool)
+    work = Workspace(torch.device("cpu"), tmp_path)
+    drawn = Paste(decompose(images, nothing), N_CLASSES, work).sample(50, seed=0)
+    assert labels_in(drawn.pixels).background.equal(drawn.factors.background)
+    assert drawn.masks is not None
+    assert not drawn.masks.any()
+    strict = Paste(decompose(images, nothing), N_CLASSES, work, only_usable=True)
+    with pytest.raises(ValueError, match="can give its shape"):
+        strict.sample(50, seed=0)
