@@ -20,6 +20,7 @@ from cgn.counterfactuals.recombination import decompose
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
 from cgn.models.cgn import CGN, CGNConfig
+from cgn.segmentation.by_colour import segment_by_colour
 
 N_CLASSES = 3
 CONFIG = CGNConfig(n_classes=N_CLASSES, image_size_px=32, width=8, noise_size=4)
@@ -45,6 +46,10 @@ def paste_of(images: ImageSet, folder: Path, *, true_masks: bool = True) -> Past
     assert images.masks is not None
     work = Workspace(torch.device("cpu"), folder)
     return Paste(decompose(images, images.masks > 0), N_CLASSES, work, true_masks)
+
+
+def by_colour(images: ImageSet) -> Tensor:
+    return segment_by_colour(images.pixels, images.factors.shape)
 
 
 def labels_in(pixels: Tensor) -> Factors:
@@ -86,7 +91,7 @@ def test_an_intervention_that_changes_nothing_returns_the_image(
     tmp_path: Path, true_masks: bool
 ) -> None:
     images = squares()
-    cgn = SegmentingCGN(CGN(CONFIG), Workspace(torch.device("cpu"), tmp_path))
+    cgn = SegmentingCGN(CGN(CONFIG), Workspace(torch.device("cpu"), tmp_path), by_colour)
     for generator in (paste_of(images, tmp_path, true_masks=true_masks), cgn):
         same = generator.intervene(images, images.factors, seed=0)
         assert same.pixels.equal(images.pixels)
@@ -114,7 +119,7 @@ def test_nobody_can_change_a_shape(tmp_path: Path) -> None:
 
 def test_a_cgn_leaves_a_factor_without_labels_alone(tmp_path: Path) -> None:
     images = squares(background=False)
-    cgn = SegmentingCGN(CGN(CONFIG), Workspace(torch.device("cpu"), tmp_path))
+    cgn = SegmentingCGN(CGN(CONFIG), Workspace(torch.device("cpu"), tmp_path), by_colour)
     other = (images.factors.shape + 1) % N_CLASSES
     changed = cgn.intervene(images, images.factors._replace(texture=other), seed=0)
     assert images.masks is not None
@@ -137,8 +142,8 @@ def test_what_a_generator_can_do_follows_from_its_methods(tmp_path: Path) -> Non
     cgn = CGN(CONFIG)
     acting: list[Generator] = [
         paste_of(images, tmp_path),
-        SegmentingCGN(cgn, work),
-        AbductingCGN(cgn, work, images, images.masks > 0, 0.5),
+        SegmentingCGN(cgn, work, by_colour),
+        AbductingCGN(cgn, work, by_colour, images, images.masks > 0, 0.5),
     ]
     assert all(isinstance(each, SupportsIntervention) for each in acting)
     assert all(isinstance(each, SupportsSegmentation) for each in acting)
