@@ -72,6 +72,7 @@ def train_cgn(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[TrainConfig, Settings] = TrainConfig(),
     config_file: ConfigFile = None,
@@ -83,8 +84,9 @@ def train_cgn(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
-    train_world(train, config, "", suite, out, data, device, output, command)
+    train_world(train, config, "", suite, out, data, no_quality, device, output, command)
 
 
 def train_cgn_end_to_end(
@@ -92,6 +94,7 @@ def train_cgn_end_to_end(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[EndToEndConfig, Settings] = EndToEndConfig(),
     config_file: ConfigFile = None,
@@ -103,8 +106,11 @@ def train_cgn_end_to_end(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
-    train_world(train_end_to_end, config, END_TO_END, suite, out, data, device, output, command)
+    train_world(
+        train_end_to_end, config, END_TO_END, suite, out, data, no_quality, device, output, command
+    )
 
 
 def train_world(
@@ -114,6 +120,7 @@ def train_world(
     suite: Suite,
     out: Path | None,
     data: TrainingData,
+    no_quality: bool,
     device: str,
     output: Output,
     command: str,
@@ -135,7 +142,9 @@ def train_world(
                     images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
                 )
             seconds = round(time.perf_counter() - started, 1)
-            scores = measure(cgn, world, source, images, config.seed, chosen, progress)
+            scores: dict[str, float] = {}
+            if not no_quality:
+                scores = measure(cgn, world, source, images, method, config.seed, chosen, progress)
             origin = {
                 "config": asdict(config),
                 "method": method,
