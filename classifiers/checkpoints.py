@@ -64,6 +64,7 @@ class ClassifierHeader:
         image_size_px: Height and width of the images it was fitted to.
         seed: The seed it was fitted with.
         generator_seed: Seeds of the generators that drew its training images.
+        selected_on: What the settings of its recipe were chosen by.
     """
 
     recipe: str
@@ -71,6 +72,7 @@ class ClassifierHeader:
     image_size_px: int
     seed: int = 0
     generator_seed: str = ""
+    selected_on: str = ""
 
     def __post_init__(self) -> None:
         if not all(1 <= n <= MAX_CLASSIFIER for n in (self.n_classes, self.image_size_px)):
@@ -148,18 +150,18 @@ def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         The ensemble, or its baseline; and the fields of `EnsembleHeader`.
 
     Raises:
-        ValueError: If the file holds none, or one whose heads have fixed weights, as those of an
-            earlier version.
+        ValueError: If the file holds none, or that of an earlier version.
     """
     tensors, metadata = load_tensors(path)
     if "ensemble" not in metadata:
         raise ValueError(f"{path} holds no ensemble; `fit` makes one")
-    if metadata["ensemble"].get("head_weights") if isinstance(metadata["ensemble"], dict) else None:
+    stored = metadata["ensemble"]
+    if isinstance(stored, dict) and "head_weights" in stored:
         raise ValueError(
             f"{path} comes from an earlier version, whose heads had fixed weights; make it anew "
             "with `fit`"
         )
-    header = checked(EnsembleHeader, metadata["ensemble"], f"the header of {path}")
+    header = checked(EnsembleHeader, stored, f"the header of {path}")
     build = Backbone(f"timm:{header.architecture}")
     if header.join is not None:
         build = replace(build, heads=True, join=header.join)

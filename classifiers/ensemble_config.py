@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cgn.io.schema import require_in_range
 from classifiers.data import AUGMENTATIONS
 from classifiers.networks.backbones import Backbone
-from classifiers.objectives.basic import invariant, separate_heads
+from classifiers.objectives.basic import invariant
 from classifiers.recipes import CGN_SOURCE, ERM, Recipe
 from classifiers.schedules import SCHEDULES
 
@@ -81,12 +81,12 @@ class EnsembleConfig:
             source=CGN_SOURCE,
             trains_on=("biased", "recombined"),
             network=Backbone(self.backbone, heads=True, join="alignment" if learned else "mean"),
-            objective=separate_heads if learned else invariant,
+            objective=invariant,
             nuisances=learned,
             schedule=SCHEDULES[self.schedule],
             steps=self.steps,
             epochs=self.epochs,
-            epoch_reference="biased",
+            least_images=1,
             batch_size=self.batch_size,
             ratio=self.ratio,
             learning_rate=self.learning_rate,

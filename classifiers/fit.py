@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def fit(
 
     Args:
         recipe: Network, objective and schedule.
-        sets: The image sets that the recipe names, and maybe others.
+        sets: The image sets that the recipe names, and maybe others; "biased" always counts for the
+            number of steps.
         n_classes: Number of classes.
         seed: Fixes the first weights and the order of the images; the caller's random state is
             left alone.
@@ -76,7 +78,7 @@ def fit(
     """
     _require(recipe, sets)
     own = {name: sets[name] for name in recipe.trains_on}
-    steps = recipe.steps_for({name: len(images) for name, images in own.items()})
+    steps = recipe.steps_for({name: len(images) for name, images in sets.items()})
     own, held_out = hold_out(own, seed) if recipe.nuisances else (own, {})
     predictions: dict[str, Tensor] = {}
     if recipe.identification_model is not None:
@@ -97,7 +99,7 @@ def fit(
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
         saved = Checkpoint(None, {}, "")
         if checkpoint is not None:
-            key = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
+            key = _key(recipe, sets, n_classes=n_classes, seed=seed, device=device)
             require_room(checkpoint.parent, _checkpoint_bytes(run.network))
             saved = Checkpoint(checkpoint, run.parts(), f"{key} {weights_sha256(run.network)}")
             run.step = saved.resume()
@@ -338,8 +340,15 @@ def _key(
     """Hash all that decides the weights."""
     shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, supports_bfloat16(device)
-    parts = [_described(recipe), shown, n_classes, seed, kind, versions(*LIBRARIES)]
+    steps = _all_steps(recipe, {name: len(images) for name, images in sets.items()})
+    parts = [_described(recipe), steps, shown, n_classes, seed, kind, versions(*LIBRARIES)]
     return cache_key(parts, sources("classifiers.fit"))
+
+
+def _all_steps(recipe: Recipe, n_images: Mapping[str, int]) -> list[int]:
+    """Count the optimiser steps of a recipe, then those of its identification model."""
+    first = recipe.identification_model
+    return [recipe.steps_for(n_images), *(_all_steps(first, n_images) if first else ())]
 
 
 def _described(recipe: Recipe | None) -> list[object]:
@@ -355,10 +364,7 @@ def _described(recipe: Recipe | None) -> list[object]:
     )
     settings = (
         recipe.nuisances,
-        recipe.steps,
-        recipe.epochs,
         recipe.batch_size,
-        recipe.epoch_reference,
         recipe.ratio,
         recipe.learning_rate,
         recipe.weight_decay,
@@ -378,6 +384,8 @@ def _named(function: Callable[..., Any]) -> str:
     """Name a function or a class; describe what is no more than its settings."""
     if isinstance(function, Backbone):
         return f"{function!r} {pin_spec(function.spec)}"
+    if isinstance(function, partial):
+        return f"{_named(function.func)} {function.keywords}"
     if not hasattr(function, "__qualname__"):
         return repr(function)
     return f"{function.__module__}.{function.__qualname__}"

@@ -37,7 +37,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
 
     Returns:
         Columns protocol, source, data_sha256, rank, model, seeds, generators (how many CGNs or
-        GANs the seeds were trained on), n, then for the primary score its key, key_low, key_high
+        GANs the seeds were trained on), selected_on (what the model's settings were chosen by), n,
+        then for the primary score its key, key_low, key_high
         and interval, then these three for each other score. The rank is one more than the number
         of models whose whole interval of the primary score is better, so models whose intervals
         overlap may share one. Heads of a model ("model/head"), and shipped weights of one
@@ -46,7 +47,8 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     """
     rows = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
     primary, *others = sorted(suite.scores, key=lambda score: score.key != suite.primary)
-    columns = [*IMAGES, "rank", "model", "seeds", "generators", "n", *_columns(primary), "interval"]
+    about = ["rank", "model", "seeds", "generators", "selected_on", "n"]
+    columns = [*IMAGES, *about, *_columns(primary), "interval"]
     columns += [name for score in others for name in _columns(score)]
     if rows.empty:
         return pd.DataFrame(columns=columns)
@@ -59,6 +61,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     table = table.reindex(n_seeds.index).assign(
         seeds=n_seeds,
         generators=drawn.groupby([rows[name] for name in (*IMAGES, "model")]).nunique(),
+        selected_on=models["selected_on"].agg(lambda rules: "; ".join(rules.unique())),
         n=of_primary.reindex(n_seeds.index, fill_value=0),
         interval=intervals,
     )

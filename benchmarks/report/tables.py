@@ -54,13 +54,14 @@ def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
         f"{board['source'].iloc[0]} data, protocol {suite.protocol}, n = {board['n'].iloc[0]}; "
         f"intervals: {intervals}"
     )
-    table = Table(["model", "rank", "seeds", *names], caption=caption)
+    about = ["rank", "seeds", "selected_on"]
+    table = Table(["model", *(name.replace("_", " ") for name in about), *names], caption=caption)
     columns = [score_cells(board, score) for score in scores]
-    firsts = zip(board["model"], board["rank"], board["seeds"], strict=True)
-    for (model, rank, seeds), *cells in zip(firsts, *columns, strict=True):
-        table.add(model, rank, seeds, *cells, key=model)
-    blank = Cell("", None)
-    table.footer = [Cell("chance", "chance"), blank, blank, *(fraction(s.chance) for s in scores)]
+    firsts = board[["model", *about]].itertuples(index=False)
+    for (model, *facts), *cells in zip(firsts, *columns, strict=True):
+        table.add(model, *facts, *cells, key=model)
+    blanks = [Cell("", None)] * len(about)
+    table.footer = [Cell("chance", "chance"), *blanks, *(fraction(s.chance) for s in scores)]
     return table
 
 
@@ -228,6 +229,32 @@ def speeds_table(speeds: pd.DataFrame, title: str = "") -> Table:
             Cell("" if pd.isna(share) else f"{100 * share:.1f} %", share),
             Cell(f"{row['peak_allocated_gb']:.1f}", row["peak_allocated_gb"]),
             Cell("" if pd.isna(error) else f"{error:.1g}", error),
+        )
+    return table
+
+
+def tuning_table(recipe: str, comparison: pd.DataFrame, rules: Sequence[str]) -> Table:
+    """Lay out the tries of one recipe, a row a candidate.
+
+    Args:
+        recipe: Its name.
+        comparison: From `benchmarks.tuning.compare_settings`.
+        rules: Of selection, in the order of the columns.
+    """
+    groups = [group for group in comparison.columns.unique(level=0) if group != "best"]
+    heads = [(group, rule) for group in groups for rule in rules]
+    table = Table(
+        ["settings", *(f"{group}, {rule}" for group, rule in heads), "best by"],
+        f"{recipe}: held-out training objects",
+        "percent right, means over seeds; no test image takes part",
+    )
+    for settings, row in comparison.iterrows():
+        best = [rule for rule in rules if row["best", rule]]
+        table.add(
+            str(settings),
+            *(fraction(row[head]) for head in heads),
+            ", ".join(best) or None,
+            is_bold=bool(best),
         )
     return table
 

@@ -22,6 +22,7 @@ from cgn.data.image_set import ImageSet
 SIZE_PX = 64
 MARGIN_PX = 1  # of MNIST's 28 pixels, which digits hardly reach
 INK = 102  # brighter pixels are of the digit, before its strokes are made thicker
+N_PAINTINGS = 2  # of each training digit: so many that a classifier learns the shape
 STROKE_PX = 2  # by which strokes grow on either side
 
 
@@ -43,6 +44,13 @@ def thick(source: Digits) -> Shapes:
     return Shapes(ink[:, 0].numpy().astype(np.uint8) * np.uint8(255), source.labels, source.ids)
 
 
+def _repeated(shapes: Shapes, split: Split) -> Shapes:
+    """Take the shapes of the training split as often as they are painted."""
+    return Shapes(
+        *(np.concatenate([each] * (N_PAINTINGS if split == "train" else 1)) for each in shapes)
+    )
+
+
 def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet:
     """Cut thick digits out of fine gray textures and lay them on coarse ones.
 
@@ -52,11 +60,12 @@ def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet
         settings: Of `paint_shapes`.
 
     Returns:
-        Images of 64 x 64 pixels, three equal channels. Gray values are distributed alike in
+        Images of 64 x 64 pixels, three equal channels, two of each training digit and one of each
+        test digit. Gray values are distributed alike in
         objects and backgrounds of all classes: only structure tells them apart.
     """
     surfaces = partial(gray_crops, size_px=SIZE_PX)
-    return paint_shapes(thick(digits(source, split)), surfaces, **settings)
+    return paint_shapes(_repeated(thick(digits(source, split)), split), surfaces, **settings)
 
 
 GRAY_WILDLIFE_MNIST = digit_domain("gray-wildlife-mnist", gray_wildlife, size_px=SIZE_PX)

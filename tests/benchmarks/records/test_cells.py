@@ -75,5 +75,6 @@ def test_committed_tables_keep_their_bytes(committed_results: Path) -> None:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         assert not table.map(lambda cell: cell.startswith("'")).any(axis=None), path.name
     lines = (committed_results / "runs.csv").read_text(encoding="utf-8").splitlines()
-    newest = csv_text(read_runs(committed_results).tail(50)).splitlines()
+    runs = read_runs(committed_results)[lines[0].split(",")]  # without what later versions add
+    newest = csv_text(runs.tail(50)).splitlines()
     assert newest == [lines[0], *lines[-50:]]

@@ -47,6 +47,17 @@ def test_the_table_says_how_many_generators_the_seeds_were_trained_on(
     assert table(tmp_path, suite, *rows)["generators"].tolist() == [generators]
 
 
+@pytest.mark.parametrize(
+    ("rules", "shown"),
+    [(("nothing", "nothing"), "nothing"), (("", ""), ""), (("", "nothing"), "; nothing")],
+)
+def test_the_table_says_what_settings_were_selected_on(
+    rules: tuple[str, ...], shown: str, tmp_path: Path, suite: Suite
+) -> None:
+    rows = [replace(ROW, seed=i, selected_on=rule) for i, rule in enumerate(rules)]
+    assert table(tmp_path, suite, *rows)["selected_on"].tolist() == [shown]
+
+
 def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) -> None:
     rows = [replace(ROW, seed=seed, value=0.9 + 0.1 * seed) for seed in range(2)]
     gaps = [replace(row, variant="easy-hard", metric="gap") for row in rows]
@@ -131,8 +142,8 @@ def test_pandas_reads_a_leaderboard_without_arguments(tmp_path: Path, suite: Sui
     ours = pd.read_csv(tmp_path / "tiny.csv")
     assert ours["rank"].tolist() == [1]
     assert list(ours.columns)[:10] == [
-        "protocol", "source", "data_sha256", "rank", "model", "seeds", "generators", "n",
-        "hard_accuracy", "hard_accuracy_low",
+        "protocol", "source", "data_sha256", "rank", "model", "seeds", "generators",
+        "selected_on", "n", "hard_accuracy",
     ]  # fmt: skip
     assert {"interval", "easy_accuracy", "easy-hard_gap_high"} <= set(ours.columns)
 
