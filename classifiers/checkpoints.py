@@ -241,7 +241,7 @@ def shipped_path(recipe: str, world: str, folder: Path = FOLDER) -> Path:
     """Return where the classifier of a recipe and training domain lies.
 
     Example:
-        >>> shipped_path("cgn-ensemble", "openmoji-9").name
-        'cgn-ensemble-openmoji-9.safetensors'
+        >>> shipped_path("cgn-ensemble:background", "openmoji-9").name
+        'cgn-ensemble--background-openmoji-9.safetensors'
     """
-    return folder / f"{recipe}-{world}.safetensors"
+    return folder / f"{recipe.replace(':', '--')}-{world}.safetensors"
