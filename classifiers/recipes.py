@@ -302,6 +302,12 @@ RECIPES = (
         trains_on=("end-to-end",),
     ),
     replace(
+        ABDUCT,
+        name="cgn-end-to-end-abduct",
+        about="the same with counterfactuals of biased images, in masks that this CGN taught",
+        trains_on=("abducted:end-to-end",),
+    ),
+    replace(
         CGN,
         name="cgn-released",
         about="one network trained on images of the original authors' published CGN",

@@ -25,9 +25,10 @@ from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
 from benchmarks.core.suite import DataSource, Suite, TestSet, TrainingDomain
-from benchmarks.data.generators import GENERATED_SETS, GENERATORS, load_user_generator
+from benchmarks.data.generators import GENERATED_SETS, GENERATORS
 from benchmarks.data.paths import cache_dir, image_cache_dir
 from benchmarks.data.training import TrainingSets
+from benchmarks.data.user_generators import load_user_generator
 from benchmarks.generator_track import PROTOCOL, TrackRow, append_track, read_track
 from benchmarks.report.generators import track_tables
 from benchmarks.runner import load_test_set
@@ -69,7 +70,7 @@ def measure_generators(
         names = split_names(generator) if generator else available(domain, source, sets, context)
         for name in names:  # what there is not is refused before any work
             if name not in GENERATORS:
-                load_user_generator(name)
+                load_user_generator(name, GENERATORS)
         biased = sets.generation(domain, source, 0, context).biased
         evaluation = load_evaluation(domain, source, biased, context.device, progress)
         tests = [

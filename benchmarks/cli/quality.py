@@ -20,7 +20,7 @@ from benchmarks.cli.arguments import (
 from benchmarks.cli.output import Output
 from benchmarks.core.context import Progress
 from benchmarks.core.suite import DataSource, TrainingDomain
-from benchmarks.data.generators import object_masks, trained_cgn
+from benchmarks.data.generators import choose_segmentation, trained_cgn
 from benchmarks.data.paths import cache_dir, image_cache_dir
 from benchmarks.data.rendered import training_cached
 from cgn.counterfactuals.generators import Generator, SegmentingCGN, SupportsIntervention, Workspace
@@ -64,8 +64,9 @@ def measure_cgn(
     with output.progress() as progress:
         with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
-        cgn, _ = CGN.load(weights or trained_cgn(world, source, images, seed).path)
-        scores = measure(cgn, world, source, images, seed, chosen, progress)
+        cgn, about = CGN.load(weights or trained_cgn(world, source, images, seed).path)
+        method = str(about.get("method", ""))
+        scores = measure(cgn, world, source, images, method, seed, chosen, progress)
     output.numbers(scores)
 
 
@@ -239,6 +240,7 @@ def measure(
     world: TrainingDomain,
     source: DataSource,
     images: ImageSet,
+    method: str,
     seed: int,
     device: torch.device,
     progress: Progress,
@@ -246,8 +248,9 @@ def measure(
     """Measure a CGN's samples, and its counterfactuals of the world's training images."""
     evaluation = load_evaluation(world, source, images, device, progress)
     folder, n_classes = cache_dir() / "counterfactuals", len(world.classes)
+    segmentation = choose_segmentation(cgn, method, seed=seed, folder=folder, device=device)
     with progress.task(f"{world.name}: objects"):
-        masks = object_masks(images, folder, device)
+        masks = segmentation(images)
     others = ~is_held_out(images)
     with progress.task(f"{world.name}: images for the verifier") as update:
         verifier_images = verifier_training_set(
@@ -260,7 +263,7 @@ def measure(
             progress=update,
         )
     verifier = factor_classifier(CHECK, verifier_images, world, device, progress)
-    generator = SegmentingCGN(cgn, Workspace(device, folder))
+    generator = SegmentingCGN(cgn, Workspace(device, folder), segmentation)
     with progress.task(f"{world.name}: quality"):
         samples = generator.sample(max(N_MEASURED, len(evaluation.truth)), seed=seed)
         return accuracy(evaluation.truth, evaluation.network.heads, device=device) | (

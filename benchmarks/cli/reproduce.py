@@ -65,7 +65,7 @@ def reproduce(
         run_missing(suites, sources, 2 if quick else seeds, resolve_device(device), results, output)
     for each in suites:
         also = [name for name in EXTRA_MODELS if name in MODELS and not each.official]
-        board = leaderboard(read_runs(results), each)
+        board = leaderboard(read_runs(results, [each.name]), each, results)
         output.tables(published_table(each, compare_to_published(each, board, also)))
 
 

@@ -135,7 +135,7 @@ def train_world(
                     images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
                 )
             seconds = round(time.perf_counter() - started, 1)
-            scores = measure(cgn, world, source, images, config.seed, chosen, progress)
+            scores = measure(cgn, world, source, images, method, config.seed, chosen, progress)
             origin = {
                 "config": asdict(config),
                 "method": method,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,10 @@ from benchmarks.core.context import Progress, RunContext, Update
 from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.data.paths import data_folder, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
+from benchmarks.data.user_generators import load_user_generator, require_drawn
 from cgn.counterfactuals.generators import (
     AbductingCGN,
     CGNGenerator,
-    FitGenerator,
     Generator,
     Paste,
     SegmentingCGN,
@@ -34,6 +33,7 @@ from cgn.models.cgn import CGN, load_released
 from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.end_to_end import END_TO_END
 from cgn.training.gan import GAN, gan_store, sample_gan, train_gan
+from cgn.training.segmenter import segment_by_synthesis
 from cgn.training.small import PRESETS, TrainConfig
 
 N_COUNTERFACTUALS = 20_000  # images in a generated training set
@@ -132,23 +132,52 @@ class GeneratorEntry:
     uses_true_masks: bool = False
 
 
-def fit_cgn(generation: Generation) -> SegmentingCGN:
-    """Load the CGN of a domain's images."""
-    cgn, _ = CGN.load(_weights(generation).path)
-    return SegmentingCGN(cgn, generation.workspace("counterfactuals"))
+def fit_cgn(generation: Generation, *, method: str = "") -> SegmentingCGN:
+    """Load the CGN of a domain's images that a method trained."""
+    cgn, segmentation = _load_cgn(generation, method)
+    return SegmentingCGN(cgn, generation.workspace("counterfactuals"), segmentation)
 
 
-def fit_abducting_cgn(generation: Generation, *, swap_fraction: float) -> AbductingCGN:
+def fit_abducting_cgn(
+    generation: Generation, *, swap_fraction: float = SWAP_FRACTION, method: str = ""
+) -> AbductingCGN:
     """Load the CGN of a domain's images, to draw counterfactuals of these."""
-    cgn, _ = CGN.load(_weights(generation).path)
+    cgn, segmentation = _load_cgn(generation, method)
+    with generation.task("masks"):
+        masks = segmentation(generation.biased) if method else generation.masks()
     work = generation.workspace("counterfactuals of real images")
-    return AbductingCGN(cgn, work, generation.biased, generation.masks(), swap_fraction)
+    return AbductingCGN(cgn, work, segmentation, generation.biased, masks, swap_fraction)
 
 
-def fit_end_to_end_cgn(generation: Generation) -> CGNGenerator:
-    """Load the CGN of a domain's images whose mechanisms were trained without segmentation."""
-    cgn, _ = CGN.load(_weights(generation, END_TO_END).path)
-    return CGNGenerator(cgn, generation.workspace("counterfactuals"))
+def _load_cgn(generation: Generation, method: str) -> tuple[CGN, Callable[[ImageSet], Tensor]]:
+    """Load a CGN, and how objects are found in the images that it is for."""
+    cgn, _ = CGN.load(_weights(generation, method).path)
+    seed, folder = generation.seed, generation.folder
+    return cgn, choose_segmentation(
+        cgn, method, seed=seed, folder=folder, device=generation.context.device
+    )
+
+
+def choose_segmentation(
+    cgn: CGN, method: str, *, seed: int, folder: Path, device: torch.device
+) -> Callable[[ImageSet], Tensor]:
+    """Choose how objects are found: by colour, or as a CGN trained end to end has taught.
+
+    Args:
+        cgn: The CGN.
+        method: What trained it, as in the header of its weights.
+        seed: Of the network that learns from its samples.
+        folder: Where masks are kept.
+        device: Where images are looked at.
+
+    Returns:
+        From images to where their objects are, (N, 1, H, W) bool.
+    """
+    if method != END_TO_END:
+        return partial(object_masks, folder=folder, device=device)
+    return partial(
+        memo, segment_by_synthesis, cgn, seed=seed, folder=folder, device=device, store=TENSOR
+    )
 
 
 def load_released_cgn(generation: Generation) -> CGNGenerator:
@@ -268,26 +297,24 @@ def _weights(generation: Generation, method: str = "") -> Weights:
     )
 
 
-def _seed_of_cgn(generation: Generation) -> int:
-    return _weights(generation).seed
-
-
-def _abducting(swap_fraction: float) -> GeneratorEntry:
-    fit = partial(fit_abducting_cgn, swap_fraction=swap_fraction)
-    return GeneratorEntry(fit, _seed_of_cgn)
+def _of_cgn(fit: Callable[..., Generator], method: str = "", **settings: float) -> GeneratorEntry:
+    """Return the entry of a generator that a CGN trained by a method draws for."""
+    return GeneratorEntry(
+        partial(fit, method=method, **settings),
+        lambda generation: _weights(generation, method).seed,
+    )
 
 
 GENERATORS = {
     "paste": GeneratorEntry(fit_paste),
     "paste:true-masks": GeneratorEntry(partial(fit_paste, true_masks=True), uses_true_masks=True),
     "paste:own-texture": GeneratorEntry(partial(fit_paste, own_texture=OWN_TEXTURE)),
-    "cgn": GeneratorEntry(fit_cgn, _seed_of_cgn),
-    "cgn-abduct": _abducting(SWAP_FRACTION),
-    "cgn-abduct:drawn": _abducting(0.0),
-    "cgn-abduct:borrowed": _abducting(1.0),
-    "cgn-end-to-end": GeneratorEntry(
-        fit_end_to_end_cgn, lambda generation: _weights(generation, END_TO_END).seed
-    ),
+    "cgn": _of_cgn(fit_cgn),
+    "cgn-abduct": _of_cgn(fit_abducting_cgn),
+    "cgn-abduct:drawn": _of_cgn(fit_abducting_cgn, swap_fraction=0.0),
+    "cgn-abduct:borrowed": _of_cgn(fit_abducting_cgn, swap_fraction=1.0),
+    "cgn-end-to-end": _of_cgn(fit_cgn, END_TO_END),
+    "cgn-end-to-end-abduct": _of_cgn(fit_abducting_cgn, END_TO_END),
     "cgn-released": GeneratorEntry(load_released_cgn, _seed_of_released),
     "gan": GeneratorEntry(fit_gan, lambda generation: generation.seed),
 }
@@ -297,6 +324,7 @@ ABDUCTED = {
     "abducted": "cgn-abduct",
     "abducted:drawn": "cgn-abduct:drawn",
     "abducted:borrowed": "cgn-abduct:borrowed",
+    "abducted:end-to-end": "cgn-end-to-end-abduct",
 }
 GENERATED_SETS = {
     "counterfactual": "cgn",
@@ -314,59 +342,9 @@ def _fit_user(generation: Generation, *, spec: str) -> Generator:
     labels = generation.biased.factors
     factors = Factors.aligned(labels.shape).only(labels.known)
     images = replace(generation.biased, factors=factors, masks=None)
-    fit, n_classes = load_user_generator(spec), len(generation.world.classes)
+    fit, n_classes = load_user_generator(spec, GENERATORS), len(generation.world.classes)
     with generation.task(spec):
         return fit(images, n_classes, seed=generation.seed, device=generation.context.device)
-
-
-def load_user_generator(spec: str) -> FitGenerator:
-    """Load what fits a user's generator.
-
-    Args:
-        spec: Where it is, as path/to/file.py:NAME.
-
-    Raises:
-        ValueError: If it is not there.
-    """
-    file, _, name = spec.rpartition(":")
-    path = Path(file).expanduser()
-    if path.suffix != ".py" or not path.is_file():
-        raise ValueError(
-            f"unknown generator {spec!r}; there are {', '.join(GENERATORS)}, and your own as "
-            "path/to/file.py:NAME"
-        )
-    description = importlib.util.spec_from_file_location(path.stem, path)
-    assert description is not None
-    assert description.loader is not None
-    module = importlib.util.module_from_spec(description)
-    description.loader.exec_module(module)
-    if not callable(fit := getattr(module, name, None)):
-        raise ValueError(f"{path} has no function or class {name!r}")
-    loaded: FitGenerator = fit
-    return loaded
-
-
-def require_drawn(
-    images: ImageSet, n: int, name: str, size_px: tuple[int, int], n_classes: int
-) -> None:
-    """Refuse what a generator drew if it is no training set of the domain.
-
-    Raises:
-        ValueError: If there are more or fewer images, they are of another size, or a shape has no
-            label of a class.
-    """
-    if len(images) != n or images.size_px != size_px:
-        height, width = size_px
-        raise ValueError(
-            f"{name} drew {len(images):,} images of {images.size_px[0]} x {images.size_px[1]} "
-            f"pixels, expected {n:,} of {height} x {width}"
-        )
-    shapes = images.factors.shape
-    if shapes.min() < 0 or shapes.max() >= n_classes:
-        raise ValueError(
-            f"{name} drew images with shape labels from {int(shapes.min())} to "
-            f"{int(shapes.max())}, expected 0 to {n_classes - 1}"
-        )
 
 
 def object_masks(images: ImageSet, folder: Path, device: torch.device | str = "cpu") -> Tensor:

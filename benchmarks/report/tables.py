@@ -9,7 +9,6 @@ import pandas as pd
 from benchmarks.core.scores import Score
 from benchmarks.core.suite import Suite
 from benchmarks.records.compare import Difference, holm, verdict
-from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.sensitivity import SCORE
 from benchmarks.report.table import Cell, Table, fraction, interval
 
@@ -35,8 +34,7 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
         table.add(_label(score), *cells, fraction(score.chance), is_bold=is_primary)
     blank = Cell("", None)
     table.add("interval", *board["interval"], blank)
-    ranks = (blank if pd.isna(rank) else rank for rank in board["rank"])
-    return table.add("rank", *ranks, blank)
+    return table.add("rank", *rank_cells(board), blank)
 
 
 def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
@@ -57,7 +55,9 @@ def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
     about = ["rank", "seeds", "selected_on"]
     table = Table(["model", *(name.replace("_", " ") for name in about), *names], caption=caption)
     columns = [score_cells(board, score) for score in scores]
-    firsts = board[["model", *about]].itertuples(index=False)
+    firsts = zip(
+        board["model"], rank_cells(board), board["seeds"], board["selected_on"], strict=True
+    )
     for (model, *facts), *cells in zip(firsts, *columns, strict=True):
         table.add(model, *facts, *cells, key=model)
     blanks = [Cell("", None)] * len(about)
@@ -65,30 +65,29 @@ def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
     return table
 
 
-def primary_scores_table(runs: pd.DataFrame, suites: Iterable[Suite], source: str) -> Table:
+def primary_scores_table(boards: Iterable[tuple[Suite, pd.DataFrame]], source: str) -> Table:
     """Lay out the primary scores of several suites, a column a suite.
 
     Args:
-        runs: From `benchmarks.records.runs.read_runs`.
-        suites: One column each.
+        boards: Suites with their leaderboards, one column each.
         source: Which data's rows are shown.
 
     Returns:
-        One row a model, ordered by its mean over the suites. Models trained at another correlation
-        are left out, for not every suite has them.
+        One row a model, ordered by the middle of its ranks, the mean over the suites. Models
+        trained at another correlation are left out, for not every suite has them.
     """
     cells: dict[str, dict[str, Cell]] = {}
-    means: dict[str, pd.Series] = {}
-    for suite in suites:
-        board = leaderboard(runs, suite)
-        usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+    middles: dict[str, pd.Series] = {}
+    for suite, board in boards:
+        usual = board["rank_low"].notna() & ~board["model"].str.contains("@", regex=False)
         board = board[(board["source"] == source) & usual]
         label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
         (primary,) = (score for score in suite.scores if score.key == suite.primary)
         cells[label] = dict(zip(board["model"], score_cells(board, primary), strict=True))
-        means[label] = board.set_index("model")[suite.primary]
+        middles[label] = board.set_index("model")[["rank_low", "rank_high"]].mean(axis=1)
     table = Table(["model", *cells])
-    for model in pd.DataFrame(means).mean(axis=1).sort_values(ascending=False).index:
+    ranks = pd.DataFrame(middles).astype(float).mean(axis=1)
+    for model in ranks.sort_index().sort_values(kind="stable").index:
         table.add(model, *(of_suite.get(model) for of_suite in cells.values()))
     return table
 
@@ -145,7 +144,10 @@ def robustness_table(rows: pd.DataFrame) -> Table:
 
 
 def differences_table(
-    first: str, second: str, differences: Sequence[tuple[Suite, Score, Difference]]
+    first: str,
+    second: str,
+    differences: Sequence[tuple[Suite, Score, Difference]],
+    margin: float | None = None,
 ) -> Table:
     """Lay out all differences between two models, p-values corrected for their number.
 
@@ -153,11 +155,12 @@ def differences_table(
         first: Name of the first model.
         second: Name of the second.
         differences: Every comparison that was made: leaving some out would falsify the correction.
+        margin: How many points worse would not matter; None asks for no such verdict.
     """
     table = Table(
         ["suite", "score", first, second, "difference", "p (Holm)", "detectable", "n", "verdict"],
         f"{first} against {second}",
-        "percent and points with 95 % interval over images and seeds; detectable: "
+        "percent and points with 95 % interval over images, seeds and generators; detectable: "
         "the smallest difference that would be found in 4 cases of 5",
     )
     corrected = holm([difference.p_value for *_, difference in differences])
@@ -171,7 +174,7 @@ def differences_table(
             Cell("" if pd.isna(p_value) else f"{p_value:.2g}", p_value),
             fraction(difference.minimum_detectable_effect),
             difference.n,
-            verdict(score, first, second, difference, p_value),
+            verdict(score, first, second, difference, p_value, margin and margin / 100),
             is_bold=score.key == suite.primary,
         )
     return table
@@ -257,6 +260,22 @@ def tuning_table(recipe: str, comparison: pd.DataFrame, rules: Sequence[str]) ->
             is_bold=bool(best),
         )
     return table
+
+
+def rank_cells(board: pd.DataFrame) -> list[Cell]:
+    """Return the cells of the ranks that the data allow, one a row of a leaderboard.
+
+    Example:
+        >>> board = pd.DataFrame({"rank_low": [1, 1, pd.NA], "rank_high": [1, 3, pd.NA]})
+        >>> [cell.text for cell in rank_cells(board)]
+        ['1', '1 to 3', '']
+    """
+    cells = []
+    for low, high in board[["rank_low", "rank_high"]].itertuples(index=False):
+        known = not pd.isna(low)
+        text = f"{low}" if known and low == high else f"{low} to {high}"
+        cells.append(Cell(text, low) if known else Cell("", None))
+    return cells
 
 
 def score_cells(board: pd.DataFrame, score: Score) -> list[Cell]:

@@ -131,11 +131,17 @@ class CGNGenerator:
 
 @dataclass(frozen=True, eq=False)
 class SegmentingCGN(CGNGenerator):
-    """A CGN that also acts on real images, whose objects are segmented by colour."""
+    """A CGN that also acts on real images.
+
+    Attributes:
+        segmentation: Finds the objects of images, (N, 1, H, W) bool.
+    """
+
+    segmentation: Callable[[ImageSet], Tensor]
 
     def segment(self, images: ImageSet) -> Tensor:
-        """Find the objects by colour."""
-        return segment_by_colour(images.pixels, images.factors.shape, device=self.work.device)
+        """Find the objects."""
+        return self.segmentation(images)
 
     def intervene(self, images: ImageSet, factors: Factors, *, seed: int) -> ImageSet:
         """Let the mechanisms draw the textures and backgrounds whose labels change."""

@@ -126,7 +126,8 @@ def test_quality_is_measured_on_the_device_that_is_given(tmp_path: Path) -> None
         assert isinstance(judge, InvariantEnsemble)
         heads = judge.heads
         free = sample(drawer(), 60, seed=0, device=device)
-        generator = SegmentingCGN(drawer(), Workspace(torch.device(device), tmp_path / device))
+        work = Workspace(torch.device(device), tmp_path / device)
+        generator = SegmentingCGN(drawer(), work, lambda images: masks)
         samples = generator.sample(200, seed=0)
         scores = sample_quality(samples, heads, heads, n_classes=N_CLASSES, device=device)
         scores |= accuracy(images, heads, device=device)

@@ -57,7 +57,7 @@ def test_rows_of_any_name_are_read_as_they_were_written_and_hold(name: str, tmp_
     runs = read_runs(tmp_path)
     assert set(runs["model"]) == {name}
     assert append([Row(**cells) for cells in records(runs)], tmp_path) == 0
-    assert leaderboard(runs, suite)["model"].tolist() == [name]
+    assert leaderboard(runs, suite, tmp_path)["model"].tolist() == [name]
     hashes = {"tiny": runs["data_sha256"].iloc[0]}
     assert check(tmp_path, {"tiny": suite}, hashes) == []
     for path in tmp_path.glob("*.csv"):

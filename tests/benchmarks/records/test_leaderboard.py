@@ -16,7 +16,7 @@ from benchmarks.records.runs import Row, append, read_runs
 
 def table(results: Path, suite: Suite, *rows: Row) -> pd.DataFrame:
     append(rows, results)
-    return leaderboard(read_runs(results), suite)
+    return leaderboard(read_runs(results), suite, results)
 
 
 def test_one_seed_keeps_the_interval_over_images(tmp_path: Path, suite: Suite) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from cgn.counterfactuals.generators import Paste, SegmentingCGN, Workspace
 from cgn.counterfactuals.recombination import decompose
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, InMemory
+from cgn.models.cgn import CGN
 from cgn.quality.effectiveness import sample_quality
 from cgn.quality.intervention import (
     Reference,
@@ -21,22 +22,21 @@ from cgn.quality.intervention import (
     intervention_quality,
     minimality,
 )
+from cgn.segmentation.by_colour import segment_by_colour
 
 WORK = Workspace(torch.device("cpu"), Path("never-written"))
 ACTIONS = ("do_texture", "do_background")
 
 
-@dataclass(frozen=True, eq=False)
-class Given(SegmentingCGN):
+def given(cgn: CGN, images: ImageSet, masks: Tensor) -> SegmentingCGN:
     """Has the masks of the images that it is given first, and finds those of others by colour."""
 
-    images: ImageSet
-    masks: Tensor
+    def segmentation(others: ImageSet) -> Tensor:
+        if others.pixels.equal(images.pixels):
+            return masks
+        return segment_by_colour(others.pixels, others.factors.shape)
 
-    def segment(self, images: ImageSet) -> Tensor:
-        if images.pixels.equal(self.images.pixels):
-            return self.masks
-        return super().segment(images)
+    return SegmentingCGN(cgn, WORK, segmentation)
 
 
 class Careless:
@@ -81,9 +81,9 @@ def measured(
     )
 
 
-def plain(images: ImageSet, masks: Tensor | None = None) -> Given:
-    return Given(
-        Plain(CONFIG), WORK, images, rectangles(images.factors.shape) if masks is None else masks
+def plain(images: ImageSet, masks: Tensor | None = None) -> SegmentingCGN:
+    return given(
+        Plain(CONFIG), images, rectangles(images.factors.shape) if masks is None else masks
     )
 
 
