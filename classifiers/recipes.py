@@ -137,13 +137,9 @@ def with_nuisances(
 ) -> tuple[Recipe, Recipe, Recipe]:
     """Return an ensemble under three assumptions on what tells nothing of the class.
 
-    Args:
-        ensemble: Name, network, images, objective and schedule.
-        with_mean: Builds the same network with the mean as its join.
-
     Returns:
         The ensemble itself, to which texture and background are nuisances; `NAME:background`, to
-        which only the background is; and `NAME:paper`, whose heads are averaged.
+        which only the background is; and `NAME:paper`, of networks whose heads are averaged.
     """
     learned = replace(
         ensemble,
