@@ -24,8 +24,10 @@ from cgn.io.writing import require_room
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, seeded, train_loop
 from classifiers.data import Source, iterate_batches
+from classifiers.held_out import hold_out, learn_join
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.pretrained import pin_spec
+from classifiers.networks.small import as_ensemble
 from classifiers.objectives.basic import Batches, Objective
 from classifiers.recipes import Recipe
 
@@ -76,6 +78,8 @@ def fit(
     """
     _require(recipe, sets)
     own = {name: sets[name] for name in recipe.trains_on}
+    steps = recipe.steps_for({name: len(images) for name, images in sets.items()})
+    own, held_out = hold_out(own, seed) if recipe.nuisances else (own, {})
     predictions: dict[str, Tensor] = {}
     if recipe.identification_model is not None:
         first = fit(
@@ -90,7 +94,6 @@ def fit(
         )
         for name, images in own.items()
     }
-    steps = recipe.steps_for({name: len(images) for name, images in sets.items()})
     alone = locked_if(checkpoint if dist_info().is_main_process else None)
     with alone, seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
@@ -124,7 +127,10 @@ def fit(
             )
         finally:
             saved.wait()
-        network = run.averaged.cpu().eval()
+        network = run.averaged.eval()
+        if recipe.nuisances:
+            learn_join(as_ensemble(network), held_out, recipe.nuisances, device)
+        network = network.cpu()
         if dist_info().is_main_process:
             if keep is not None:
                 keep(network)
@@ -357,6 +363,7 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.augment,
     )
     settings = (
+        recipe.nuisances,
         recipe.batch_size,
         recipe.ratio,
         recipe.learning_rate,

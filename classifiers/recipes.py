@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from torch import nn
 
-from cgn.io.schema import require_in_range
 from classifiers.data import (
-    AUGMENTATIONS,
     Augmentation,
     Sampling,
     balanced_environments,
@@ -24,7 +23,13 @@ from classifiers.data import (
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.input_transforms import GrayscaleCNN, TwoMeansCNN
 from classifiers.networks.small import InvariantEnsemble, SmallCNN
-from classifiers.objectives.basic import Objective, every_factor, invariant, shape_cross_entropy
+from classifiers.objectives.basic import (
+    Objective,
+    every_factor,
+    invariant,
+    separate_heads,
+    shape_cross_entropy,
+)
 from classifiers.objectives.debiasing import (
     GroupWeightedCNN,
     UnlearningCNN,
@@ -32,11 +37,8 @@ from classifiers.objectives.debiasing import (
     irm,
     unlearn,
 )
-from classifiers.schedules import SCHEDULES, Schedule, adamw_one_cycle
+from classifiers.schedules import Schedule, adamw_one_cycle
 
-# On real objects cut out of 2,100 training images that were set apart for this choice, the shape
-# head was the best before other backgrounds, and the background's head misled all the others.
-NO_BACKGROUND = (2 / 3, 1 / 3, 0.0)
 PHOTOGRAPH_STEPS = 400  # the one budget of all recipes for photographs
 # For photographs of 64 pixels: the small CNN compares places, which only drawn objects keep to.
 NARROW_RESNET = Backbone(
@@ -61,13 +63,17 @@ class Recipe:
         source: Who proposed it, and where.
         extra_supervision: What it knows beyond the class of biased images, in words; empty for
             nothing.
-        trains_on: Names of the sets it sees: "biased", "counterfactual", "abducted" (the
-            counterfactuals of training images), "recombined" (parts of different training
-            images), "generated" (by a GAN), "unbiased".
+        trains_on: Names of the sets it sees: "biased", "unbiased" (true images with independent
+            factors), and sets of generators: "counterfactual", "abducted" (counterfactuals of
+            training images), "pasted" and "recombined" (parts of different training images),
+            "generated" (by a GAN) and their variants.
         input_kind: The images of these sets and of the tests, or their true masks, which the
             caller of `fit` passes in place of them.
         network: From number of classes and image size in pixels to a fresh network.
         objective: What it minimises.
+        nuisances: Of "texture" and "background", those that are taken to tell nothing of the class
+            where the join of an ensemble's heads is learned; empty for other networks, and for a
+            join that is not learned.
         sampling: Which images of a set one round goes through, and how often.
         identification_model: A recipe that is fitted first; `sampling` gets its predictions.
         selected_on: What the settings were chosen by, one of `SELECTION_RULES`.
@@ -96,6 +102,7 @@ class Recipe:
     input_kind: Literal["images", "masks"] = "images"
     network: Callable[[int, int], nn.Module] = SmallCNN
     objective: Objective = shape_cross_entropy
+    nuisances: tuple[str, ...] = ()
     sampling: Sampling = uniform
     identification_model: Recipe | None = None
     selected_on: str = ""
@@ -131,6 +138,44 @@ class Recipe:
         return self.batch_size if whole else max(1, round(self.ratio * self.batch_size))
 
 
+PASTE_SOURCE = "Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994 (mixed backgrounds)"
+
+
+def with_nuisances(
+    ensemble: Recipe, with_mean: Callable[[int, int], nn.Module]
+) -> tuple[Recipe, Recipe, Recipe]:
+    """Return an ensemble under three assumptions on what tells nothing of the class.
+
+    Args:
+        ensemble: Name, network, images and schedule.
+        with_mean: Builds the same network with the mean as its join.
+
+    Returns:
+        The ensemble itself, to which texture and background are nuisances; `NAME:background`, to
+        which only the background is; and `NAME:paper`, whose heads are averaged.
+    """
+    learned = replace(
+        ensemble,
+        about=f"{ensemble.about}; texture and background are nuisances",
+        objective=separate_heads,
+        nuisances=("texture", "background"),
+    )
+    background = replace(
+        learned,
+        name=f"{ensemble.name}:background",
+        about=f"{ensemble.about}; only the background is a nuisance",
+        nuisances=("background",),
+    )
+    paper = replace(
+        ensemble,
+        name=f"{ensemble.name}:paper",
+        about=f"{ensemble.about}; the mean of the heads answers",
+        network=with_mean,
+        objective=invariant,
+    )
+    return learned, background, paper
+
+
 CGN_SOURCE = "Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046"
 
 ERM = Recipe(
@@ -139,6 +184,22 @@ ERM = Recipe(
     source="Vapnik, NeurIPS 1991 (empirical risk minimisation)",
     selected_on=NOTHING,
     trains_on=("biased",),
+)
+
+CGN = Recipe(
+    name="cgn",
+    about="one network trained on counterfactual images of the CGN and nothing else",
+    source=f"{CGN_SOURCE}, as its code trains",
+    selected_on=FREE_FACTORS,
+    trains_on=("counterfactual",),
+)
+
+ABDUCT = Recipe(
+    name="cgn-abduct",
+    about="one network trained on counterfactuals of the biased images themselves",
+    source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
+    selected_on=FREE_FACTORS,
+    trains_on=("abducted",),
 )
 
 PHOTOGRAPHS = Recipe(
@@ -223,13 +284,7 @@ RECIPES = (
         selected_on=NOTHING,
         trains_on=("biased", "generated"),
     ),
-    Recipe(
-        name="cgn",
-        about="one network trained on counterfactual images of the CGN and nothing else",
-        source=f"{CGN_SOURCE}, as its code trains",
-        selected_on=FREE_FACTORS,
-        trains_on=("counterfactual",),
-    ),
+    CGN,
     Recipe(
         name="cgn+original",
         about="one network trained on biased and counterfactual images",
@@ -237,32 +292,79 @@ RECIPES = (
         selected_on=FREE_FACTORS,
         trains_on=("biased", "counterfactual"),
     ),
-    Recipe(
-        name="cgn-abduct",
-        about="one network trained on counterfactuals of the biased images themselves",
-        source=f"{CGN_SOURCE}, with abduction: Pearl, Causality, 2009",
-        selected_on=FREE_FACTORS,
-        trains_on=("abducted",),
+    ABDUCT,
+    replace(
+        ABDUCT,
+        name="cgn-abduct:drawn",
+        about="the same, with all textures and backgrounds drawn by the CGN",
+        trains_on=("abducted:drawn",),
     ),
-    Recipe(
-        name="cgn-ensemble",
-        about="one backbone with a head a factor, on biased and counterfactual images",
-        source=CGN_SOURCE,
-        selected_on=FREE_FACTORS,
-        trains_on=("biased", "counterfactual"),
-        network=InvariantEnsemble,
-        objective=invariant,
+    replace(
+        ABDUCT,
+        name="cgn-abduct:borrowed",
+        about="the same, with textures and backgrounds of other biased images where they show them",
+        trains_on=("abducted:borrowed",),
+    ),
+    replace(
+        CGN,
+        name="cgn-end-to-end",
+        about="one network trained on images of a CGN that was trained without segmentation",
+        trains_on=("end-to-end",),
+    ),
+    replace(
+        ABDUCT,
+        name="cgn-end-to-end-abduct",
+        about="the same with counterfactuals of biased images, in masks that this CGN taught",
+        trains_on=("abducted:end-to-end",),
+    ),
+    replace(
+        CGN,
+        name="cgn-released",
+        about="one network trained on images of the original authors' published CGN",
+        source=f"{CGN_SOURCE}, with their weights",
+        extra_supervision="full MNIST, in the training of the published weights",
+        trains_on=("released",),
+    ),
+    replace(
+        CGN,
+        name="paste",
+        about="one network trained on parts of biased images, copied and pasted without a network",
+        source=PASTE_SOURCE,
+        selected_on=NOTHING,
+        trains_on=("pasted",),
+    ),
+    replace(
+        CGN,
+        name="paste:true-masks",
+        about="the ceiling of copy and paste: the same with the objects' true masks",
+        source=PASTE_SOURCE,
+        selected_on=NOTHING,
+        extra_supervision="true object masks of the training images",
+        trains_on=("pasted:true-masks",),
+    ),
+    *with_nuisances(
+        Recipe(
+            name="cgn-ensemble",
+            about="one head for each factor, on biased images, samples and their counterfactuals",
+            source=CGN_SOURCE,
+            selected_on=FREE_FACTORS,
+            trains_on=("biased", "counterfactual", "abducted"),
+            network=InvariantEnsemble,
+        ),
+        partial(InvariantEnsemble, join="mean"),
     ),
     PHOTOGRAPHS,
-    replace(
-        PHOTOGRAPHS,
-        name="recombined-ensemble",
-        about="the same ResNet with a head a factor, on biased images and their recombined parts",
-        source=f"{CGN_SOURCE}, with masks and inpainting in place of its mechanisms",
-        extra_supervision="where the objects are in the training images",
-        trains_on=("biased", "recombined"),
-        network=replace(NARROW_RESNET, heads=True, head_weights=NO_BACKGROUND),
-        objective=invariant,
+    *with_nuisances(
+        replace(
+            PHOTOGRAPHS,
+            name="recombined-ensemble",
+            about="the same ResNet, one head for each factor, on biased images and recombined ones",
+            source=f"{CGN_SOURCE}, with masks and inpainting in place of its mechanisms",
+            extra_supervision="where the objects are in the training images",
+            trains_on=("biased", "recombined"),
+            network=replace(NARROW_RESNET, heads=True),
+        ),
+        replace(NARROW_RESNET, heads=True, join="mean"),
     ),
     Recipe(
         name="oracle",
@@ -308,82 +410,3 @@ CHECK = replace(
 )
 
 MODELS = {recipe.name: recipe for recipe in RECIPES}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnsembleConfig:
-    """Everything that fixes a fit of the ensemble on images of one's own; defaults: the paper's.
-
-    Attributes:
-        backbone: timm:NAME.TAG, timm:NAME untrained, efficientnet-lite0 or file:PATH#arch=NAME.
-        schedule: sgd-thirds, the paper's; adamw-cosine or adamw-one-cycle.
-        epochs: Rounds through the real images; 0 where steps decide.
-        steps: Optimiser steps at least.
-        batch_size: Real images in a step, over all processes.
-        ratio: Counterfactual images for each real one.
-        learning_rate: The highest of the schedule.
-        weight_decay: Of the optimiser.
-        augment: crop or none.
-        ema_decay: Of the running mean of the weights; 0 keeps the last weights.
-        frozen_norms: Whether batch norms keep their statistics.
-        seed: Of all random numbers.
-    """
-
-    backbone: str = "timm:resnet50.tv_in1k"
-    schedule: str = "sgd-thirds"
-    epochs: int = 45
-    steps: int = 1
-    batch_size: int = 256
-    ratio: float = 1.0
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    augment: str = "crop"
-    ema_decay: float = 0.0
-    frozen_norms: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (("schedule", SCHEDULES), ("augment", AUGMENTATIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-        require_in_range(self)
-
-    def recipe(self, *, real_only: bool = False) -> Recipe:
-        """Return the recipe; its sets are "biased" and "recombined".
-
-        Args:
-            real_only: Return the ensemble's baseline instead: one plain head on "biased" alone,
-                with as many optimiser steps.
-        """
-        ensemble = Recipe(
-            name="ensemble",
-            about="one backbone with a head a factor, on real and counterfactual images",
-            source=CGN_SOURCE,
-            trains_on=("biased", "recombined"),
-            network=Backbone(self.backbone, heads=True),
-            objective=invariant,
-            schedule=SCHEDULES[self.schedule],
-            steps=self.steps,
-            epochs=self.epochs,
-            least_images=1,
-            batch_size=self.batch_size,
-            ratio=self.ratio,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            augment=AUGMENTATIONS[self.augment],
-            ema_decay=self.ema_decay,
-            frozen_norms=self.frozen_norms,
-        )
-        if not real_only:
-            return ensemble
-        return replace(
-            ensemble,
-            name="plain",
-            about="one backbone with one head, on real images",
-            source=ERM.source,
-            trains_on=("biased",),
-            network=Backbone(self.backbone),
-            objective=ERM.objective,
-        )

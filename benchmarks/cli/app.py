@@ -194,6 +194,16 @@ COMMANDS = {
         "Measure the images of an ImageNet CGN; also `quality --scale imagenet`.",
         {"quality-imagenet --weights cgn.pth --real IMAGENET/val": "with FID and KID"},
     ),
+    "generators": Command(
+        "benchmarks.cli.generators:measure_generators",
+        "Measure generators of counterfactuals, and compare them with copy and paste.",
+        {
+            "generators --world wildlife-mnist": "all that there are weights of, three seeds each",
+            "generators --world openmoji-9 --generator paste,my/vae.py:VAE": "your own beside the "
+            "rival that needs no network",
+        },
+        resumes=True,
+    ),
     "counterfactuals": Command(
         "benchmarks.cli.imagenet:draw_counterfactuals",
         "Draw a set of counterfactuals from an ImageNet CGN.",

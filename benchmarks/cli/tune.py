@@ -24,9 +24,10 @@ from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import DataSource, Suite, TrainingDomain
+from benchmarks.data.generators import training_preset
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir
 from benchmarks.data.rendered import training_cached
-from benchmarks.data.training import TrainingSets, training_preset
+from benchmarks.data.training import TrainingSets
 from benchmarks.report.tables import tuning_table
 from benchmarks.tuning import FILE, Try, append_tries, compare_settings, held_out, read_tries
 from cgn.data.image_set import ImageSet

@@ -90,7 +90,7 @@ def cues_figure(shares: Mapping[str, Mapping[str, float]]) -> Svg:
         axes.set_xlabel("predictions, %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
 
-    return _both([draw], height=1.1 + 0.38 * len(shares))
+    return both_shades([draw], height=1.1 + 0.38 * len(shares))
 
 
 def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
@@ -112,7 +112,7 @@ def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
 
-    return _both([draw], height=3.6)
+    return both_shades([draw], height=3.6)
 
 
 def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
@@ -142,7 +142,7 @@ def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
         axes.set_xlabel("average causal effect on the probability of a class, points")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
-    return _both([draw], height=1.1 + 0.6 * len(board))
+    return both_shades([draw], height=1.1 + 0.6 * len(board))
 
 
 def correlation_sweep_rows(board: pd.DataFrame) -> pd.DataFrame:
@@ -191,7 +191,7 @@ def correlation_sweep(boards: Sequence[tuple[Suite, pd.DataFrame]], models: Sequ
             panels.append(_sweep_panel(suite, title, group, models, legend=not panels))
     if not panels:
         raise ValueError("no model was trained at a correlation below 1: there is nothing to draw")
-    return _both(panels, height=3.6)
+    return both_shades(panels, height=3.6)
 
 
 def _sweep_panel(
@@ -244,8 +244,13 @@ def _label(key: str) -> str:
     return f"{key.replace('_', ' ')}, %"
 
 
-def _both(panels: Sequence[Callable[[Axes], None]], height: float) -> Svg:
-    """Draw twice: black on nothing, and white on nothing."""
+def both_shades(panels: Sequence[Callable[[Axes], None]], height: float) -> Svg:
+    """Draw panels side by side, twice: black on nothing, and white on nothing.
+
+    Args:
+        panels: Each draws one.
+        height: Of a panel, in inches.
+    """
     light, dark = (_svg(panels, height, ink) for ink in ("#1a1a1a", "#e8e8e8"))
     return Svg(light, dark)
 

@@ -53,7 +53,7 @@ def segment_by_synthesis(
     cgn: CGN,
     images: ImageSet,
     *,
-    seed: int = 0,
+    seed: int,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu, mse_loss
 
 from benchmarks.core.suite import EMBEDDED, TrainingDomain
-from benchmarks.data.training import COUNTERFACTUALS_PER_IMAGE, SWAP_FRACTION
+from benchmarks.data.generators import COUNTERFACTUALS_PER_IMAGE, SWAP_FRACTION
 from benchmarks.suites import SUITES
 from benchmarks.worlds.digits import N_OFFICIAL_TRAIN
 from cgn import losses

@@ -23,8 +23,8 @@ from benchmarks.cli.arguments import find_suites
 from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite, TestSet
-from benchmarks.data import training as training_sets
-from benchmarks.data.training import Generation
+from benchmarks.data import generators
+from benchmarks.data.generators import Generation
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import Row, read_runs
 from benchmarks.runner import evaluate_and_record
@@ -102,7 +102,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     patch_suites(monkeypatch, suites)
     patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
     patch_commands(monkeypatch, "fit_cached", fit_cached)
-    monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
+    monkeypatch.setattr(generators, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
     monkeypatch.setattr(Generation, "draw", lambda self, kind: tiny_images(self.seed, n=6))
     patch_commands(
         monkeypatch, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
@@ -315,7 +315,7 @@ def test_counterfactuals_come_from_the_cgn_of_the_correlation(
         asked.append((sha256, correlation))
         return Weights(Path("weights"), seed)
 
-    monkeypatch.setattr(training_sets, "find_weights", find)
+    monkeypatch.setattr(generators, "find_weights", find)
     command(results, "--suite tiny --model cgn")
     command(results, "--suite tiny --model cgn --correlation 0.9")
     assert asked == [(tiny_images(3).sha256(), 1.0), (tiny_images(5).sha256(), 0.9)]
@@ -879,7 +879,7 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     def find(world: str, *rest: Any, seed: int) -> Weights:
         return Weights(Path("weights"), 0) if world == "tiny-world" else find_weights(world, *rest)
 
-    monkeypatch.setattr(training_sets, "find_weights", find)
+    monkeypatch.setattr(generators, "find_weights", find)
     suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))
     assert reproduce(results, official, "other-mnist,tiny") == 2
     assert "train one first, by `train cgn` with the same --data" in capsys.readouterr().err
