@@ -25,7 +25,21 @@ from classifiers.objectives.basic import Objective, invariant, separate_heads, s
 from classifiers.recipes import PHOTOGRAPH_STEPS, SELECTION_RULES, Recipe
 
 every_model = pytest.mark.parametrize("name", MODELS)
-SETS = ("biased", "counterfactual", "abducted", "generated", "recombined", "unbiased")
+SETS = (
+    "biased",
+    "unbiased",
+    "counterfactual",
+    "end-to-end",
+    "released",
+    "abducted",
+    "abducted:drawn",
+    "abducted:borrowed",
+    "abducted:end-to-end",
+    "pasted",
+    "pasted:true-masks",
+    "recombined",
+    "generated",
+)
 
 
 def coloured(seed: int, n: int = 48) -> ImageSet:
