@@ -18,9 +18,11 @@ from benchmarks.cli.run import require_results, show_what_follows
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
+from benchmarks.records.answers import check_answers
 from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.compare import compare_stored
-from benchmarks.records.history import check_history, check_regression, results_at_revision
+from benchmarks.records.gate import check_regression
+from benchmarks.records.history import check_history, results_at_revision
 from benchmarks.records.leaderboard import (
     ENOUGH_SEEDS,
     leaderboards,
@@ -140,6 +142,7 @@ def check_results(
             output.note(f"written down: {', '.join(added)}")
         with progress.task("rows and predictions") as update:
             problems = check(results, ALL_SUITES, hashes, update)
+        problems += check_answers(results, ALL_SUITES, {each.suite.name: each for each in tests})
         problems += check_protocols(versions, hashes, protocols)
         problems += check_bundled(tests, results, progress)
         if against is not None:
