@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom, ttest_ind
+from numpy.typing import NDArray
+from scipy.special import stdtr
+from scipy.stats import binom
 
 from benchmarks.records import gate
 from benchmarks.records.compare import holm
@@ -23,9 +25,11 @@ from benchmarks.records.predictions import Run, load
 from benchmarks.records.runs import newest, read_runs
 from benchmarks.suites import ALL_SUITES
 
+Floats = NDArray[np.float64]
+
 TURNED = 0.005
 N_RERUNS = 200
-N_SABOTAGES = 300
+N_SABOTAGES = 150
 
 
 def false_alarms_of_same_weights(results: Path) -> float:
@@ -45,35 +49,34 @@ def false_alarms_of_new_weights(results: Path, generator: np.random.Generator) -
     rows = rows[[pair in current for pair in zip(rows["suite"], rows["protocol"], strict=True)]]
     rows = rows[~rows["metric"].isin(["shape_share", "worst_group_accuracy"])]
     slot = ["suite", "protocol", "source", "model", "variant", "metric"]
-    seeds = [of_row["value"].to_numpy(float) for _, of_row in rows.groupby(slot)]
-    names = [name[:4] for name, _ in rows.groupby(slot)]
-    several = [len(values) > 1 and np.isfinite(values).all() for values in seeds]
-    n_families = len({name for name, kept in zip(names, several, strict=True) if kept})
-    failed = 0
-    for _ in range(N_RERUNS):
-        found: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-        for name, values, kept in zip(names, seeds, several, strict=True):
-            spread = values.std(ddof=1) if kept else 0.0
-            if spread > 0:
-                now = values.mean() + spread * generator.normal(size=len(values))
-                p_value = ttest_ind(values, now, equal_var=False).pvalue
-                found.setdefault(name, []).append((values.mean() - now.mean(), float(p_value)))
-        failed += any(fails(family, n_families) for family in found.values())
-    return failed / N_RERUNS
+    drops: dict[tuple[str, ...], list[Floats]] = {}
+    for name, of_row in rows.groupby(slot):
+        values = of_row["value"].to_numpy(float)
+        if len(values) > 1 and values.std() > 0:
+            drops.setdefault(name[:4], []).append(drops_and_p_values(values, generator))
+    failed = np.zeros(N_RERUNS, dtype=bool)
+    for family in drops.values():
+        for rerun, (drop, p_values) in enumerate(zip(*np.stack(family, axis=2), strict=True)):
+            failed[rerun] |= fails(drop, p_values, len(drops))
+    return float(failed.mean())
 
 
-def fails(family: list[tuple[float, float]], n_families: int) -> bool:
-    """Apply the rules of the gate to drops and p-values of a model on a suite."""
-    corrected = holm([p_value for _, p_value in family])
-    return any(
-        drop > 0
-        and (
-            of_family * n_families < gate.LEVEL
-            or (drop > gate.FLOOR and p_value < gate.FLOOR_LEVEL)
-            or drop > gate.CEILING
-        )
-        for (drop, p_value), of_family in zip(family, corrected, strict=True)
-    )
+def drops_and_p_values(values: Floats, generator: np.random.Generator) -> Floats:
+    """How far the mean of new seeds is below that of these, and Welch's p-value, (2, re-runs)."""
+    n = len(values)
+    now = generator.normal(values.mean(), values.std(ddof=1), size=(N_RERUNS, n))
+    errors = np.stack([np.full(N_RERUNS, values.var(ddof=1)), now.var(axis=1, ddof=1)]) / n
+    freedom = errors.sum(axis=0) ** 2 / (errors**2 / (n - 1)).sum(axis=0)
+    drop = values.mean() - now.mean(axis=1)
+    p_values = 2 * stdtr(freedom, -np.abs(drop) / np.sqrt(errors.sum(axis=0)))
+    return np.stack([drop, p_values])
+
+
+def fails(drops: Floats, p_values: Floats, n_families: int) -> bool:
+    """Apply the rules of the gate to the scores of a model on a suite."""
+    corrected = np.array(holm(list(p_values))) * n_families
+    beyond = (drops > gate.FLOOR) & (p_values < gate.FLOOR_LEVEL)
+    return bool(((drops > 0) & (corrected < gate.LEVEL) | beyond | (drops > gate.CEILING)).any())
 
 
 def found_sabotages(results: Path, generator: np.random.Generator) -> tuple[int, int]:
