@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -291,7 +291,11 @@ def fit_ensemble(
                     cache_dir() / "counterfactuals",
                     lambda: nullcontext(update),
                 )
-                paste = paste_parts(real, objects, n_classes, work, own_texture=OWN_TEXTURE)
+                paste = replace(
+                    paste_parts(real, objects, n_classes, work),
+                    own_texture=OWN_TEXTURE,
+                    only_usable=True,
+                )
                 sets["recombined"] = paste.sample(n_counterfactuals, seed=config.seed)
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
         recipe = config.recipe(real_only=real_only)
