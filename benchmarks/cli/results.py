@@ -1,4 +1,4 @@
-"""Commands on results that are there: compare, check, rescore, report."""
+"""Commands on results that are there: compare, plan, check, rescore, report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from benchmarks.cli.arguments import RESULTS, NewFile, NewPage, Results, Suites,
 from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
+from benchmarks.comparison.files import ENDINGS, accuracy_of_predictions, compare_predictions
+from benchmarks.comparison.plan import load_stored_runs, make_plans, pilot
 from benchmarks.core.context import Progress, RunContext
+from benchmarks.core.power import POWER
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.records.check import check, check_weights, summary
@@ -26,12 +29,14 @@ from benchmarks.records.predictions import Run, load_runs
 from benchmarks.records.rescore import missing_rows
 from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.report.comparison_tables import plans_table, predictions_table, variances_table
 from benchmarks.report.tables import differences_table, primary_scores_table
 from benchmarks.runner import load_test_set, predict, run_metadata
 from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import find_weights
 from cgn.counterfactuals.sheets import sheet
+from cgn.io.schema import user_path
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from classifiers.checkpoints import is_shipped
@@ -52,15 +57,29 @@ def compare_models(
     results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
-    """Compare two models on every suite on which both have predictions.
+    """Compare two models on every suite on which both have predictions, or two files of yours.
+
+    A file (*.csv, *.parquet, *.npz) has the predictions of any model on any benchmark: columns id,
+    label, and prediction or logits (logit_0, logit_1, …), and if images depend on one another
+    cluster, and if there are several runs seed.
 
     Args:
-        first: Name of a model, as in the leaderboards.
-        second: Name of another.
+        first: Name of a model, as in the leaderboards; or a file of predictions.
+        second: Name of another, or another file on the same images.
         suite: Suites or groups of suites; without it all of them.
         source: Of the data, as in the leaderboards.
     """
     models = first, second
+    if any(name.lower().endswith(ENDINGS) for name in models):
+        if not all(name.lower().endswith(ENDINGS) for name in models):
+            raise ValueError(
+                f"a file of predictions is compared with another one, not {first} with {second}"
+            )
+        difference = compare_predictions(user_path(first), user_path(second))
+        names = Path(first).stem, Path(second).stem
+        shown = names if names[0] != names[1] else models
+        output.tables(predictions_table(*shown, accuracy_of_predictions(), difference))
+        return
     differences = []
     for each in suite if suite is not None else find_suites("all"):
         with exclusive(results):
@@ -95,6 +114,58 @@ def format_run_commands(models: Sequence[str]) -> str:
         f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
         for correlation, plain in names.items()
     )
+
+
+def plan(
+    first: str,
+    second: str,
+    /,
+    *,
+    suite: Suites,
+    points: float = 2.0,
+    power: float = POWER,
+    images: int | None = None,
+    seeds: int | None = None,
+    generators: int | None = None,
+    source: str = "embedded",
+    results: Results = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Say how many images, seeds and generators show a difference between two models.
+
+    The variances are those of stored runs of the same models, for the suite's primary score.
+
+    Args:
+        first: Name of a model, as in the leaderboards.
+        second: Name of another.
+        suite: Suites or groups of suites.
+        points: The difference to be found, in points of percent.
+        power: How likely it is to be found, in (0.05, 1).
+        images: How many images a run has; without it as many as the suite.
+        seeds: How many seeds of each model; without it 3, 5, 10 and 20.
+        generators: How many generators a model has that trains on images of one; without it as
+            stored, and one a seed where it was so there.
+        source: Of the data, as in the leaderboards.
+    """
+    tables = []
+    for each in suite:
+        with exclusive(results):
+            runs = [load_stored_runs(results, each, source, name) for name in (first, second)]
+        if not all(runs):
+            continue
+        (primary,) = (score for score in each.scores if score.key == each.primary)
+        stored = pilot(primary, (first, second), *runs)
+        numbers = USUAL_SEEDS if seeds is None else (seeds,)
+        plans = make_plans(
+            stored, points / 100, images=images, seeds=numbers, generators=generators, wanted=power
+        )
+        tables += [variances_table(each.name, stored), plans_table(points / 100, power, plans)]
+    if not tables:
+        raise ValueError(
+            f"{results} holds no {source} predictions of both {first} and {second} on these "
+            f"suites; make them with {format_run_commands((first, second))}"
+        )
+    output.tables(*tables)
 
 
 def check_results(

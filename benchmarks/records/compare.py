@@ -91,7 +91,7 @@ def compare(
         raise ValueError("each model needs the predictions of at least one run")
     if not any(score.seen_in(table) for table in (*first, *second)):  # a variant had no images
         return Difference(*(np.nan,) * 7, n=0)
-    clusters = _paired_counts(score, [*first, *second])
+    clusters = paired_counts(score, [*first, *second])
     n, n_first = n_images(clusters[:, 0]), len(first)
     scores = ratios(clusters.sum(axis=0))
     means = float(scores[:n_first].mean()), float(scores[n_first:].mean())
@@ -111,7 +111,7 @@ def compare(
     return Difference(*means, means[0] - means[1], low, high, p_value, detectable, n)
 
 
-def _paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
+def paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
     """What each cluster of images adds to the score in each run, (clusters, runs, sums).
 
     Raises:
