@@ -155,9 +155,8 @@ def plan(
             continue
         (primary,) = (score for score in each.scores if score.key == each.primary)
         stored = pilot(primary, (first, second), *runs)
-        numbers = USUAL_SEEDS if seeds is None else (seeds,)
         plans = make_plans(
-            stored, points / 100, images=images, seeds=numbers, generators=generators, wanted=power
+            stored, points / 100, images=images, seeds=seeds, generators=generators, wanted=power
         )
         tables += [variances_table(each.name, stored), plans_table(points / 100, power, plans)]
     if not tables:

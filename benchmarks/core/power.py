@@ -267,7 +267,7 @@ def mcnemar_power(difference: float, discordance: float, n: int) -> float:
     kept = likelihood > 1e-9
     discordant, likelihood = discordant[kept], likelihood[kept]
     # The test rejects at most this many hits of the model with fewer: two tails of half the level.
-    rejects = binom.ppf((1 - CONFIDENCE) / 2, discordant, 0.5)
+    rejects = np.asarray(binom.ppf((1 - CONFIDENCE) / 2, discordant, 0.5))
     rejects -= binom.cdf(rejects, discordant, 0.5) > (1 - CONFIDENCE) / 2
     share = (discordance + abs(difference)) / (2 * discordance)
     found = binom.cdf(rejects, discordant, 1 - share) + binom.cdf(rejects, discordant, share)

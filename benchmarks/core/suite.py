@@ -218,6 +218,8 @@ class Suite:
         world: What the suite's own classifiers are trained on.
         variants: The test sets by name; the same source gives the same bytes everywhere.
         scores: What is computed from the predictions.
+        diagnostics: Further scores under its own protocol, which explain and rank nothing: models
+            are not compared by them, and the protocol's version does not depend on them.
         primary: Key of the score that ranks the leaderboard.
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
@@ -248,6 +250,7 @@ class Suite:
     world: TrainingDomain
     variants: Callable[[DataSource], dict[str, ImageSet]]
     scores: tuple[Score, ...]
+    diagnostics: tuple[Score, ...] = ()
     primary: str
     standard: str | None = None
     embedded: bool = True
@@ -263,6 +266,11 @@ class Suite:
     predictions_protocol: str | None = None
     evaluation: Evaluation | None = None
     data_folder: str | None = None
+
+    @property
+    def all_scores(self) -> tuple[Score, ...]:
+        """Its scores, then the diagnostics."""
+        return (*self.scores, *self.diagnostics)
 
     @property
     def official_folder(self) -> str:
@@ -296,6 +304,7 @@ class Suite:
             self,
             protocol=name,
             scores=tuple(chosen.adjust(score) for score in self.scores),
+            diagnostics=(),
             view=chosen.view,
             predictions_protocol=self.protocol if chosen.view is None else same_view[0],
         )
@@ -327,7 +336,7 @@ class Suite:
         ]
 
     def __post_init__(self) -> None:
-        keys = [score.key for score in self.scores]
+        keys = [score.key for score in self.all_scores]
         named = {self.primary} | ({self.standard} - {None})
         if len(set(keys)) != len(keys) or not named <= set(keys):
             raise ValueError(

@@ -45,7 +45,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         test images never share a ranking.
     """
     rows = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
-    primary, *others = sorted(suite.scores, key=lambda score: score.key != suite.primary)
+    primary, *others = sorted(suite.all_scores, key=lambda score: score.key != suite.primary)
     columns = [*IMAGES, "rank", "model", "seeds", "generators", "n", *_columns(primary), "interval"]
     columns += [name for score in others for name in _columns(score)]
     if rows.empty:

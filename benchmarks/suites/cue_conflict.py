@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
 from benchmarks.core.scores import accuracy, neither_rate, shape_bias
 from benchmarks.core.suite import DataSource, Protocol, Suite
 from benchmarks.data.class_folders import folder_of, list_classes
@@ -97,6 +98,7 @@ CUE_CONFLICT = Suite(
         accuracy("conflict", chance=CHANCE, metric="texture_accuracy", factor="texture"),
         accuracy("agree", chance=CHANCE),
     ),
+    diagnostics=calibration_scores("conflict", chance=CHANCE),
     primary="conflict_shape_bias",
 )
 

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+from benchmarks.core.calibration import calibration_scores
 from benchmarks.core.scores import accuracy, worst_group
 from benchmarks.core.suite import Suite, TrainingDomain
 from benchmarks.worlds.digits import Split
@@ -45,6 +46,7 @@ def _suite(
             accuracy("biased", chance=0.1),
             worst_group("unbiased", chance=0.1),
         ),
+        diagnostics=calibration_scores("unbiased", chance=0.1),
         primary="unbiased_accuracy",
         standard="biased_accuracy",
         embedded=split == "test",

@@ -1,4 +1,4 @@
-"""Files of anyone's predictions give the same comparison as stored ones, or are refused in words."""
+"""Files of anyone's predictions are compared like stored ones, or refused in words."""
 
 from __future__ import annotations
 
