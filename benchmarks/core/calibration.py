@@ -178,7 +178,8 @@ def _confidence_and_hits(
     if (rows["shape"] < 0).any():
         raise ValueError(f"variant {variant!r} has images whose shape is unknown")
     confidence = rows["confidence"].to_numpy(float).round(DIGITS)
-    return rows, confidence, (rows["prediction"] == rows["shape"]).to_numpy(float)
+    hits = (rows["prediction"] == rows["shape"]).to_numpy()
+    return rows, np.asarray(confidence, dtype=float), hits.astype(float)
 
 
 def _selected(
@@ -197,9 +198,10 @@ def _selected(
     above, ties = confidence > threshold, confidence == threshold
     weights = np.where(above, 1.0, np.where(ties, (coverage * n - above.sum()) / ties.sum(), 0.0))
     reach = max(1, int(NEIGHBOURS * n))
-    near = np.abs(confidence - threshold) <= np.abs(
-        confidence[order[max(0, last - reach) : last + reach + 1]] - threshold
-    ).max()
+    near = (
+        np.abs(confidence - threshold)
+        <= np.abs(confidence[order[max(0, last - reach) : last + reach + 1]] - threshold).max()
+    )
     return weights, float(errors[near].mean())
 
 

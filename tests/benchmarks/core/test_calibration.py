@@ -36,7 +36,7 @@ def answered(
 ) -> pd.DataFrame:
     prediction = np.where(hits, 0, 1)
     labels = {"shape": 0, "texture": texture, "background": -1}
-    return seen(confidence=confidence, prediction=prediction).assign(**labels)
+    return seen(confidence=confidence, prediction=prediction, **labels)
 
 
 def test_the_calibration_error_is_that_of_a_sum_over_bins(seen: Seen) -> None:
