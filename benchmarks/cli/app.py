@@ -146,6 +146,15 @@ COMMANDS = {
         },
         resumes=True,
     ),
+    "train cgn-end-to-end": Command(
+        "benchmarks.cli.train:train_cgn_end_to_end",
+        "Train a CGN that learns its masks, without segmenting any image.",
+        {
+            "train cgn-end-to-end --suite double-colored-mnist": "weights, quality and a sheet",
+            "train cgn-end-to-end --suite in9 --largest-object 0.5": "larger objects",
+        },
+        resumes=True,
+    ),
     "train cgn-imagenet": Command(
         "benchmarks.cli.imagenet:train_imagenet_cgn",
         "Train the CGN of ImageNet; also `train cgn --scale imagenet`.",

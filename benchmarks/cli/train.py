@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ from benchmarks.cli.quality import measure
 from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
-from benchmarks.core.suite import EMBEDDED, TrainingDomain
+from benchmarks.core.suite import EMBEDDED, Suite, TrainingDomain
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import recombined_images
@@ -45,7 +46,10 @@ from benchmarks.suites import ALL_SUITES
 from cgn.counterfactuals.sheets import sheet
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info, team
+from cgn.models.cgn import CGN
+from cgn.training.adversarial import AdversarialConfig
 from cgn.training.checkpoints import alone_at
+from cgn.training.end_to_end import END_TO_END, EndToEndConfig, train_end_to_end
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
 from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
@@ -71,13 +75,49 @@ def train_cgn(
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
     """
+    train_world(train, config, "", suite, out, data, device, output, command)
+
+
+def train_cgn_end_to_end(
+    *,
+    suite: OneSuite,
+    out: NewWeights | None = None,
+    data: TrainingData = TrainingData(),
+    device: Device = "auto",
+    config: Annotated[EndToEndConfig, Settings] = EndToEndConfig(),
+    config_file: ConfigFile = None,
+    output: Output = Output(),
+    command: CommandText,
+) -> None:
+    """Train a CGN that learns its masks from the critic, without segmenting any image.
+
+    Args:
+        suite: The suite whose training images are learned.
+        out: Weights to write, *.safetensors; without it where `run` finds them.
+    """
+    train_world(train_end_to_end, config, END_TO_END, suite, out, data, device, output, command)
+
+
+def train_world(
+    train_one: Callable[..., CGN],
+    config: AdversarialConfig,
+    method: str,
+    suite: Suite,
+    out: Path | None,
+    data: TrainingData,
+    device: str,
+    output: Output,
+    command: str,
+) -> None:
+    """Train a CGN of a suite's world by a method; write its weights and a sheet of samples."""
     chosen, source, world = resolve_device(device), data.source(suite), suite.world
     with output.progress() as progress:
         with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
             train_sha256 = images.sha256()
         # The name keeps weights for official and embedded data, and those of each seed, apart.
-        name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
+        kind = [method] if method else []
+        name = "-".join([world.name, *kind, train_sha256[:8], f"seed{config.seed}.safetensors"])
         path = out or user_weights_dir() / name
         checkpoint, picture = path.with_suffix(".checkpoint"), path.with_suffix(".png")
         for each in (path, checkpoint, picture):
@@ -85,13 +125,14 @@ def train_cgn(
         with alone_at(path):
             started, n_classes = time.perf_counter(), len(world.classes)
             with progress.task(f"{world.name}: CGN") as update:
-                cgn = train(
+                cgn = train_one(
                     images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
                 )
             seconds = round(time.perf_counter() - started, 1)
             scores = measure(cgn, world, source, images, config.seed, chosen, progress)
             origin = {
                 "config": asdict(config),
+                "method": method,
                 "world": world.name,
                 "classes": world.classes,
                 "source": source.name,

@@ -1,0 +1,18 @@
+"""Suites in which objects cannot simply be cut out: a generator may help more than copy-and-paste.
+
+Colours do not tell objects from backgrounds, or objects reach over the image's edge.
+"""
+
+from __future__ import annotations
+
+from benchmarks.suites.mnists import paired_suite
+from benchmarks.worlds.posed_digits import GRAY_WILDLIFE_MNIST, gray_wildlife
+
+GENERATORS = (
+    paired_suite(
+        GRAY_WILDLIFE_MNIST,
+        gray_wildlife,
+        "Does it read the digit when the structure of neither object nor background tells the "
+        "class?",
+    ),
+)
