@@ -159,7 +159,7 @@ def run_metadata(test: TestSet, fitted: FittedModel, model: str) -> Run:
     """
     return Run(
         suite=test.suite.name,
-        protocol=test.shown.predictions_protocol or test.protocol,
+        protocol=test.shown.kept_as,
         source=test.source_name,
         data_sha256=test.data_sha256,
         model=model,

@@ -107,17 +107,16 @@ def accuracy_of_predictions() -> Score:
 
 
 def compare_predictions(
-    first: pd.DataFrame | Path | str, second: pd.DataFrame | Path | str, *, seed: int = 0
+    first: pd.DataFrame | Path | str, second: pd.DataFrame | Path | str
 ) -> Difference:
     """Compare the accuracy of two models on the same images of any benchmark.
 
-    Images of one cluster are resampled together, and seeds of a model stand for other seeds, as in
+    The interval covers other clusters of images and other seeds, as in
     `benchmarks.records.compare.compare`.
 
     Args:
         first: Predictions of the first model: a table or a file as for `read_predictions`.
         second: The same of the second.
-        seed: Decides the resamples.
 
     Returns:
         The difference with its interval, p-value and smallest detectable effect; fractions.
@@ -141,7 +140,7 @@ def compare_predictions(
     ]
     tables = _on_the_same_images(tables)
     runs = [[of_seed for _, of_seed in table.groupby("seed")] for table in tables]
-    return compare(accuracy_of_predictions(), *runs, seed=seed)
+    return compare(accuracy_of_predictions(), *runs)
 
 
 def _on_the_same_images(tables: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:

@@ -23,9 +23,9 @@ from benchmarks.core.power import (
     power,
 )
 from benchmarks.core.scores import Score
-from benchmarks.core.statistics import is_count, n_images
+from benchmarks.core.statistics import n_images
 from benchmarks.core.suite import Suite
-from benchmarks.records.compare import paired_counts
+from benchmarks.records.compare import is_exact, paired_counts
 from benchmarks.records.predictions import load, predictions_path
 from benchmarks.records.runs import last_of_runs, read_runs
 
@@ -127,10 +127,9 @@ def pilot(
         raise ValueError(f"there are no stored runs of {models[0] if not first else models[1]}")
     runs = [*first, *second]
     counts = paired_counts(score, [run.predictions for run in runs])
-    generators = [run.generator for run in runs]
-    independent = counts.shape[2] == 2 and bool((counts[..., 1] == 1).all())
+    generators = [run.generator for run in first], [run.generator for run in second]
     variances = difference_variances(
-        counts, len(first), generators, is_exact=independent and is_count(counts)
+        counts[:, : len(first)], counts[:, len(first) :], generators, is_exact=is_exact(counts)
     )
     if not np.isfinite(variances.clusters):
         raise ValueError(f"{score.key} is undefined in stored runs of {' or '.join(models)}")

@@ -1,13 +1,11 @@
 """What a comparison of two models can find: variance by its origin, power, and sizes of a run.
 
 The difference between two models varies with the images, with the seeds of each model and with the
-generators that its seeds were trained on. Each part has its variance, estimated by the analysis of
-variance from runs that there are, and each is divided by its own number in a planned run.
+generators that its seeds were trained on. Each part has its variance, estimated from stored runs,
+and each is divided by its own number in a planned run.
 
 Source:
-    Searle, Casella and McCulloch, Variance Components, Wiley 1992 (method of moments, nested and
-    crossed random effects).
-    Satterthwaite, An approximate distribution of estimates of variance components, Biometrics 1946.
+    Variance by its origin: as in `benchmarks.core.variance`.
     Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988 (noncentral t).
     Duffy, Asymptotic and exact power for the McNemar test and its analogue with R controls per
     case, Biometrics 1984.
@@ -15,14 +13,22 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.core.statistics import CONFIDENCE, Counts, ratios
+from benchmarks.core.statistics import CONFIDENCE, Counts
+from benchmarks.core.variance import (
+    Part,
+    critical_value,
+    difference_parts,
+    linearised,
+    mean_score,
+    run_parts,
+    sum_of_parts,
+)
 
 POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
 MOST_CLUSTERS = 10**9  # beyond it, no number of images is enough
@@ -86,124 +92,103 @@ class Design:
             raise ValueError("each seed trains on one generator: there cannot be more generators")
 
 
-def cluster_values(counts: Counts) -> NDArray[np.float64]:
-    """Linearise a score: give each cluster a value, so that their mean is the score of the run.
-
-    Args:
-        counts: What each cluster adds to the score in each run, (clusters, runs, 2 or 4).
-
-    Returns:
-        The score of the run plus the influence of the cluster, (clusters, runs).
-
-    Example:
-        >>> cluster_values(np.array([[[1, 1]], [[0, 1]]]))
-        array([[1.],
-               [0.]])
-    """
-    hits, images = counts[..., 0::2].astype(float), counts[..., 1::2].astype(float)
-    mean_images = images.mean(axis=0)
-    influence = (hits - images * hits.mean(axis=0) / mean_images) / mean_images
-    signs = np.where(np.arange(hits.shape[-1]) == 0, 1.0, -1.0)
-    return np.asarray(ratios(counts.sum(axis=0)) + (influence * signs).sum(axis=-1))
-
-
-def model_variance(values: NDArray[np.float64], generators: Sequence[Hashable]) -> ModelVariance:
+def model_variance(counts: Counts, generators: Sequence[str] = ()) -> ModelVariance:
     """Split the variance between trainings of a model by its origin.
 
     Args:
-        values: From `cluster_values`, of the runs of one model, (clusters, seeds).
-        generators: On whose images each seed was trained, (seeds,); all alike if there is none.
+        counts: What each cluster adds to the score in each run, (clusters, runs, 2 or 4).
+        generators: On whose images each run was trained; empty if there is none.
 
     Example:
-        >>> values = np.array([[1.0, 3.0], [1.0, 3.0]])  # two seeds, two points apart
-        >>> model_variance(values, ["", ""])
-        ModelVariance(seeds=2.0, generators=0.0, interaction=0.0)
-        >>> model_variance(values, ["0", "1"]).generators
-        2.0
+        >>> counts = np.array([[[10, 100], [30, 100]]] * 2)  # two seeds, 20 points apart
+        >>> model_variance(counts)
+        ModelVariance(seeds=0.02, generators=0.0, interaction=0.0)
+        >>> model_variance(counts, ["0", "1"])
+        ModelVariance(seeds=0.0, generators=0.02, interaction=0.0)
     """
-    n_clusters, n_seeds = values.shape
-    if n_seeds < 2:
+    n_clusters, n_runs = counts.shape[:2]
+    if n_runs < 2:
         return ModelVariance(np.nan, 0.0, np.nan)
-    scores = values.mean(axis=0)
-    residuals = values - scores - values.mean(axis=1, keepdims=True) + values.mean()
-    interaction = float((residuals**2).sum() / ((n_clusters - 1) * (n_seeds - 1)))
-    noise = interaction / n_clusters  # of a seed's score over these clusters
-    groups = np.unique([str(each) for each in generators], return_inverse=True)[1]
-    sizes = np.bincount(groups)
-    n_groups = len(sizes)
-    if n_groups in (1, n_seeds):
-        between = max(0.0, float(scores.var(ddof=1)) - noise)
-        seeds, of_generators = (between, 0.0) if n_groups == 1 else (0.0, between)
-        return ModelVariance(seeds, of_generators, interaction)
-    means = np.bincount(groups, scores) / sizes
-    within = float(((scores - means[groups]) ** 2).sum() / (n_seeds - n_groups))
-    among = float((sizes * (means - scores.mean()) ** 2).sum() / (n_groups - 1))
-    usual_size = (n_seeds - (sizes**2).sum() / n_seeds) / (n_groups - 1)
-    of_generators = max(0.0, (among - within) / usual_size)
-    return ModelVariance(max(0.0, within - noise), float(of_generators), interaction)
+    values, influence, _ = linearised(counts)
+    residuals = influence - influence.mean(axis=1, keepdims=True)
+    own = float(np.square(residuals).sum()) / (n_runs - 1)
+    seeds, of_generators = run_parts(values, own, generators)
+    names = np.asarray(list(generators) or [""] * n_runs)
+    sizes = np.unique(names, return_counts=True)[1]
+    crowd = float((sizes**2).sum() / n_runs)  # runs of a generator, as a run sees it
+    return ModelVariance(
+        round(float(seeds.variance * n_runs), 12),
+        round(float(of_generators.variance * n_runs / crowd), 12),
+        own * n_clusters,
+    )
 
 
 def difference_variances(
-    counts: Counts, n_first: int, generators: Sequence[Hashable], *, is_exact: bool = False
+    first: Counts,
+    second: Counts,
+    generators: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    *,
+    is_exact: bool = False,
 ) -> Variances:
     """Split the variance of the difference between two models by its origin.
 
     Args:
-        counts: What each cluster adds to the score in each run, (clusters, runs, 2 or 4), on the
-            same clusters; the runs of the first model come first.
-        n_first: How many runs are of the first model.
-        generators: On whose images each run was trained, (runs,).
-        is_exact: Whether the score is a share of independent images, so that McNemar's test
-            compares one seed a model.
+        first: What each cluster adds to the score in each run of the first model,
+            (clusters, runs, 2 or 4).
+        second: The same of the second model, on the same clusters.
+        generators: On whose images the runs of either model were trained; empty if there is none.
+        is_exact: Whether McNemar's exact test compares these runs.
 
     Example:
         >>> right = np.array([[1, 0], [1, 1], [0, 0], [1, 1]])
         >>> counts = np.stack([right, np.ones_like(right)], axis=2)
-        >>> difference_variances(counts, 1, ["", ""], is_exact=True).discordance
+        >>> difference_variances(counts[:, :1], counts[:, 1:], is_exact=True).discordance
         0.25
     """
-    values = cluster_values(counts)
-    first, second = values[:, :n_first], values[:, n_first:]
-    models = (
-        model_variance(first, generators[:n_first]),
-        model_variance(second, generators[n_first:]),
-    )
-    paired = first.mean(axis=1) - second.mean(axis=1)
-    between = float(paired.var(ddof=1))
-    for model, runs in zip(models, (first, second), strict=True):
-        between -= 0.0 if np.isnan(model.interaction) else model.interaction / runs.shape[1]
-    one_each = values.shape[1] == 2
-    discordance = float((first != second).mean()) if one_each and is_exact else None
+    models = model_variance(first, generators[0]), model_variance(second, generators[1])
+    images, *_ = difference_parts(mean_score(first), mean_score(second))
+    between = images.variance * len(first)
+    for model, counts in zip(models, (first, second), strict=True):
+        between -= np.nan_to_num(model.interaction) / counts.shape[1]
+    discordance = float((first[:, 0, 0] != second[:, 0, 0]).mean()) if is_exact else None
     return Variances(clusters=max(0.0, between), models=models, discordance=discordance)
 
 
-def standard_error(variances: Variances, design: Design) -> tuple[float, float]:
-    """Return the standard error of a difference in a planned run, and its degrees of freedom.
+def planned_parts(variances: Variances, design: Design) -> list[Part]:
+    """Return the parts of the variance of a difference in a planned run.
+
+    Args:
+        variances: From `difference_variances`.
+        design: Of the planned run.
+
+    Returns:
+        What images, seeds and generators change, as in
+        `benchmarks.core.variance.difference_parts`. What a run does not repeat is known from the
+        stored runs and has infinite degrees of freedom.
 
     Example:
         >>> still = ModelVariance(0.0, 0.0, 0.0)
-        >>> error, freedom = standard_error(
+        >>> images, *_ = planned_parts(
         ...     Variances(clusters=0.25, models=(still, still)),
         ...     Design(clusters=100, seeds=(1, 1)),
         ... )
-        >>> error, round(freedom)
-        (0.05, 99)
+        >>> images
+        Part(variance=0.0025, freedom=99.0)
     """
-    of_clusters = variances.clusters / design.clusters
-    parts = []
-    for model, seeds, n_generators in zip(
-        variances.models, design.seeds, design.generators, strict=True
-    ):
-        of_clusters += np.nan_to_num(model.interaction) / (design.clusters * seeds)
-        parts.append((np.nan_to_num(model.seeds) / seeds, seeds - 1))
+    images, of_seeds, of_generators = variances.clusters, [], []
+    each = zip(variances.models, design.seeds, design.generators, strict=True)
+    for model, seeds, n_generators in each:
+        images += np.nan_to_num(model.interaction) / seeds
+        freedom = seeds - n_generators if 1 < n_generators < seeds else seeds - 1
+        of_seeds.append(Part(np.nan_to_num(model.seeds) / seeds, freedom or np.inf))
         if n_generators:
-            parts.append((model.generators / n_generators, n_generators - 1))
-    parts.append((of_clusters, design.clusters - 1))
-    total = sum(variance for variance, _ in parts)
-    # What is not repeated is known from stored runs, and not estimated in the planned one.
-    uncertain = sum(variance**2 / freedom for variance, freedom in parts if freedom)
-    freedom = total**2 / uncertain if uncertain else np.inf
-    return float(np.sqrt(total)), float(freedom)
+            part = Part(model.generators / n_generators, (n_generators - 1) or np.inf)
+            of_generators.append(part)
+    return [
+        Part(float(images / design.clusters), design.clusters - 1.0),
+        sum_of_parts(of_seeds),
+        sum_of_parts(of_generators),
+    ]
 
 
 def power(difference: float, variances: Variances, design: Design) -> float:
@@ -215,8 +200,8 @@ def power(difference: float, variances: Variances, design: Design) -> float:
         design: Of the planned run.
 
     Returns:
-        A probability: by McNemar's exact test for one seed a model on independent images, else of
-        a t test with Satterthwaite's degrees of freedom.
+        A probability: of McNemar's exact test where it compares one run a model, else of the test
+        of `benchmarks.core.variance.p_value`, by the noncentral t distribution.
 
     Example:
         >>> still = ModelVariance(0.0, 0.0, 0.0)
@@ -227,16 +212,16 @@ def power(difference: float, variances: Variances, design: Design) -> float:
         0.05
     """
     from scipy.stats import nct  # seconds to import
-    from scipy.stats import t as student_t
 
     if variances.discordance is not None and design.seeds == (1, 1):
         return mcnemar_power(difference, variances.discordance, design.clusters)
-    error, freedom = standard_error(variances, design)
-    if not error:
+    parts = planned_parts(variances, design)
+    variance, freedom = sum_of_parts(parts)
+    if not variance:
         return float(difference != 0)
     freedom = min(freedom, 1e6)  # SciPy's noncentral t distribution has no limit of its own
-    critical = float(student_t.ppf((1 + CONFIDENCE) / 2, freedom))
-    centre = abs(difference) / error
+    critical = critical_value(parts)
+    centre = abs(difference) / variance**0.5
     if centre > 40 + 2 * critical:  # where SciPy gives NaN
         return 1.0
     tails = nct.sf(critical, freedom, centre), nct.cdf(-critical, freedom, centre)

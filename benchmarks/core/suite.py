@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from benchmarks.core.clusters import EACH_ID, Clustering
 from benchmarks.core.context import RunContext
 from benchmarks.core.scores import Score
 from cgn.data.factors import Factors
@@ -161,6 +162,7 @@ class Protocol:
         about: What it does otherwise.
         column: Which decisions count, a column of the predictions.
         view: How images are shown; None as the suite itself does.
+        predictions_protocol: As in `Suite`, for a protocol with a view.
         batch_size: If given, images are counted as if the last batch had been full, and what it
             lacks as misread.
     """
@@ -169,6 +171,7 @@ class Protocol:
     about: str
     column: str = "prediction"
     view: InputOverride | None = None
+    predictions_protocol: str | None = None
     batch_size: int | None = None
 
     def adjust(self, score: Score) -> Score:
@@ -241,7 +244,9 @@ class Suite:
         class_outputs: One of ImageNet's outputs for each class of the suite that a network may
             know by name, where any of them decides for the class.
         predictions_protocol: The protocol under which the predictions are kept that are scored
-            here; None if it is `protocol`.
+            here; None if it is `protocol`. An older one if only scores or intervals have changed
+            since, so that its predictions need no model to be scored anew.
+        clustering: Which test images depend on one another, because they show the same object.
     """
 
     name: str
@@ -266,6 +271,7 @@ class Suite:
     predictions_protocol: str | None = None
     evaluation: Evaluation | None = None
     data_folder: str | None = None
+    clustering: Clustering = EACH_ID
 
     @property
     def all_scores(self) -> tuple[Score, ...]:
@@ -299,20 +305,26 @@ class Suite:
                 f"{self.name} has no protocol {name!r}, only {', '.join(self.protocol_names)}"
             )
         chosen = known[name]
-        same_view = [each.name for each in self.protocols if each.view == chosen.view]
+        same_view = [each for each in self.protocols if each.view == chosen.view]
+        kept_as = same_view[0].predictions_protocol or same_view[0].name
         return replace(
             self,
             protocol=name,
             scores=tuple(chosen.adjust(score) for score in self.scores),
             diagnostics=(),
             view=chosen.view,
-            predictions_protocol=self.protocol if chosen.view is None else same_view[0],
+            predictions_protocol=self.kept_as if chosen.view is None else kept_as,
         )
 
     @property
     def protocol_names(self) -> list[str]:
         """Its own protocol, then the others."""
         return [self.protocol, *(protocol.name for protocol in self.protocols)]
+
+    @property
+    def kept_as(self) -> str:
+        """The protocol that its predictions are kept as."""
+        return self.predictions_protocol or self.protocol
 
     @property
     def view_name(self) -> str:
@@ -331,11 +343,14 @@ class Suite:
         return [
             suite
             for suite in every
-            if (suite.predictions_protocol or suite.protocol) == name
+            if suite.kept_as == name
             and (columns is None or needs.get(suite.protocol, "prediction") in columns)
         ]
 
     def __post_init__(self) -> None:
+        for name in ("scores", "diagnostics"):
+            own = (replace(score, clustering=self.clustering) for score in getattr(self, name))
+            object.__setattr__(self, name, tuple(own))
         keys = [score.key for score in self.all_scores]
         named = {self.primary} | ({self.standard} - {None})
         if len(set(keys)) != len(keys) or not named <= set(keys):

@@ -206,7 +206,7 @@ def _unreproducible_rows(
     except ValueError as error:
         yield f"{_name(rows[0])}: {error}"
         return
-    if stored.protocol == (suite.predictions_protocol or suite.protocol):
+    if stored.protocol == suite.kept_as:
         stored = replace(stored, protocol=run.protocol)
     if odd := [name for name in RUN_COLUMNS if getattr(stored, name) != getattr(run, name)]:
         yield f"{_name(rows[0])}: its predictions are of another {', '.join(odd)}"

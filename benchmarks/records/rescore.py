@@ -42,22 +42,26 @@ def missing_rows(
     rows = newest(read_runs(results, suites))
     variants, metrics = rows["variant"], rows["metric"]
     known = {*zip(map(run_of, rows.to_dict("records")), variants, metrics, strict=True)}
-    own_protocols = {
-        (suite.name, name)
-        for suite in suites.values()
-        for name in suite.protocol_names
-        if suite.with_protocol(name).predictions_protocol in (None, name)
-    }
-    runs = last_of_runs(rows).to_dict("records")
-    last = [row for row in runs if (row["suite"], row["protocol"]) in own_protocols]
+    last = {}
+    for row in last_of_runs(rows).to_dict("records"):  # the newest under any protocol wins
+        protocol = _kept_as(suites[row["suite"]]).get(row["protocol"])
+        if protocol is not None:
+            slot = (*(row[name] for name in ("suite", "source", "model", "seed")), protocol)
+            last[slot] = row | {"protocol": protocol}
     now = {"commit": commit(), "time": utc_now()}
     missing: list[Row] = []
-    for done, row in enumerate(last, start=1):
+    for done, row in enumerate(last.values(), start=1):
         run = run_of(row)
         about = {name: row[name] for name in _KEPT} | now
         missing += _missing_of_run(results, suites[run.suite], run, known, about)
         progress(done, len(last))
     return missing
+
+
+def _kept_as(suite: Suite) -> dict[str, str]:
+    """Map each protocol that rows may be of to the one that their predictions are kept as."""
+    kept = {name: suite.with_protocol(name).kept_as for name in suite.protocol_names}
+    return kept | {name: name for name in kept.values()}
 
 
 def _missing_of_run(
@@ -72,7 +76,7 @@ def _missing_of_run(
     ]
     if not todo:
         return []
-    path = run.path(results, suite.with_protocol(run.protocol).view_name)
+    path = run.path(results, suite.with_protocol(todo[0][0].protocol).view_name)
     predictions, stored = load(path)
     if stored != run:
         raise ValueError(

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.suite import DataSource, Suite, TrainingDomain
 from benchmarks.suites.factorial import BASE, COLUMNS, cell_name, cells, factorial_scores
 from benchmarks.worlds.glyphs import CLASSES, draw_glyphs, glyphs_in_turn
@@ -69,10 +71,20 @@ def openmoji_interventions(source: DataSource) -> dict[str, ImageSet]:
     return sets
 
 
+def glyphs_of(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the glyph that an image of OpenMoji-9 shows before anything is changed, (N,) int64."""
+    return np.asarray(glyphs_in_turn(N_PER_CLASS)[1].numpy()[ids])
+
+
+DIGIT = Clustering(unit="digit")
+DRAWING = Clustering(unit="drawing", of=glyphs_of)
+
+
 def _suite(
     world: TrainingDomain,
     variants: Callable[[DataSource], dict[str, ImageSet]],
     factors: Sequence[str],
+    clustering: Clustering = DIGIT,
 ) -> Suite:
     """Build the suite of one world."""
     return Suite(
@@ -85,6 +97,7 @@ def _suite(
         primary="base_shape_share",
         reference_variant=BASE,
         columns=COLUMNS,
+        clustering=clustering,
     )
 
 
@@ -93,5 +106,5 @@ ATTRIBUTIONS = (
     _suite(COLORED_MNIST, partial(interventions, colored), FACTORS[:2]),
     _suite(DOUBLE_COLORED_MNIST, partial(interventions, double_colored), FACTORS),
     _suite(WILDLIFE_MNIST, partial(interventions, wildlife), FACTORS),
-    _suite(OPENMOJI9, openmoji_interventions, FACTORS),
+    _suite(OPENMOJI9, openmoji_interventions, FACTORS, DRAWING),
 )

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.core.calibration import calibration_scores
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, accuracy_of_classes, top_k_accuracy
 from benchmarks.core.suite import DataSource, Protocol, Suite
 from benchmarks.data.class_folders import folder_of, list_classes
@@ -204,7 +205,9 @@ WNIDS = tuple(class_table()["wnid"])
 IMAGENET_A = Suite(
     name="imagenet-a",
     question="Does the classifier recognise objects where a plain one is misled?",
-    protocol="imagenet-a@openmoji-v1",
+    protocol="imagenet-a@openmoji-v2",
+    predictions_protocol="imagenet-a@openmoji-v1",  # whose intervals were narrower
+    clustering=Clustering(unit="drawing"),
     world=OPENMOJI9,
     variants=hard_variants,
     scores=(accuracy("hard", chance=CHANCE), accuracy("clean", chance=CHANCE)),
@@ -216,7 +219,9 @@ IMAGENET_A = Suite(
 IMAGENET_SKETCH = Suite(
     name="imagenet-sketch",
     question="Does the classifier recognise objects from their lines alone?",
-    protocol="imagenet-sketch@openmoji-v1",
+    protocol="imagenet-sketch@openmoji-v2",
+    predictions_protocol="imagenet-sketch@openmoji-v1",  # whose intervals were narrower
+    clustering=Clustering(unit="drawing"),
     world=OPENMOJI9,
     variants=sketch_variants,
     scores=(accuracy("sketch", chance=CHANCE),),
@@ -228,6 +233,7 @@ IMAGENET_A_OFFICIAL = Suite(
     name="imagenet-a-official",
     question=IMAGENET_A.question,
     protocol="imagenet-a@mask200-v1",
+    clustering=Clustering(unit="photograph"),
     world=IMAGENET,
     variants=official_variants(
         "hard", "imagenet-a", [w for w, m in zip(WNIDS, in_imagenet_a().tolist(), strict=True) if m]
@@ -254,6 +260,7 @@ IMAGENET_SKETCH_OFFICIAL = Suite(
     name="imagenet-sketch-official",
     question=IMAGENET_SKETCH.question,
     protocol="imagenet-sketch@v1",
+    clustering=Clustering(unit="sketch"),
     world=IMAGENET,
     variants=official_variants("sketch", "sketch", WNIDS),
     scores=(accuracy("sketch", chance=1 / 1_000), top_k_accuracy(5, "sketch", chance=5 / 1_000)),
@@ -271,6 +278,7 @@ IMAGENET_VALIDATION = Suite(
     name="imagenet",
     question="Does the classifier recognise ordinary photographs?",
     protocol="imagenet@v1",
+    clustering=Clustering(unit="photograph"),
     world=IMAGENET,
     variants=official_variants("validation", "val", WNIDS),
     scores=(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.core.calibration import calibration_scores
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, worst_group
 from benchmarks.core.suite import Suite, TrainingDomain
 from benchmarks.worlds.mnists import (
@@ -49,6 +50,7 @@ def paired_suite(
         name=name,
         question=question,
         protocol=f"{name}@v1",
+        clustering=Clustering(unit="digit"),
         world=world,
         variants=lambda source: {
             "biased": paint(source, split, seed=seeds[0], correlation=1.0),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.core.calibration import VERSION
 from benchmarks.core.evaluate import probabilities, score_suite
@@ -164,7 +165,8 @@ def _random_predictions(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
         factor: (decisions + index % period) % scores.shape[1]
         for factor, period in (("shape", 3), ("texture", 4), ("background", 5))
     }
-    table = {"variant": variant, "id": index, **labels, "prediction": decisions}
+    ids = _ids_of_clusters(suite, index)
+    table = {"variant": variant, "id": ids, **labels, "prediction": decisions}
     # Beside the highest score, those of the labels' classes: they move with the decision rule too.
     table |= {"confidence": scores.max(axis=1)}
     table |= {f"p_{factor}": scores[index, label] for factor, label in labels.items()}
@@ -173,3 +175,9 @@ def _random_predictions(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
     if suite.evaluation is not None:  # a search
         table |= {"misled": index % (AT_RANDOM + 1), "drawn": np.full(N_IMAGES, AT_RANDOM)}
     return pd.DataFrame(table)
+
+
+def _ids_of_clusters(suite: Suite, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Choose ids that are of several clusters, as the suite makes clusters of ids."""
+    steps = (index * 10**power for power in range(len(index)))
+    return next(ids for ids in steps if len(set(suite.clustering.clusters(pd.Index(ids)))) > 1)
