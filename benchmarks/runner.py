@@ -204,6 +204,7 @@ def _record(
         "images_per_second": round(speed, 1),
         **environment(context.device),
         "generator_seed": fitted.generator_seed,
+        "selected_on": fitted.selected_on,
     }
     runs = {
         head: run_metadata(test, fitted, f"{model}/{head}" if head else model) for head in tables

@@ -310,6 +310,31 @@ def mask_edge(mask: Tensor, edge_px: int) -> Tensor:
     return (covered / (mask[0].numel() - inner[0].numel())).mean()
 
 
+def mask_outline(mask: Tensor) -> Tensor:
+    """How long the object's outline is: the mask's total variation.
+
+    Args:
+        mask: m, (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar in [0, 2]: mean over the pixels of the difference to the next one in either
+        direction.
+
+    Source:
+        Rudin, Osher and Fatemi, Nonlinear Total Variation Based Noise Removal Algorithms, Physica D
+        1992.
+
+    Example:
+        >>> mask = torch.zeros(1, 1, 4, 4)
+        >>> mask[..., 1:3, 1:3] = 1  # an outline of 8 pixels' sides
+        >>> mask_outline(mask)
+        tensor(0.5000)
+    """
+    down = (mask[..., 1:, :] - mask[..., :-1, :]).abs().sum()
+    across = (mask[..., 1:] - mask[..., :-1]).abs().sum()
+    return (down + across) / mask.numel()
+
+
 def background_saliency(saliency: Tensor) -> Tensor:
     """How much of an object is still in the background.
 

@@ -164,6 +164,16 @@ COMMANDS = {
         },
         resumes=True,
     ),
+    "tune": Command(
+        "benchmarks.cli.tune:tune",
+        "Try settings of recipes on held-out training objects.",
+        {
+            "tune --suite mnists --model irm,erm": "six settings each, on the same objects",
+            "tune --suite colored-mnist --model irm --correlation 0.99 --tries 3": "fewer",
+            "tune --suite mnists --model all --no-run": "what was tried before",
+        },
+        resumes=True,
+    ),
     "train classifier": Command(
         "benchmarks.cli.train:train_classifiers",
         "Fit a model with seed 0 on embedded images, write its weights and score them.",
@@ -193,6 +203,16 @@ COMMANDS = {
         "benchmarks.cli.quality:measure_imagenet",
         "Measure the images of an ImageNet CGN; also `quality --scale imagenet`.",
         {"quality-imagenet --weights cgn.pth --real IMAGENET/val": "with FID and KID"},
+    ),
+    "generators": Command(
+        "benchmarks.cli.generators:measure_generators",
+        "Measure generators of counterfactuals, and compare them with copy and paste.",
+        {
+            "generators --world wildlife-mnist": "all that there are weights of, three seeds each",
+            "generators --world openmoji-9 --generator paste,my/vae.py:VAE": "your own beside the "
+            "rival that needs no network",
+        },
+        resumes=True,
     ),
     "counterfactuals": Command(
         "benchmarks.cli.imagenet:draw_counterfactuals",

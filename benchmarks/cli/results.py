@@ -16,19 +16,25 @@ from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
 from benchmarks.comparison.files import ENDINGS, accuracy_of_predictions, compare_predictions
-from benchmarks.comparison.plan import load_stored_runs, make_plans, pilot
+from benchmarks.comparison.plan import make_plans, pilot
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.power import POWER
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.records.check import check, check_weights, summary
-from benchmarks.records.compare import compare
+from benchmarks.records.compare import compare_stored
 from benchmarks.records.history import check_history, check_regression, results_at_revision
-from benchmarks.records.leaderboard import ENOUGH_SEEDS, with_few_seeds, write_leaderboards
-from benchmarks.records.predictions import Run, load_runs
+from benchmarks.records.leaderboard import (
+    ENOUGH_SEEDS,
+    leaderboards,
+    with_few_seeds,
+    write_leaderboards,
+)
+from benchmarks.records.predictions import Run
 from benchmarks.records.rescore import missing_rows
 from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.records.stored_runs import load_stored_runs
 from benchmarks.report.comparison_tables import plans_table, predictions_table, variances_table
 from benchmarks.report.tables import differences_table, primary_scores_table
 from benchmarks.runner import load_test_set, predict, run_metadata
@@ -54,6 +60,7 @@ def compare_models(
     *,
     suite: Suites | None = None,
     source: str = "embedded",
+    margin: float | None = None,
     results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
@@ -68,6 +75,7 @@ def compare_models(
         second: Name of another, or another file on the same images.
         suite: Suites or groups of suites; without it all of them.
         source: Of the data, as in the leaderboards.
+        margin: In points: the verdict says whether a model is worse by no more than so many.
     """
     models = first, second
     if any(name.lower().endswith(ENDINGS) for name in models):
@@ -78,21 +86,20 @@ def compare_models(
         difference = compare_predictions(user_path(first), user_path(second))
         names = Path(first).stem, Path(second).stem
         shown = names if names[0] != names[1] else models
-        output.tables(predictions_table(*shown, accuracy_of_predictions(), difference))
+        output.tables(predictions_table(*shown, accuracy_of_predictions(), difference, margin))
         return
     differences = []
     for each in suite if suite is not None else find_suites("all"):
         with exclusive(results):
-            runs = load_runs(results, each, source, models)
+            runs = load_stored_runs(results, each, source, models)
         if all(runs):
-            scores = [score for score in each.scores if score.supports_bootstrap]
-            differences += [(each, score, compare(score, runs[0], runs[1])) for score in scores]
+            differences += [(each, *found) for found in compare_stored(each, *runs)]
     if not differences:
         raise ValueError(
             f"{results} holds no {source} predictions of both {first} and {second} on one suite; "
             f"make them with {format_run_commands(models)}"
         )
-    output.tables(differences_table(first, second, differences))
+    output.tables(differences_table(first, second, differences, margin))
 
 
 def format_run_commands(models: Sequence[str]) -> str:
@@ -150,7 +157,7 @@ def plan(
     tables = []
     for each in suite:
         with exclusive(results):
-            runs = [load_stored_runs(results, each, source, name) for name in (first, second)]
+            runs = load_stored_runs(results, each, source, (first, second))
         if not all(runs):
             continue
         (primary,) = (score for score in each.scores if score.key == each.primary)
@@ -211,7 +218,7 @@ def check_results(
     for few in filter(None, (with_few_seeds(runs, suite) for suite in suites)):
         output.note(f"fewer than {ENOUGH_SEEDS} seeds, which is no problem yet: {', '.join(few)}")
     if summary_file:
-        table = primary_scores_table(runs, SUITES.values(), "embedded")
+        table = primary_scores_table(leaderboards(results, SUITES.values()), "embedded")
         write_text(summary_file, summary(problems, table.to_markdown()))
     output.note(f"problems: {len(problems)}" if problems else "all rows hold")
     return int(bool(problems))
@@ -289,12 +296,12 @@ def report(
     worlds = dict.fromkeys(each.world.name for each in suites if each.embedded)
     write_report(page, results, suites, images, sample_sheets(worlds))
     output.note(f"wrote {page}")
-    runs = read_runs(results)
+    boards = leaderboards(results, suites)
     models = dict.fromkeys(
-        name for each in suites for name in correlation_sweep_rows(runs, each)["plain"]
+        name for _, board in boards for name in correlation_sweep_rows(board)["plain"]
     )
     for shade, drawing in (
-        correlation_sweep(runs, suites, list(models))._asdict().items() if models else ()
+        correlation_sweep(boards, list(models))._asdict().items() if models else ()
     ):
         figure = page.with_name(f"correlation-{shade}.svg")
         write_text(figure, drawing)

@@ -88,7 +88,7 @@ def require_results(results: Path) -> None:
 
 def show_result(test: TestSet, names: Sequence[str], results: Path, output: Output) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results, [test.suite.name]), test.shown)
+    board = leaderboard(read_runs(results, [test.suite.name]), test.shown, results)
     same = (board["source"] == test.source_name) & (board["data_sha256"] == test.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
     output.tables(scores_table(test.shown, ours, caption(test)))

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from benchmarks.core.power import (
     POWER,
@@ -24,19 +22,10 @@ from benchmarks.core.power import (
 )
 from benchmarks.core.scores import Score
 from benchmarks.core.statistics import n_images
-from benchmarks.core.suite import Suite
 from benchmarks.records.compare import is_exact, paired_counts
-from benchmarks.records.predictions import load, predictions_path
-from benchmarks.records.runs import last_of_runs, read_runs
+from benchmarks.records.stored_runs import StoredRun
 
 USUAL_SEEDS = (3, 5, 10, 20)
-
-
-class StoredRun(NamedTuple):
-    """One stored run of a model: the generator that it was trained on, and its predictions."""
-
-    generator: str
-    predictions: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,33 +68,6 @@ class Plan(NamedTuple):
     detectable: float
     power: float
     images_needed: float
-
-
-def load_stored_runs(results: Path, suite: Suite, source: str, model: str) -> list[StoredRun]:
-    """Read the newest predictions of each seed of a model, with the generator of the seed.
-
-    Args:
-        results: The folder of `runs.csv` and `predictions`.
-        suite: Under its own protocol.
-        source: Where its data came from, as `DataSource.name`.
-        model: Name of the model.
-
-    Returns:
-        One run a seed, in the order of the seeds; none if the model has no rows.
-
-    Raises:
-        ValueError: If predictions cannot be read.
-    """
-    rows = read_runs(results, [suite.name])
-    of_model = (rows["protocol"] == suite.protocol) & (rows["source"] == source)
-    rows = last_of_runs(rows[of_model & (rows["model"] == model)]).sort_values("seed")
-    return [
-        StoredRun(
-            str(row["generator_seed"]),
-            load(predictions_path(results, suite.name, source, model, int(row["seed"])))[0],
-        )
-        for row in rows.to_dict("records")
-    ]
 
 
 def pilot(

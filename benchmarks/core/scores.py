@@ -83,7 +83,7 @@ class Score:
 
     def seen_in(self, predictions: pd.DataFrame) -> bool:
         """Whether there are predictions of all variants that it is read from."""
-        there = set(predictions["variant"])
+        there = set(predictions["variant"].unique())
         return self.variant in there or there.issuperset(self.variants)
 
     def estimated(self, predictions: pd.DataFrame) -> Estimate:
@@ -136,9 +136,9 @@ class Score:
 
     def _shows_each_cluster_once(self, predictions: pd.DataFrame) -> bool:
         """Whether no two images of a variant are of one cluster."""
-        names = predictions["variant"].to_numpy()
-        parts = {self.variant} if self.variant in set(names) else self.variants
-        ids = (predictions["id"][names == part] for part in parts)
+        there = set(predictions["variant"].unique())
+        parts = [self.variant] if self.variant in there else self.variants
+        ids = (predictions["id"][predictions["variant"] == part] for part in parts)
         return all(self.clustering.clusters(part).is_unique for part in ids)
 
 

@@ -75,7 +75,9 @@ def check(
         for name in sorted(set(runs["suite"]) - set(suites)):
             problems.append(f"runs.csv has rows of {name!r}, which is no suite")
         for suite in suites.values():
-            problems += _stale_file(results / f"{suite.name}.csv", leaderboard(runs, suite))
+            problems += _stale_file(
+                results / f"{suite.name}.csv", leaderboard(runs, suite, results)
+            )
         problems += _stale_file(results / FILE, sensitivity(runs, suites.values()))
         of_runs = by_run(current)
         for done, of_run in enumerate(of_runs, start=1):

@@ -12,7 +12,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from benchmarks.core.scores import Score
 from benchmarks.core.statistics import CONFIDENCE, Counts, is_count, n_images
+from benchmarks.core.suite import Suite
 from benchmarks.core.variance import critical_value, difference_parts, mean_score, p_value
+from benchmarks.records.stored_runs import StoredRun
 
 POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
 
@@ -118,6 +120,19 @@ def compare(
         n,
         *deviations,
     )
+
+
+def compare_stored(
+    suite: Suite, first: Sequence[StoredRun], second: Sequence[StoredRun]
+) -> Iterator[tuple[Score, Difference]]:
+    """Compare stored runs of two models by every score of a suite that allows it."""
+    tables, generators = (
+        [[getattr(run, name) for run in runs] for runs in (first, second)]
+        for name in ("predictions", "generator")
+    )
+    for score in suite.scores:
+        if score.supports_bootstrap:
+            yield score, compare(score, *tables, generators=(generators[0], generators[1]))
 
 
 def paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:

@@ -36,6 +36,7 @@ def check_history(before: Path, now: Path) -> list[str]:
         the beginning of the file, byte for byte.
     """
     old, new = (_lines(folder / FILE) for folder in (before, now))
+    old = _with_later_columns(old, new)
     if new[: len(old)] == old:
         return []
     vanished = Counter(old) - Counter(new)
@@ -127,6 +128,14 @@ def row_name(line: str) -> str:
 def _lines(path: Path) -> list[str]:
     """Lines of a file, none if it is missing."""
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _with_later_columns(old: list[str], new: list[str]) -> list[str]:
+    """Write older lines as a file with more columns at the end repeats them: empty there."""
+    if not (old and new and new[0].startswith(f"{old[0]},")):
+        return old
+    n_later = new[0].count(",") - old[0].count(",")
+    return [new[0], *(line + "," * n_later for line in old[1:])]
 
 
 def _predictions(folder: Path) -> list[tuple[pd.DataFrame, Run]]:

@@ -15,7 +15,7 @@ from benchmarks.core.suite import Suite
 from benchmarks.records.predictions import Run, load
 from benchmarks.records.runs import Row, last_of_runs, newest, read_runs, run_of
 
-_KEPT = ["images_per_second", "device", "torch", "python", "generator_seed"]
+_KEPT = ["images_per_second", "device", "torch", "python", "generator_seed", "selected_on"]
 ScoreKeys = set[tuple[Run, str, str]]  # runs with variant and metric
 
 
@@ -32,9 +32,9 @@ def missing_rows(
         progress: Called after each run with runs done and runs in all.
 
     Returns:
-        What is to be appended; empty if nothing is missing. Run, speed, device, versions and
-        generator are those of the run's other rows; commit and time are those of now, for it is
-        this code that computed the score.
+        What is to be appended; empty if nothing is missing. Run, speed, device, versions,
+        generator and selection rule are those of the run's other rows; commit and time are those
+        of now, for it is this code that computed the score.
 
     Raises:
         ValueError: If predictions cannot be read, or are of another run than the rows.

@@ -50,6 +50,7 @@ class Row(Run):
         commit: Commit of this repository, with "-dirty" if it was changed; empty if unknown.
         time: When, UTC, ISO 8601.
         generator_seed: Seed of the generator whose images it was trained on; empty without one.
+        selected_on: What the model's settings were chosen by; empty where it is unknown.
     """
 
     variant: str
@@ -65,6 +66,7 @@ class Row(Run):
     commit: str
     time: str
     generator_seed: str = ""
+    selected_on: str = ""
 
 
 COLUMNS = [field.name for field in fields(Row)]
@@ -72,7 +74,7 @@ RUN_COLUMNS = [field.name for field in fields(Run)]
 _RUN_SLOT = ["suite", "protocol", "source", "model", "seed"]
 _SLOT = [*_RUN_SLOT, "variant", "metric"]
 _RESULT = ["data_sha256", "weights_sha256", "value", "low", "high", "n"]
-_OLD_COLUMNS = COLUMNS[:-1]  # of files of before `generator_seed`
+_LATER = ["generator_seed", "selected_on"]  # older files lack the last of these, or both
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 _SCHEMA = pa.schema([(field.name, _TYPES[str(field.type)]) for field in fields(Row)])
 _TEXT = [field.name for field in fields(Row) if field.type == "str"]
@@ -155,7 +157,7 @@ def read_runs(results: Path, suites: Collection[str] | None = None) -> pd.DataFr
     """Read `runs.csv`: one row a score of a run, columns as the fields of `Row`.
 
     Args:
-        results: The folder of `runs.csv`; one of before `generator_seed` gets an empty one.
+        results: The folder of `runs.csv`; columns that an older one lacks are empty.
         suites: Names of the suites whose rows are read; None for all. Memory is taken for these
             rows alone.
 
@@ -195,9 +197,9 @@ def _batches(path: Path, suites: Collection[str] | None = None) -> Iterator[pa.R
                 if suites is not None:
                     names = pa.array([guarded(name) for name in suites], pa.string())
                     batch = batch.filter(pa.compute.is_in(batch["suite"], names))
-                if columns == _OLD_COLUMNS:
-                    seeds = pa.array([""] * len(batch), pa.string())
-                    batch = batch.set_column(len(COLUMNS) - 1, COLUMNS[-1], seeds)
+                for place in range(len(columns), len(COLUMNS)):
+                    empty = pa.array([""] * len(batch), pa.string())
+                    batch = batch.set_column(place, COLUMNS[place], empty)
                 yield batch
     except (pa.ArrowException, UnicodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read ({error}); restore it from git") from None
@@ -212,7 +214,7 @@ def _header(path: Path) -> list[str]:
     with path.open("rb") as file:
         line = file.readline(LONGEST_ROW)
     columns = next(csv.reader([line.decode()]), [])
-    if columns not in (COLUMNS, _OLD_COLUMNS):
+    if columns not in [COLUMNS[: len(COLUMNS) - n] for n in range(len(_LATER) + 1)]:
         raise ValueError(f"{path} has other columns than {COLUMNS}; restore it from git")
     return columns
 

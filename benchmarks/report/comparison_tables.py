@@ -13,7 +13,9 @@ from benchmarks.records.compare import Difference, verdict
 from benchmarks.report.table import NONE, Cell, Table, fraction, interval
 
 
-def predictions_table(first: str, second: str, score: Score, difference: Difference) -> Table:
+def predictions_table(
+    first: str, second: str, score: Score, difference: Difference, margin: float | None = None
+) -> Table:
     """Lay out the difference between two files of predictions.
 
     Args:
@@ -21,6 +23,7 @@ def predictions_table(first: str, second: str, score: Score, difference: Differe
         second: Name of the second.
         score: What is compared.
         difference: From `benchmarks.comparison.files.compare_predictions`.
+        margin: In points: how much worse would not matter, for the verdict.
     """
     table = Table(
         ["score", first, second, "difference", "p", "detectable", "n", "verdict"],
@@ -36,7 +39,14 @@ def predictions_table(first: str, second: str, score: Score, difference: Differe
         Cell(f"{difference.p_value:.2g}", difference.p_value),
         fraction(difference.minimum_detectable_effect),
         difference.n,
-        verdict(score, first, second, difference, difference.p_value),
+        verdict(
+            score,
+            first,
+            second,
+            difference,
+            difference.p_value,
+            None if margin is None else margin / 100,
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.core.suite import Suite, format_model_id
-from benchmarks.records.leaderboard import leaderboard
+from benchmarks.records.leaderboard import leaderboards
 from benchmarks.records.published import EXTRA_MODELS, official_rows, published
 from benchmarks.records.runs import newest, read_runs
 from benchmarks.report.table import NONE, Cell, Table, fraction, interval
@@ -86,9 +86,10 @@ def readme_blocks(
     """
     mnists = [suite for suite in suites if suite.name.endswith("mnist")]
     runs = read_runs(results)
-    ours = {suite.name: official_rows(leaderboard(runs, suite)) for suite in mnists}
+    boards = leaderboards(results, suites)
+    ours = {suite.name: official_rows(board) for suite, board in boards if suite in mnists}
     tables = {
-        "leaderboard": primary_scores_table(runs, suites, "embedded"),
+        "leaderboard": primary_scores_table(boards, "embedded"),
         "CGNs": cgns(weights, dict.fromkeys(suite.world.name for suite in suites)),
         "beside what was published": beside_published(mnists, ours),
         "models on full MNIST": on_full_mnist(mnists, ours, models),

@@ -66,7 +66,7 @@ def get_suite(name: str) -> Suite:
 
     Example:
         >>> get_suite("in9").protocol
-        'in9@openmoji-v1'
+        'in9@openmoji-v2'
         >>> get_suite("in-9")
         Traceback (most recent call last):
         ValueError: unknown suite 'in-9'; did you mean 'in9'?

@@ -6,7 +6,12 @@ Colours do not tell objects from backgrounds, or objects reach over the image's 
 from __future__ import annotations
 
 from benchmarks.suites.mnists import paired_suite
-from benchmarks.worlds.posed_digits import GRAY_WILDLIFE_MNIST, gray_wildlife
+from benchmarks.worlds.posed_digits import (
+    CROPPED_MNIST,
+    GRAY_WILDLIFE_MNIST,
+    cropped,
+    gray_wildlife,
+)
 
 GENERATORS = (
     paired_suite(
@@ -14,5 +19,10 @@ GENERATORS = (
         gray_wildlife,
         "Does it read the digit when the structure of neither object nor background tells the "
         "class?",
+    ),
+    paired_suite(
+        CROPPED_MNIST,
+        cropped,
+        "Does it read a digit that the image's edge cuts when neither colour tells the class?",
     ),
 )

@@ -13,38 +13,39 @@ from functools import cache, partial
 import numpy as np
 
 from benchmarks.worlds.painting import Bytes, Labels, draw_crops
-from benchmarks.worlds.textures import Pattern, cells, gaussian_noise, grain, spots, veins, weave
+from benchmarks.worlds.textures import Pattern, cells, gaussian_noise, grain, spots, weave
 
 ATLAS_SIZE_PX = 192
 TIE_BREAK = 1e-3  # standard deviation of the noise that orders pixels of one value
 
-stripes = partial(grain, stretch=5.0, width=0.2)
+fine_stripes = partial(grain, 4.5, 8.0, width=0.12)
+coarse_stripes = partial(grain, 26.0, 6.0, width=0.12)
 
-# What fits several times into a stroke of a dozen pixels.
+# What fits several times into a stroke of ten pixels.
 FINE: Mapping[str, Pattern] = {
-    "slanting stripes": stripes(5.5, angle=35),
-    "mirrored slanting stripes": stripes(5.5, angle=-35),
-    "level stripes": stripes(5.5, angle=0),
-    "upright stripes": stripes(5.5, angle=90),
-    "steep stripes": stripes(4, angle=65),
-    "mirrored steep stripes": stripes(4, angle=-65),
-    "spots": spots(8, 0.3),
-    "cells": cells(9, 0.5),
-    "checks": weave(6),
-    "blotches": grain(5),
+    "slanting stripes": fine_stripes(angle=35),
+    "mirrored slanting stripes": fine_stripes(angle=-35),
+    "level stripes": fine_stripes(angle=0),
+    "upright stripes": fine_stripes(angle=90),
+    "steep stripes": fine_stripes(angle=62),
+    "mirrored steep stripes": fine_stripes(angle=-62),
+    "spots": spots(6.4, 0.3),
+    "cells": cells(7, 0.5),
+    "checks": weave(4.8),
+    "blotches": grain(4.5),
 }
 
 COARSE: Mapping[str, Pattern] = {
-    "mirrored diagonal stripes": stripes(20, angle=-45),
-    "spots": spots(20, 0.5),
-    "cells": cells(22, 0.9),
-    "checks": weave(19.2),
-    "veins": veins(26),
-    "slanting stripes": stripes(14, angle=20),
-    "mirrored slanting stripes": stripes(14, angle=-20),
-    "steep stripes": stripes(14, angle=70),
-    "mirrored steep stripes": stripes(14, angle=-70),
-    "diagonal stripes": stripes(20, angle=45),
+    "mirrored diagonal stripes": coarse_stripes(angle=-45),
+    "spots": spots(27, 0.4),
+    "cells": cells(36, 0.8),
+    "checks": weave(24),
+    "blotches": grain(30, width=0.3),
+    "slanting stripes": coarse_stripes(angle=15),
+    "mirrored slanting stripes": coarse_stripes(angle=-15),
+    "steep stripes": coarse_stripes(angle=75),
+    "mirrored steep stripes": coarse_stripes(angle=-75),
+    "diagonal stripes": coarse_stripes(angle=45),
 }
 
 

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.core.suite import DataSource, TrainingDomain
 from cgn.data.factors import Factors
@@ -140,6 +142,48 @@ def draw_crops(atlas: Bytes, labels: Labels, size_px: int, rng: np.random.Genera
     y, x = rng.integers(atlas.shape[-1] - size_px + 1, size=(2, len(labels)))
     windows = np.lib.stride_tricks.sliding_window_view(atlas, (size_px, size_px), axis=(2, 3))
     return windows[labels, :, y, x]
+
+
+def affine_maps(shrink: Floats, angle: Floats, flip: Floats, shift: Floats) -> Tensor:
+    """Build maps from places in an image to places in the tile that is laid there.
+
+    Args:
+        shrink: How many halves of a tile a half of the image spans, (N,).
+        angle: Rotation of the tile in radians, (N,).
+        flip: -1 where the tile is mirrored, else 1, (N,).
+        shift: Where the tile's centre lies, x and y in halves of an image from its centre, (N, 2).
+
+    Returns:
+        Affine maps, (N, 2, 3) float64, as in `torch.nn.functional.affine_grid`.
+
+    Example:
+        >>> zero, one = np.zeros(1), np.ones(1)
+        >>> affine_maps(2 * one, zero, -one, np.array([[0.5, 0]])).tolist()
+        [[[-2.0, -0.0, 1.0], [-0.0, 2.0, 0.0]]]
+    """
+    cos, sin = shrink * np.cos(angle), shrink * np.sin(angle)
+    linear = np.stack([np.stack([flip * cos, flip * sin], -1), np.stack([-sin, cos], -1)], 1)
+    return torch.from_numpy(np.concatenate([linear, -linear @ shift[:, :, None]], axis=2))
+
+
+def lay_tiles(tiles: Tensor, maps: Tensor, size_px: int) -> Tensor:
+    """Draw each tile into an empty image; what reaches over the edge is cut off.
+
+    Args:
+        tiles: (N, K, T, T) float64.
+        maps: See `affine_maps`.
+        size_px: Height and width of the images.
+
+    Returns:
+        Images (N, K, size_px, size_px) float64, interpolated linearly, 0 beside the tile.
+
+    Example:
+        >>> upright = torch.tensor([[[1.0, 0, 0], [0, 1, 0]]], dtype=torch.float64)
+        >>> lay_tiles(torch.eye(2, dtype=torch.float64)[None, None], upright, 2)[0, 0].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    grid = F.affine_grid(maps, [len(maps), 1, size_px, size_px], align_corners=False)
+    return F.grid_sample(tiles, grid, align_corners=False)
 
 
 def compose_bytes(

@@ -1,6 +1,7 @@
-"""Digits of 64 pixels in which generators are asked for more than colours and borders tell.
+"""Digits that neither colours nor a free border give away: gray wildlife and cropped MNIST.
 
-Gray wildlife MNIST has thick strokes in which a texture's structure is visible.
+Gray wildlife MNIST has thick strokes in which a texture's structure is visible. Cropped MNIST has
+large digits of two colours that reach over the image's edge.
 """
 
 from __future__ import annotations
@@ -15,14 +16,20 @@ import torch.nn.functional as F
 from benchmarks.core.suite import DataSource
 from benchmarks.worlds.digits import Digits, Split, digits
 from benchmarks.worlds.gray_textures import gray_crops
-from benchmarks.worlds.mnists import digit_domain
-from benchmarks.worlds.painting import Shapes, paint_shapes
+from benchmarks.worlds.mnists import digit_domain, double_colours
+from benchmarks.worlds.painting import Shapes, affine_maps, lay_tiles, paint_shapes
 from cgn.data.image_set import ImageSet
 
-SIZE_PX = 64
+GRAY_SIZE_PX = 64
 MARGIN_PX = 1  # of MNIST's 28 pixels, which digits hardly reach
 INK = 102  # brighter pixels are of the digit, before its strokes are made thicker
+N_PAINTINGS = 2  # of each training digit: so many that a classifier learns the shape
 STROKE_PX = 2  # by which strokes grow on either side
+
+CROPPED_SIZE_PX = 32
+POSE_STREAM = 1  # tells the random numbers of poses from those of surfaces
+CANVAS_PX = (38.0, 50.0)  # side of MNIST's 28 pixels in the image; digits span 5/7 of it
+SHIFT_PX = 5.0  # largest distance of a canvas's centre from the image's, along either axis
 
 
 def thick(source: Digits) -> Shapes:
@@ -38,9 +45,16 @@ def thick(source: Digits) -> Shapes:
     inner = source.pixels[:, MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
     gray = torch.from_numpy(inner.astype(np.float64))[:, None]
     # Exact on every machine: 26 / 64 and bytes have few binary digits.
-    large = F.interpolate(gray, size=(SIZE_PX, SIZE_PX), mode="bilinear")
+    large = F.interpolate(gray, size=(GRAY_SIZE_PX, GRAY_SIZE_PX), mode="bilinear")
     ink = F.max_pool2d((large > INK).float(), 2 * STROKE_PX + 1, stride=1, padding=STROKE_PX)
     return Shapes(ink[:, 0].numpy().astype(np.uint8) * np.uint8(255), source.labels, source.ids)
+
+
+def _repeated(shapes: Shapes, split: Split) -> Shapes:
+    """Take the shapes of the training split as often as they are painted."""
+    return Shapes(
+        *(np.concatenate([each] * (N_PAINTINGS if split == "train" else 1)) for each in shapes)
+    )
 
 
 def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet:
@@ -52,11 +66,47 @@ def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet
         settings: Of `paint_shapes`.
 
     Returns:
-        Images of 64 x 64 pixels, three equal channels. Gray values are distributed alike in
+        Images of 64 x 64 pixels, three equal channels, two of each training digit and one of each
+        test digit. Gray values are distributed alike in
         objects and backgrounds of all classes: only structure tells them apart.
     """
-    surfaces = partial(gray_crops, size_px=SIZE_PX)
-    return paint_shapes(thick(digits(source, split)), surfaces, **settings)
+    surfaces = partial(gray_crops, size_px=GRAY_SIZE_PX)
+    return paint_shapes(_repeated(thick(digits(source, split)), split), surfaces, **settings)
 
 
-GRAY_WILDLIFE_MNIST = digit_domain("gray-wildlife-mnist", gray_wildlife, size_px=SIZE_PX)
+def posed(source: Digits, seed: int) -> Shapes:
+    """Enlarge and move digits until the image's edge cuts most of them.
+
+    Args:
+        source: The digits.
+        seed: Fixes size and place of each.
+
+    Returns:
+        Masks of 32 x 32 pixels.
+    """
+    rng, n = np.random.default_rng([seed, POSE_STREAM]), len(source.labels)
+    canvas = rng.uniform(*CANVAS_PX, n)
+    shift = 2 * SHIFT_PX / CROPPED_SIZE_PX * rng.uniform(-1, 1, (n, 2))
+    maps = affine_maps(CROPPED_SIZE_PX / canvas, np.zeros(n), np.ones(n), shift)
+    tiles = torch.from_numpy(source.pixels.astype(np.float64))[:, None]
+    ink = lay_tiles(tiles, maps, CROPPED_SIZE_PX)[:, 0] > INK
+    return Shapes(ink.numpy().astype(np.uint8) * np.uint8(255), source.labels, source.ids)
+
+
+def cropped(source: DataSource, split: Split, *, seed: int, **settings: Any) -> ImageSet:
+    """Paint large, cut digits in one palette colour on another, as in double-colored MNIST.
+
+    Args:
+        source: Where the digits come from.
+        split: Which of them.
+        seed: Fixes poses, colours and noise.
+        settings: Of `paint_shapes`.
+
+    Returns:
+        Images of 32 x 32 pixels.
+    """
+    return paint_shapes(posed(digits(source, split), seed), double_colours, seed=seed, **settings)
+
+
+GRAY_WILDLIFE_MNIST = digit_domain("gray-wildlife-mnist", gray_wildlife, size_px=GRAY_SIZE_PX)
+CROPPED_MNIST = digit_domain("cropped-mnist", cropped, size_px=CROPPED_SIZE_PX)

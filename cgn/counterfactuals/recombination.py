@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgn.data.factors import Factors
+from cgn.data.factors import Factors, require_same_shape
 from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.io.cache import Store
 from cgn.io.weights import load_tensors, save_tensors
@@ -33,6 +33,7 @@ from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress, opencv
 SMALLEST_OBJECT, LARGEST_OBJECT = 0.04, 0.8  # share of the image: else it has no shape to show
 LARGEST_HOLE = 0.6  # share of the image: beyond, a background would be mostly made up
 SMALLEST_PATCH = 1 / 10  # of the image's side
+OWN = -1  # in place of a donor: the image keeps this part of itself
 RIM = 1 / 32  # of the image's side: so much around an object is its rim, and inpainted too
 
 Bytes = NDArray[np.uint8]
@@ -161,6 +162,26 @@ class SegmentedImages:
         shape = (area >= SMALLEST_OBJECT) & (area <= LARGEST_OBJECT)
         return Factors(shape, side >= SMALLEST_PATCH, area <= LARGEST_HOLE)
 
+    def draw(self, factors: Factors, generator: torch.Generator) -> Factors:
+        """Draw for each label of each factor a usable image of that class, each (n,) int64.
+
+        Where the label is -1, the place of an image is `OWN`.
+
+        Raises:
+            ValueError: If a class has no image that can give a part.
+        """
+        classes, usable = self.images.factors.shape, self.usable()
+        return Factors(
+            *(
+                _draw(labels, classes, can_give, part, generator)
+                for labels, can_give, part in zip(factors, usable, Factors._fields, strict=True)
+            )
+        )
+
+    def draw_origins(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw where mirrored textures begin, (n, 2) int64 in pixels."""
+        return torch.randint(4 * self.masks.shape[-1], (n, 2), generator=generator)
+
 
 def decompose(
     images: ImageSet,
@@ -240,28 +261,68 @@ def recombine(
     factors = Factors.independent(n, n_classes, generator)
     keeps = torch.rand(n, generator=generator) < own_texture
     factors = factors._replace(texture=torch.where(keeps, factors.shape, factors.texture))
-    drawn = [
-        _draw(labels, segmented.images.factors.shape, usable, name, generator)
-        for labels, usable, name in zip(factors, segmented.usable(), Factors._fields, strict=True)
-    ]
-    donors = Factors(*drawn)
-    donors = donors._replace(texture=torch.where(keeps, donors.shape, donors.texture))
-    origins = torch.randint(4 * segmented.masks.shape[-1], (n, 2), generator=generator)
-    pixels = torch.empty(n, *segmented.backgrounds.shape[1:], dtype=torch.uint8)
-    for span in torch.arange(n).split(AT_ONCE):
-        of_span = Factors(*(index[span] for index in donors))
-        pixels[span] = _compose_batch(segmented, of_span, keeps[span], origins[span], device)
-        progress(int(span[-1]) + 1, n)
-    masks = segmented.masks[donors.shape].to(torch.uint8) * 255
-    return ImageSet(pixels, factors, segmented.images.ids[donors.shape], masks)
+    donors = segmented.draw(factors, generator)
+    chosen, masks = segmented.images.select(donors.shape), segmented.masks[donors.shape]
+    donors = donors._replace(texture=torch.where(keeps, OWN, donors.texture))
+    origins = segmented.draw_origins(n, generator)
+    pixels = _paste(segmented, chosen, masks, donors, origins, device, progress)
+    return ImageSet(pixels, factors, chosen.ids, masks.to(torch.uint8) * 255)
+
+
+def repaint(
+    segmented: SegmentedImages,
+    images: ImageSet,
+    masks: Tensor,
+    factors: Factors,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda done, total: None,
+) -> ImageSet:
+    """Give images the textures and backgrounds of other real images, where their labels change.
+
+    A factor whose label does not change stays as it is, pixel by pixel.
+
+    Args:
+        segmented: From `decompose`; what is new comes from its images.
+        images: The images, and the labels that their factors have now.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        factors: What to make of them, each (N,) int64; the shape's must be that of the images.
+        seed: Fixes which images give what is new, and where textures begin.
+        device: Where the images are composed.
+        progress: Called with images done and images in all.
+
+    Returns:
+        The counterfactuals, with the ids of the images and the masks they were composed with.
+
+    Raises:
+        ValueError: If a shape is to change, or a class has no image that can give one of the parts.
+
+    Example:
+        >>> pixels = torch.full((2, 3, 32, 32), 7, dtype=torch.uint8)
+        >>> pixels[:, :, 8:20, 8:20] = torch.tensor([100, 200], dtype=torch.uint8).view(2, 1, 1, 1)
+        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0, 1])), torch.arange(2))
+        >>> masks = pixels[:, :1] > 7
+        >>> swapped = images.factors._replace(texture=torch.tensor([1, 0]))
+        >>> repaint(decompose(images, masks), images, masks, swapped, seed=0).pixels[:, 0, 12, 12]
+        tensor([200, 100], dtype=torch.uint8)
+    """
+    require_same_shape(images.factors, factors)
+    generator = torch.Generator().manual_seed(seed)
+    changes = zip(images.factors, factors, strict=True)
+    new = Factors(*(torch.where(before == after, OWN, after) for before, after in changes))
+    donors = segmented.draw(new, generator)
+    origins = segmented.draw_origins(len(images), generator)
+    pixels = _paste(segmented, images, masks, donors, origins, device, progress)
+    return ImageSet(pixels, factors, images.ids, masks.to(torch.uint8) * 255)
 
 
 def _draw(
     labels: Tensor, classes: Tensor, usable: Tensor, part: str, generator: torch.Generator
 ) -> Tensor:
     """Draw a usable image of each label, (n,) int64."""
-    drawn = torch.empty_like(labels)
-    for label in labels.unique().tolist():
+    drawn = torch.full_like(labels, OWN)
+    for label in labels[labels >= 0].unique().tolist():
         of_class = (usable & (classes == label)).nonzero()[:, 0]
         if len(of_class) == 0:
             raise ValueError(
@@ -274,20 +335,36 @@ def _draw(
     return drawn
 
 
-def _compose_batch(
+def _paste(
     segmented: SegmentedImages,
+    images: ImageSet,
+    masks: Tensor,
     donors: Factors,
-    keeps: Tensor,
     origins: Tensor,
     device: torch.device | str,
+    progress: Progress,
 ) -> Tensor:
-    """Compose one batch, (B, 3, H, W) uint8."""
+    """Compose objects of images with what donors, or `OWN`, give, (N, 3, H, W) uint8."""
+    pixels = torch.empty(len(images), 3, *images.size_px, dtype=torch.uint8)
     read = segmented.images.read
-    own, others = (to_images(read(index).to(device)) for index in (donors.shape, donors.texture))
     # A square of side 0 is never laid: an object that keeps its own surface needs none.
-    squares = segmented.squares[donors.texture].clamp(min=torch.tensor([0, 0, 1]))
-    tiled = tile_mirrored(others, squares.to(device), origins.to(device))
-    foreground = torch.where(keeps.to(device)[:, None, None, None], own, tiled)
-    mask = segmented.masks[donors.shape].to(device).float()
-    background = to_images(segmented.backgrounds[donors.background].to(device))
-    return to_bytes(compose(mask, foreground, background)).cpu()
+    squares = segmented.squares.clamp(min=torch.tensor([0, 0, 1]))
+    for span in torch.arange(len(images)).split(AT_ONCE):
+        texture, background = (index[span] for index in (donors.texture, donors.background))
+        own, others, behind = (
+            to_images(part.to(device))
+            for part in (
+                images.read(span),
+                read(texture.clamp(min=0)),
+                segmented.backgrounds[background],
+            )
+        )
+        tiled = tile_mirrored(others, squares[texture].to(device), origins[span].to(device))
+        foreground, around = (
+            torch.where((donor == OWN).to(device)[:, None, None, None], own, new)
+            for donor, new in ((texture, tiled), (background, behind))
+        )
+        mask = masks[span].to(device).float()
+        pixels[span] = to_bytes(compose(mask, foreground, around)).cpu()
+        progress(int(span[-1]) + 1, len(images))
+    return pixels

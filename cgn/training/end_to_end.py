@@ -39,17 +39,21 @@ class EndToEndWeights(Weights):
 
     Attributes:
         adversarial: Of how far the critic is from taking images for real.
+        background: Of how far it is from taking the backgrounds' edges for real ones.
         style: Of the difference in texture to real images of the same labels.
         mask_area: Of objects that are smaller or larger than they may be.
         mask_edge: Of objects that reach the image's edge.
+        mask_outline: Of long outlines, which specks have.
         mask_entropy: Of undecided masks.
     """
 
     adversarial: float = 1.0
+    background: float = 1.0
     style: float = 0.1
     mask_area: float = 10.0
-    mask_edge: float = 1.0
-    mask_entropy: float = 0.1
+    mask_edge: float = 3.0
+    mask_outline: float = 1.0
+    mask_entropy: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +63,16 @@ class EndToEndConfig(AdversarialConfig):
     Attributes:
         smallest_object: The least share of the image that an object takes.
         largest_object: The largest share of the image that an object takes.
-        edge_px: How many of the outer pixels an object should leave free.
+        edge: Width of the image's edge as a share of its side: what is there is background, as a
+            rule.
         weights: How much each loss counts.
     """
 
     batch_size: int = 128
     tile_px: int = 16
     smallest_object: float = 0.06
-    largest_object: float = 0.28
-    edge_px: int = 2
+    largest_object: float = 0.5
+    edge: float = 0.1
     weights: EndToEndWeights = field(default_factory=EndToEndWeights)
 
 
@@ -108,6 +113,10 @@ class EndToEndTraining(AdversarialTraining):
         self._pixels = images.pixels.to(self.device)
         self._labels = images.factors.shape.to(self.device)
         self._by_class = ByClass(images.factors.shape)
+        self._edge_px = max(1, round(config.edge * size_px))
+        inner = slice(self._edge_px, -self._edge_px)
+        self._edge = torch.ones(size_px, size_px, device=self.device)
+        self._edge[inner, inner] = 0
 
     def draw(self, generator: torch.Generator) -> StepNoise:
         """Draw the random numbers of the next step on the CPU."""
@@ -132,20 +141,24 @@ class EndToEndTraining(AdversarialTraining):
         )
         # Half-transparent masks would let the textures draw the shape, and the roles swap.
         fake = compose(binarise(probability), foreground, background)
-        pairs = torch.cat([packed(real), packed(fake)])
+        # What is seen at the edge alone belongs to the background: it tells the roles apart.
+        seen = [real, self._edge * real, fake, self._edge * background]
         pair_labels = labels[: len(labels) // 2]
-        maps, scores = self.critic(pairs, pair_labels.repeat(2))
-        real_scores, fake_scores = scores.chunk(2)
+        maps, scores = self.critic(torch.cat([packed(x) for x in seen]), pair_labels.repeat(4))
+        real_scores, real_edges, fake_scores, fake_edges = scores.chunk(4)
         config = self.config
         return {
             "adversarial": losses.adversarial(fake_scores),
+            "background": losses.adversarial(fake_edges),
             "style": losses.style(maps[:2]),
             "mask_area": losses.mask_area(
                 probability, config.smallest_object, config.largest_object
             ),
-            "mask_edge": losses.mask_edge(probability, config.edge_px),
+            "mask_edge": losses.mask_edge(probability, self._edge_px),
+            "mask_outline": losses.mask_outline(probability),
             "mask_entropy": losses.mask_entropy(probability),
-            "critic": losses.critic_hinge(real_scores, fake_scores),
+            "critic": losses.critic_hinge(real_scores, fake_scores)
+            + losses.critic_hinge(real_edges, fake_edges),
         }
 
 

@@ -23,16 +23,11 @@ from classifiers import fit as fitting
 from classifiers import load_model
 from classifiers.checkpoints import load_ensemble, save_ensemble
 from classifiers.data import N_NUMBERS, flip_and_crop
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.networks.small import (
-    InvariantEnsemble,
-    SmallCNN,
-    aggregate_heads,
-    embed_in_label_space,
-    outputs,
-)
-from classifiers.recipes import EnsembleConfig, Recipe
+from classifiers.networks.small import InvariantEnsemble, SmallCNN, embed_in_label_space, outputs
+from classifiers.recipes import Recipe
 from classifiers.schedules import adamw_cosine, adamw_one_cycle, sgd_thirds
 
 N_CLASSES, SIZE_PX = 3, 32
@@ -124,7 +119,8 @@ def test_a_fit_computes_in_bfloat16_only_where_recipe_and_device_allow_it(bfloat
         kinds.add(logits.dtype)
         return logits.float().sum()  # type: ignore[no-any-return]
 
-    weights(recipe(objective=watched, steps=1, network=SmallCNN, bfloat16=bfloat16))
+    watching = recipe(objective=watched, steps=1, network=SmallCNN, nuisances=(), bfloat16=bfloat16)
+    weights(watching)
     low = bfloat16 and supports_bfloat16("cpu")
     assert kinds == {torch.bfloat16 if low else torch.float32}
 
@@ -261,7 +257,7 @@ def test_the_baseline_has_one_head_and_answers_the_same_after_it_was_saved_and_l
     with torch.no_grad():
         assert list(outputs(loaded, images)) == [""]
         assert torch.allclose(loaded(images), network.eval()(images), atol=1e-5)
-    assert about["head_weights"] is None
+    assert about["join"] is None
 
 
 @pytest.mark.parametrize("heads", [True, False])
@@ -278,17 +274,6 @@ def test_a_network_of_few_classes_answers_among_many_as_it_did_and_never_with_ot
             expected = outputs(few, images)[name].softmax(dim=1)
             assert torch.allclose(probabilities[:, places], expected, atol=1e-5)
             assert logits.isfinite().all()
-
-
-def test_the_weights_of_the_heads_decide_the_deployed_answer() -> None:
-    only_texture = replace(TINY_ENSEMBLE, head_weights=(0.0, 1.0, 0.0))(N_CLASSES, SIZE_PX).eval()
-    assert isinstance(only_texture, InvariantEnsemble)
-    images = noise(5, 3).images()
-    with torch.no_grad():
-        answers = outputs(only_texture, images)
-        assert torch.allclose(answers[""], answers["texture"].log_softmax(dim=1))
-        heads = only_texture.heads(images)
-        assert not torch.allclose(answers[""], aggregate_heads(heads))
 
 
 @pytest.mark.parametrize(

@@ -121,10 +121,10 @@ def test_old_rows_get_the_new_scores_and_leaderboards_their_columns(tmp_path: Pa
     table = evaluate(FirstRow(), tiny_suite().variants(EMBEDDED))[0]
     run_model(tmp_path, table)
     suite = with_calibration(tiny_suite())
-    empty = leaderboard(read_runs(tmp_path), suite)
+    empty = leaderboard(read_runs(tmp_path), suite, tmp_path)
     assert empty["hard_expected_calibration_error"].isna().all()
     assert append(missing_rows(tmp_path, {"tiny": suite}), tmp_path) == 3
-    board = leaderboard(read_runs(tmp_path), suite)
+    board = leaderboard(read_runs(tmp_path), suite, tmp_path)
     expected = expected_calibration_error("hard").compute(table)
     assert board["hard_expected_calibration_error"].tolist() == [expected.value]
     assert missing_rows(tmp_path, {"tiny": suite}) == []

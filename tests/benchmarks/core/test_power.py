@@ -58,7 +58,7 @@ def is_found(first: Counts, second: Counts, generators: list[str], is_exact: boo
     one, other = mean_score(first, generators), mean_score(second)
     parts = difference_parts(one, other)
     deviation = sum(part.variance for part in parts) ** 0.5
-    return abs(one.value - other.value) > critical_value(parts) * deviation
+    return bool(abs(one.value - other.value) > critical_value(parts) * deviation)
 
 
 @pytest.mark.parametrize("difference", [0.04, 0.07, 0.1])

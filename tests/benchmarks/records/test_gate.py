@@ -62,6 +62,13 @@ def test_rows_that_were_appended_hold(results: Path, before: Path) -> None:
     assert check(results, SUITES, HASHES) + check_history(before, results) == []
 
 
+def test_rows_to_which_a_column_was_added_are_still_there(results: Path, before: Path) -> None:
+    edit(before / "runs.csv", lambda lines: [line.rpartition(",")[0] for line in lines])
+    assert check_history(before, results) == []
+    edit(results / "runs.csv", lambda lines: [*lines[:2], *lines[3:]])
+    assert len(check_history(before, results)) == 1
+
+
 def test_a_deleted_row_is_missed(results: Path, before: Path) -> None:
     edit(results / "runs.csv", lambda lines: lines[:2] + lines[3:])
     assert "tiny embedded erm seed 0 easy accuracy: lacks the row of hard accuracy" in found(

@@ -16,7 +16,7 @@ from benchmarks.records.runs import Row, append, read_runs
 
 def table(results: Path, suite: Suite, *rows: Row) -> pd.DataFrame:
     append(rows, results)
-    return leaderboard(read_runs(results), suite)
+    return leaderboard(read_runs(results), suite, results)
 
 
 def test_one_seed_keeps_the_interval_over_images(tmp_path: Path, suite: Suite) -> None:
@@ -45,6 +45,17 @@ def test_the_table_says_how_many_generators_the_seeds_were_trained_on(
 ) -> None:
     rows = [replace(ROW, seed=i, generator_seed=seed) for i, seed in enumerate(seeds)]
     assert table(tmp_path, suite, *rows)["generators"].tolist() == [generators]
+
+
+@pytest.mark.parametrize(
+    ("rules", "shown"),
+    [(("nothing", "nothing"), "nothing"), (("", ""), ""), (("", "nothing"), "; nothing")],
+)
+def test_the_table_says_what_settings_were_selected_on(
+    rules: tuple[str, ...], shown: str, tmp_path: Path, suite: Suite
+) -> None:
+    rows = [replace(ROW, seed=i, selected_on=rule) for i, rule in enumerate(rules)]
+    assert table(tmp_path, suite, *rows)["selected_on"].tolist() == [shown]
 
 
 def test_a_t_interval_ends_where_the_score_ends(tmp_path: Path, suite: Suite) -> None:
@@ -131,8 +142,8 @@ def test_pandas_reads_a_leaderboard_without_arguments(tmp_path: Path, suite: Sui
     ours = pd.read_csv(tmp_path / "tiny.csv")
     assert ours["rank"].tolist() == [1]
     assert list(ours.columns)[:10] == [
-        "protocol", "source", "data_sha256", "rank", "model", "seeds", "generators", "n",
-        "hard_accuracy", "hard_accuracy_low",
+        "protocol", "source", "data_sha256", "rank", "model", "seeds", "generators",
+        "selected_on", "n", "hard_accuracy",
     ]  # fmt: skip
     assert {"interval", "easy_accuracy", "easy-hard_gap_high"} <= set(ours.columns)
 

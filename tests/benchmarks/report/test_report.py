@@ -155,7 +155,7 @@ def test_the_effects_of_factors_are_drawn_and_said_in_words(tmp_path: Path) -> N
         if s.key in values
     ]
     append([replace(row, low=row.value - 0.1, high=row.value + 0.1) for row in rows], tmp_path)
-    drawn = _figures(suite, leaderboard(read_runs(tmp_path), suite), {}, "base")
+    drawn = _figures(suite, leaderboard(read_runs(tmp_path), suite, tmp_path), {}, "base")
     (figure,) = drawn
     assert figure["alt"] == "erm: shape 25 %, texture 75 %"
     assert figure["light"] != figure["dark"]

@@ -1,0 +1,139 @@
+"""Table and figure of the generator track."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from benchmarks.generator_track import (
+    RIVAL,
+    PairedDifference,
+    differences_to_paste,
+    newest_of_track,
+)
+from benchmarks.report.figures import COLOURS, Svg, both_shades
+from benchmarks.report.table import Cell, Table, fraction, interval
+
+# Measure: head of its column. Fractions in percent; the first three are better if higher.
+MEASURES = {
+    "abducted_mask_iou": "mask overlap",
+    "shape_effectiveness": "shape",
+    "texture_effectiveness": "texture",
+    "background_effectiveness": "background",
+    "shape_leakage": "leakage to shape",
+    "coverage": "coverage",
+    "diversity": "diversity",
+    "abducted_composition_10": "composition, 10 times",
+    "abducted_do_texture_minimality": "minimality, texture",
+    "abducted_do_background_minimality": "minimality, background",
+}
+
+
+def accuracies(rows: pd.DataFrame) -> list[str]:
+    """Name the measures of rows that are accuracies of classifiers."""
+    return [name for name in dict.fromkeys(rows["measure"]) if " " in name]
+
+
+def track_tables(rows: pd.DataFrame) -> list[Table]:
+    """Lay out the track, one table a world and source of data.
+
+    Args:
+        rows: From `benchmarks.generator_track.read_track`.
+    """
+    rows = newest_of_track(rows)
+    return [
+        _table(f"{world}, {source} data", group)
+        for (world, source), group in rows.groupby(["world", "source"], sort=False)
+    ]
+
+
+def _table(title: str, rows: pd.DataFrame) -> Table:
+    """Lay out the generators of one world."""
+    there = set(rows["measure"])
+    measures = [name for name in MEASURES if name in there]
+    downstream = accuracies(rows)
+    differences = {name: differences_to_paste(rows[rows["measure"] == name]) for name in downstream}
+    heads = [head for name in downstream for head in (name, f"minus {RIVAL}", "p")]
+    table = Table(
+        ["generator", "generators", *(MEASURES[name] for name in measures), *heads],
+        title,
+        f"percent, means over seeds; accuracies with their paired difference to {RIVAL} and its "
+        "95 % interval over generators",
+    )
+    for generator, group in rows.groupby("generator", sort=False):
+        means = group.groupby("measure")["value"].mean()
+        cells = [fraction(means[name]) if name in means else None for name in measures]
+        for name in downstream:
+            if name not in means:
+                cells += [None] * 3
+                continue
+            cells.append(fraction(means[name]))
+            cells += _difference(str(generator), differences[name])
+        table.add(str(generator), _n_generators(group), *cells)
+    return table
+
+
+def _difference(generator: str, differences: dict[str, PairedDifference]) -> list[Cell | None]:
+    """Return the cells of a paired difference and its p-value."""
+    if generator == RIVAL or generator not in differences:
+        return [None, None]
+    value, low, high, p_value, _ = differences[generator]
+    p = Cell("" if np.isnan(p_value) else f"{p_value:.2g}", p_value)
+    return [fraction(value) if np.isnan(low) else interval(value, low, high), p]
+
+
+def _n_generators(rows: pd.DataFrame) -> int:
+    """Count the generators behind the rows of one: trained weights, or draws where it has none."""
+    seeds = rows["generator_seed"].where(rows["generator_seed"] != "", rows["seed"].astype(str))
+    return int(seeds.nunique())
+
+
+def differences_figure(rows: pd.DataFrame) -> Svg:
+    """Draw how much more accurate classifiers are with each generator than with copy and paste.
+
+    A panel a suite, a point a generator, with the 95 % interval over generators where there are
+    enough.
+
+    Args:
+        rows: From `benchmarks.generator_track.read_track`, of one world at least.
+
+    Raises:
+        ValueError: If nothing was compared with copy and paste.
+    """
+    panels: list[Callable[[Axes], None]] = []
+    n_names = 0
+    rows = newest_of_track(rows)
+    for (_, source, measure), group in rows.groupby(["world", "source", "measure"], sort=False):
+        if " " not in str(measure):
+            continue
+        differences = differences_to_paste(group)
+        differences.pop(RIVAL, None)
+        if differences:
+            n_names = max(n_names, len(differences))
+            panels.append(_panel(f"{measure}\n{source} data", differences))
+    if not panels:
+        raise ValueError(f"no generator was compared with {RIVAL}: there is nothing to draw")
+    return both_shades(panels, height=1.4 + 0.35 * n_names)
+
+
+def _panel(title: str, differences: dict[str, PairedDifference]) -> Callable[[Axes], None]:
+    """Prepare the panel of one suite."""
+    names: Sequence[str] = list(differences)[::-1]
+
+    def draw(axes: Axes) -> None:
+        for place, name in enumerate(names):
+            value, low, high, *_ = differences[name]
+            errors = None if np.isnan(low) else [[100 * (value - low)], [100 * (high - value)]]
+            axes.errorbar(
+                100 * value, place, xerr=errors, fmt="o", capsize=3, color=COLOURS["shape"]
+            )
+        axes.axvline(0, color=COLOURS["neither"], linestyle=":")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(-0.5, len(names) - 0.5)
+        axes.set_xlabel(f"accuracy minus that of {RIVAL}, points")
+        axes.set_title(title, fontsize=10)
+
+    return draw
