@@ -6,7 +6,7 @@ Everything here takes predictions or numbers, and knows no suite.
 from __future__ import annotations
 
 from benchmarks.comparison.files import compare_predictions, read_predictions
-from benchmarks.core.power import (
+from benchmarks.comparison.power import (
     Design,
     ModelVariance,
     Variances,

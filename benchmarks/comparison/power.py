@@ -207,13 +207,9 @@ def draw_outcomes(variances: Variances, design: Design) -> Outcomes:
             parts.append(part)
     freedom = design.clusters - 1.0
     of_images = images / design.clusters * _spread(freedom, generator)
-    parts: list[tuple[Floats, Floats | float]] = [
-        (of_images, freedom),
-        _summed(of_seeds),
-        _summed(of_generators),
-    ]
-    estimates = np.stack([variance for variance, _ in parts], axis=1)
-    freedoms = np.stack([np.broadcast_to(each, DRAWS) for _, each in parts], axis=1)
+    summed = [(of_images, np.full(DRAWS, freedom)), _summed(of_seeds), _summed(of_generators)]
+    estimates = np.stack([variance for variance, _ in summed], axis=1)
+    freedoms = np.stack([freedom for _, freedom in summed], axis=1)
     critical = weighted_quantile(estimates, freedoms, 1 - CONFIDENCE)
     deviation = (truth + images / design.clusters) ** 0.5
     error = deviation * generator.standard_normal(DRAWS)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from benchmarks.core.power import (
+from benchmarks.comparison.power import (
     Design,
     ModelVariance,
     Variances,
