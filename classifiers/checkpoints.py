@@ -150,18 +150,18 @@ def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         The ensemble, or its baseline; and the fields of `EnsembleHeader`.
 
     Raises:
-        ValueError: If the file holds none, or one whose heads have fixed weights, as those of an
-            earlier version.
+        ValueError: If the file holds none, or that of an earlier version.
     """
     tensors, metadata = load_tensors(path)
     if "ensemble" not in metadata:
         raise ValueError(f"{path} holds no ensemble; `fit` makes one")
-    if metadata["ensemble"].get("head_weights") if isinstance(metadata["ensemble"], dict) else None:
+    stored = metadata["ensemble"]
+    if isinstance(stored, dict) and "head_weights" in stored:
         raise ValueError(
             f"{path} comes from an earlier version, whose heads had fixed weights; make it anew "
             "with `fit`"
         )
-    header = checked(EnsembleHeader, metadata["ensemble"], f"the header of {path}")
+    header = checked(EnsembleHeader, stored, f"the header of {path}")
     build = Backbone(f"timm:{header.architecture}")
     if header.join is not None:
         build = replace(build, heads=True, join=header.join)
@@ -241,7 +241,7 @@ def shipped_path(recipe: str, world: str, folder: Path = FOLDER) -> Path:
     """Return where the classifier of a recipe and training domain lies.
 
     Example:
-        >>> shipped_path("cgn-ensemble", "openmoji-9").name
-        'cgn-ensemble-openmoji-9.safetensors'
+        >>> shipped_path("cgn-ensemble:background", "openmoji-9").name
+        'cgn-ensemble--background-openmoji-9.safetensors'
     """
-    return folder / f"{recipe}-{world}.safetensors"
+    return folder / f"{recipe.replace(':', '--')}-{world}.safetensors"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cgn.io.schema import require_in_range
 from classifiers.data import AUGMENTATIONS
 from classifiers.networks.backbones import Backbone
-from classifiers.objectives.basic import invariant, separate_heads
+from classifiers.objectives.basic import invariant
 from classifiers.recipes import CGN_SOURCE, ERM, Recipe
 from classifiers.schedules import SCHEDULES
 
@@ -81,7 +81,7 @@ class EnsembleConfig:
             source=CGN_SOURCE,
             trains_on=("biased", "recombined"),
             network=Backbone(self.backbone, heads=True, join="alignment" if learned else "mean"),
-            objective=separate_heads if learned else invariant,
+            objective=invariant,
             nuisances=learned,
             schedule=SCHEDULES[self.schedule],
             steps=self.steps,

@@ -23,13 +23,7 @@ from classifiers.data import (
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.input_transforms import GrayscaleCNN, TwoMeansCNN
 from classifiers.networks.small import InvariantEnsemble, SmallCNN
-from classifiers.objectives.basic import (
-    Objective,
-    every_factor,
-    invariant,
-    separate_heads,
-    shape_cross_entropy,
-)
+from classifiers.objectives.basic import Objective, every_factor, invariant, shape_cross_entropy
 from classifiers.objectives.debiasing import (
     GroupWeightedCNN,
     UnlearningCNN,
@@ -138,26 +132,18 @@ class Recipe:
         return self.batch_size if whole else max(1, round(self.ratio * self.batch_size))
 
 
-PASTE_SOURCE = "Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994 (mixed backgrounds)"
-
-
 def with_nuisances(
     ensemble: Recipe, with_mean: Callable[[int, int], nn.Module]
 ) -> tuple[Recipe, Recipe, Recipe]:
     """Return an ensemble under three assumptions on what tells nothing of the class.
 
-    Args:
-        ensemble: Name, network, images and schedule.
-        with_mean: Builds the same network with the mean as its join.
-
     Returns:
         The ensemble itself, to which texture and background are nuisances; `NAME:background`, to
-        which only the background is; and `NAME:paper`, whose heads are averaged.
+        which only the background is; and `NAME:paper`, of networks whose heads are averaged.
     """
     learned = replace(
         ensemble,
         about=f"{ensemble.about}; texture and background are nuisances",
-        objective=separate_heads,
         nuisances=("texture", "background"),
     )
     background = replace(
@@ -171,11 +157,11 @@ def with_nuisances(
         name=f"{ensemble.name}:paper",
         about=f"{ensemble.about}; the mean of the heads answers",
         network=with_mean,
-        objective=invariant,
     )
     return learned, background, paper
 
 
+PASTE_SOURCE = "Xiao et al., ICLR 2021, https://arxiv.org/abs/2006.09994 (mixed backgrounds)"
 CGN_SOURCE = "Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046"
 
 ERM = Recipe(
@@ -350,6 +336,7 @@ RECIPES = (
             selected_on=FREE_FACTORS,
             trains_on=("biased", "counterfactual", "abducted"),
             network=InvariantEnsemble,
+            objective=invariant,
         ),
         partial(InvariantEnsemble, join="mean"),
     ),
@@ -363,6 +350,7 @@ RECIPES = (
             extra_supervision="where the objects are in the training images",
             trains_on=("biased", "recombined"),
             network=replace(NARROW_RESNET, heads=True),
+            objective=invariant,
         ),
         replace(NARROW_RESNET, heads=True, join="mean"),
     ),

@@ -62,6 +62,8 @@ def _objective(function: Callable[..., Any], parameter: str) -> Callable[[Recipe
     return lambda recipe, value: replace(recipe, objective=partial(function, **{parameter: value}))
 
 
+# Sets of counterfactuals of real images, by the share of other images' surfaces in them.
+BY_SWAP_SHARE = {0.5: "abducted", 0.0: "abducted:drawn", 1.0: "abducted:borrowed"}
 OWN_SETTINGS = {
     "irm": OwnSetting(
         "penalty weight", (IRM_PENALTY_WEIGHT, 10.0, 100.0), _objective(irm, "penalty_weight")
@@ -76,6 +78,11 @@ OWN_SETTINGS = {
         "upweight",
         (UPWEIGHT, 20, 500),
         lambda recipe, value: replace(recipe, sampling=partial(upweighted_errors, times=value)),
+    ),
+    "cgn-abduct": OwnSetting(
+        "share of borrowed surfaces",
+        (0.5, 0.0, 1.0),
+        lambda recipe, value: replace(recipe, trains_on=(BY_SWAP_SHARE[value],)),
     ),
 }
 RATIO = OwnSetting(

@@ -34,9 +34,11 @@ from benchmarks.exports.croissant import write_croissant
 from benchmarks.exports.eval_results import write_eval_results
 from benchmarks.exports.every_eval_ever import write_every_eval_ever
 from benchmarks.exports.tables import write_tables
+from benchmarks.records.answers import check_answers
 from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.compare import compare_stored
-from benchmarks.records.history import check_history, check_regression, results_at_revision
+from benchmarks.records.gate import check_regression
+from benchmarks.records.history import check_history, results_at_revision
 from benchmarks.records.leaderboard import (
     ENOUGH_SEEDS,
     leaderboards,
@@ -223,6 +225,7 @@ def check_results(
             output.note(f"written down: {', '.join(added)}")
         with progress.task("rows and predictions") as update:
             problems = check(results, ALL_SUITES, hashes, update)
+        problems += check_answers(results, ALL_SUITES, {each.suite.name: each for each in tests})
         problems += check_protocols(versions, hashes, protocols)
         problems += check_bundled(tests, results, progress)
         if against is not None:

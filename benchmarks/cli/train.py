@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +72,7 @@ def train_cgn(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[TrainConfig, Settings] = TrainConfig(),
     config_file: ConfigFile = None,
@@ -83,8 +84,9 @@ def train_cgn(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
-    train_world(train, config, "", suite, out, data, device, output, command)
+    train_world(train, config, "", suite, out, data, no_quality, device, output, command)
 
 
 def train_cgn_end_to_end(
@@ -92,6 +94,7 @@ def train_cgn_end_to_end(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[EndToEndConfig, Settings] = EndToEndConfig(),
     config_file: ConfigFile = None,
@@ -103,8 +106,11 @@ def train_cgn_end_to_end(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
-    train_world(train_end_to_end, config, END_TO_END, suite, out, data, device, output, command)
+    train_world(
+        train_end_to_end, config, END_TO_END, suite, out, data, no_quality, device, output, command
+    )
 
 
 def train_world(
@@ -114,6 +120,7 @@ def train_world(
     suite: Suite,
     out: Path | None,
     data: TrainingData,
+    no_quality: bool,
     device: str,
     output: Output,
     command: str,
@@ -135,7 +142,9 @@ def train_world(
                     images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
                 )
             seconds = round(time.perf_counter() - started, 1)
-            scores = measure(cgn, world, source, images, method, config.seed, chosen, progress)
+            scores: dict[str, float] = {}
+            if not no_quality:
+                scores = measure(cgn, world, source, images, method, config.seed, chosen, progress)
             origin = {
                 "config": asdict(config),
                 "method": method,
@@ -282,7 +291,11 @@ def fit_ensemble(
                     cache_dir() / "counterfactuals",
                     lambda: nullcontext(update),
                 )
-                paste = paste_parts(real, objects, n_classes, work, own_texture=OWN_TEXTURE)
+                paste = replace(
+                    paste_parts(real, objects, n_classes, work),
+                    own_texture=OWN_TEXTURE,
+                    only_usable=True,
+                )
                 sets["recombined"] = paste.sample(n_counterfactuals, seed=config.seed)
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
         recipe = config.recipe(real_only=real_only)

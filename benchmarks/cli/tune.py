@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from benchmarks.cli.arguments import (
@@ -17,21 +17,22 @@ from benchmarks.cli.arguments import (
 )
 from benchmarks.cli.models import RecipeModel
 from benchmarks.cli.output import Output
-from benchmarks.cli.reproduce import draws_from_cgn
 from benchmarks.cli.run import Models
 from benchmarks.cli.train import weights_path
 from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import DataSource, Suite, TrainingDomain
-from benchmarks.data.generators import training_preset
+from benchmarks.data.generators import GENERATED_SETS, training_preset
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir
 from benchmarks.data.rendered import training_cached
 from benchmarks.data.training import TrainingSets
 from benchmarks.report.tables import tuning_table
 from benchmarks.tuning import FILE, Try, append_tries, compare_settings, held_out, read_tries
 from cgn.data.image_set import ImageSet
+from cgn.models.cgn import CGN
 from cgn.training.checkpoints import alone_at
+from cgn.training.end_to_end import END_TO_END, EndToEndConfig, train_end_to_end
 from cgn.training.small import train
 from classifiers import MODELS
 from classifiers.recipes import BIASED_VALIDATION, FREE_FACTORS, Recipe
@@ -116,8 +117,8 @@ def try_settings(
     tests = {rule: images.select(held_out(images)) for rule, images in tests.items()}
     sets = TrainingSets(without_held_out)
     for recipe in recipes:
-        if draws_from_cgn(RecipeModel(recipe)):
-            train_missing_cgn(world, source, without_held_out(biased), context)
+        for method in cgn_methods(recipe):
+            train_missing_cgn(world, method, without_held_out(biased), context)
         for candidate in tried[recipe.name]:
             model = RecipeModel(candidate.recipe, sets)
             for seed in seeds:
@@ -165,24 +166,33 @@ def without_held_out(images: ImageSet) -> ImageSet:
     return images.select(~held_out(images))
 
 
+def cgn_methods(recipe: Recipe) -> list[str]:
+    """List the methods by which the CGNs are trained whose images a recipe sees.
+
+    Example:
+        >>> cgn_methods(MODELS["cgn-abduct"]), cgn_methods(MODELS["erm"])
+        ([''], [])
+    """
+    of = {"cgn": "", "cgn-abduct": "", "cgn-end-to-end": END_TO_END}
+    names = (GENERATED_SETS.get(kind, kind).partition(":")[0] for kind in recipe.trains_on)
+    return list(dict.fromkeys(of[name] for name in names if name in of))
+
+
 def train_missing_cgn(
-    world: TrainingDomain, source: DataSource, images: ImageSet, context: RunContext
+    world: TrainingDomain, method: str, images: ImageSet, context: RunContext
 ) -> None:
     """Train a CGN on a part of a world's images, unless there is one, with the world's settings."""
-    sha256, config = images.sha256(), training_preset(world)
-    path = weights_path(world, sha256, config.seed)
+    n_classes, sha256 = len(world.classes), images.sha256()
+    config = EndToEndConfig() if method == END_TO_END else training_preset(world)
+    train_one: Callable[..., CGN] = train_end_to_end if method == END_TO_END else train
+    path = weights_path(world, sha256, config.seed, method)
+    checkpoint = path.with_suffix(".checkpoint")
     with alone_at(path), context.progress.task(f"{world.name}: CGN") as update:
         if path.exists():
             return
-        checkpoint = path.with_suffix(".checkpoint")
-        cgn = train(
-            images,
-            len(world.classes),
-            config,
-            device=context.device,
-            checkpoint=checkpoint,
-            progress=update,
+        cgn = train_one(
+            images, n_classes, config, device=context.device, checkpoint=checkpoint, progress=update
         )
-        about = {"config": asdict(config), "method": "", "world": world.name}
+        about = {"config": asdict(config), "method": method, "world": world.name}
         cgn.save(path, about | {"train_sha256": sha256} | environment(context.device))
         checkpoint.unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def _draws(means: Sequence[MeanScore], generator: np.random.Generator) -> Floats
     # Normal weights of clusters give a normal distribution: its covariance is all that counts.
     scale, axes = np.linalg.eigh(influence.T @ influence)
     root = axes * np.sqrt(np.maximum(scale, 0))
-    freedom = min(mean.images.freedom for mean in means)
+    freedom = min(1e9, *(mean.images.freedom for mean in means))
     spread = np.sqrt(freedom / generator.chisquare(freedom, size=(N_DRAWS, 1)))
     drawn = spread * (generator.standard_normal((N_DRAWS, len(means))) @ root.T)
     for model, mean in enumerate(means):

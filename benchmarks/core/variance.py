@@ -73,7 +73,7 @@ class MeanScore(NamedTuple):
         return sum(part.variance for part in self.parts)
 
 
-NOTHING = Part(0.0, np.inf)
+NOTHING = Part(0.0, np.inf)  # of a factor with one level
 
 
 def mean_score(clusters: Counts, generators: Sequence[str] = ()) -> MeanScore:

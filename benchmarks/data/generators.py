@@ -223,26 +223,17 @@ def fit_paste(
         raise ValueError(f"the true masks of the training images of {world.name} are not known")
     masks = biased.masks > 0 if true_masks and biased.masks is not None else generation.masks()
     work = generation.workspace("recombined images")
-    n_classes = len(world.classes)
-    return paste_parts(
-        biased, masks, n_classes, work, true_masks=true_masks, own_texture=own_texture
-    )
+    paste = paste_parts(biased, masks, len(world.classes), work)
+    only_usable = world.masks_are_predicted  # of drawn images, failing is a result
+    return replace(paste, true_masks=true_masks, own_texture=own_texture, only_usable=only_usable)
 
 
-def paste_parts(
-    images: ImageSet,
-    masks: Tensor,
-    n_classes: int,
-    work: Workspace,
-    *,
-    true_masks: bool = False,
-    own_texture: float = 0.0,
-) -> Paste:
+def paste_parts(images: ImageSet, masks: Tensor, n_classes: int, work: Workspace) -> Paste:
     """Take images apart by masks, (N, 1, H, W) bool, or open what the folder holds of them."""
     store = segmented_store(images, masks)
     with work.task() as update:
         segmented = memo(decompose, images, masks, progress=update, folder=work.folder, store=store)
-    return Paste(segmented, n_classes, work, true_masks, own_texture)
+    return Paste(segmented, n_classes, work)
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,11 +41,11 @@ def leaderboard(runs: pd.DataFrame, suite: Suite, results: Path) -> pd.DataFrame
         many CGNs or GANs the seeds were trained on), selected_on (what the model's settings were
         chosen by), clusters (of images that depend on one another) and n, then for the primary
         score its key, key_low, key_high, interval (what it covers), and the parts of its standard
-        deviation, sd_images, sd_seeds and sd_generators, whose squares add up; then the key and the
-        ends of each other score. Ranks are the best and the worst that the data allow, from
+        deviation, sd_images, sd_seeds and sd_generators, whose squares add up; then the key and
+        the ends of each other score. Ranks are the best and the worst that the data allow, from
         `benchmarks.core.ranks.rank_sets`. Heads of a model ("model/head"), and shipped weights of
-        one ("shipped:model"), are listed for diagnosis,
-        without a rank; data sources and different test images never share a ranking.
+        one ("shipped:model"), are listed for diagnosis, without a rank; data sources and different
+        test images never share a ranking.
     """
     rows = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
     primary, *others = sorted(suite.all_scores, key=lambda score: score.key != suite.primary)

@@ -103,6 +103,25 @@ def repeated(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[same.all(axis=1)]
 
 
+def history_of_scores(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pair the newest row of each score with the one before it of the same images and weights.
+
+    Returns:
+        The earlier rows and the newest, in the same order; only of scores that have both.
+    """
+    same = [*_SLOT, "data_sha256", "weights_sha256"]
+    kept = runs.reset_index(drop=True)
+    last = kept.groupby(same, sort=False).tail(1).index
+    earlier = kept.drop(last).drop_duplicates(same, keep="last")
+    pairs = (
+        kept.loc[last]
+        .reset_index()
+        .merge(earlier.reset_index(), on=same, suffixes=("_now", "_before"))
+    )
+    before, now = (kept.loc[pairs[f"index_{when}"]] for when in ("before", "now"))
+    return before.reset_index(drop=True), now.reset_index(drop=True)
+
+
 def run_of(row: Mapping[Any, Any]) -> Run:
     """Return the run that a row is of."""
     return Run(**{name: row[name] for name in RUN_COLUMNS})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -91,35 +91,41 @@ def _n_generators(rows: pd.DataFrame) -> int:
     return int(seeds.nunique())
 
 
-def differences_figure(rows: pd.DataFrame) -> Svg:
+def comparisons(rows: pd.DataFrame) -> dict[str, dict[str, PairedDifference]]:
+    """Compare accuracies with those of copy and paste.
+
+    Args:
+        rows: From `benchmarks.generator_track.read_track`.
+
+    Returns:
+        For each suite and source of data, in words, the differences by generator; those without
+        any are left out.
+    """
+    found = {}
+    rows = newest_of_track(rows)
+    rows = rows[rows["measure"].isin(accuracies(rows))]
+    for (_, source, measure), group in rows.groupby(["world", "source", "measure"], sort=False):
+        differences = differences_to_paste(group)
+        differences.pop(RIVAL, None)
+        if differences:
+            found[f"{measure}, {source} data"] = differences
+    return found
+
+
+def differences_figure(compared: Mapping[str, Mapping[str, PairedDifference]]) -> Svg:
     """Draw how much more accurate classifiers are with each generator than with copy and paste.
 
     A panel a suite, a point a generator, with the 95 % interval over generators where there are
     enough.
 
     Args:
-        rows: From `benchmarks.generator_track.read_track`, of one world at least.
-
-    Raises:
-        ValueError: If nothing was compared with copy and paste.
+        compared: From `comparisons`, not empty.
     """
-    panels: list[Callable[[Axes], None]] = []
-    n_names = 0
-    rows = newest_of_track(rows)
-    for (_, source, measure), group in rows.groupby(["world", "source", "measure"], sort=False):
-        if " " not in str(measure):
-            continue
-        differences = differences_to_paste(group)
-        differences.pop(RIVAL, None)
-        if differences:
-            n_names = max(n_names, len(differences))
-            panels.append(_panel(f"{measure}\n{source} data", differences))
-    if not panels:
-        raise ValueError(f"no generator was compared with {RIVAL}: there is nothing to draw")
-    return both_shades(panels, height=1.4 + 0.35 * n_names)
+    panels = [_panel(title, differences) for title, differences in compared.items()]
+    return both_shades(panels, height=1.4 + 0.35 * max(map(len, compared.values())))
 
 
-def _panel(title: str, differences: dict[str, PairedDifference]) -> Callable[[Axes], None]:
+def _panel(title: str, differences: Mapping[str, PairedDifference]) -> Callable[[Axes], None]:
     """Prepare the panel of one suite."""
     names: Sequence[str] = list(differences)[::-1]
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from benchmarks.core.suite import Suite
+from benchmarks.generator_track import RIVAL, read_track
 from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import compare_to_published
 from benchmarks.records.runs import exclusive, last_of_runs, read_runs
@@ -30,6 +31,7 @@ from benchmarks.report.figures import (
     effects_figure,
     robustness_figure,
 )
+from benchmarks.report.generators import comparisons, differences_figure, track_tables
 from benchmarks.report.table import Table
 from benchmarks.report.tables import leaderboard_table, published_table
 from cgn.data.image_set import ImageSet
@@ -70,6 +72,7 @@ def write_report(
         parts=parts,
         sheets={name: _data("image/png", png) for name, png in sheets.items() if name in shown},
         provenance=_provenance(runs),
+        track=_track(read_track(results)),
     )
     write_text(path, page)
 
@@ -80,6 +83,21 @@ def _page() -> Any:
     return Environment(loader=folder, autoescape=True, undefined=StrictUndefined).get_template(
         "report.html"
     )
+
+
+def _track(rows: pd.DataFrame) -> dict[str, Any]:
+    """Collect what the page says of generators."""
+    compared, figures = comparisons(rows), []
+    if compared:
+        words = _in_words(
+            {
+                title: {name: difference.value for name, difference in differences.items()}
+                for title, differences in compared.items()
+            }
+        )
+        title = f"Accuracy with each generator, minus that with {RIVAL}"
+        figures.append(_figure(title, differences_figure(compared), words))
+    return {"tables": track_tables(rows), "figures": figures}
 
 
 def _suite(

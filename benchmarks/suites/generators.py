@@ -12,6 +12,7 @@ from benchmarks.worlds.posed_digits import (
     cropped,
     gray_wildlife,
 )
+from benchmarks.worlds.silhouettes import SILHOUETTES, painted
 
 GENERATORS = (
     paired_suite(
@@ -24,5 +25,12 @@ GENERATORS = (
         CROPPED_MNIST,
         cropped,
         "Does it read a digit that the image's edge cuts when neither colour tells the class?",
+    ),
+    paired_suite(
+        SILHOUETTES,
+        painted,
+        "Does it tell a silhouette that the image's edge cuts when neither coat nor landscape "
+        "tells the class?",
+        embedded=False,
     ),
 )

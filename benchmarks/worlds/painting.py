@@ -34,6 +34,7 @@ SurfacePainter = Callable[[Labels, Labels, np.random.Generator], tuple[Surface, 
 CHUNK = 1_250  # images composed at once
 IS_OBJECT = 0.1 * 255  # pixels of a mask above it are of the object
 N_CLASSES = 10
+POSE_STREAM = 1  # beside a set's seed
 SHIFTS: Mapping[str, Shift] = {"do_texture": (1, 0), "do_background": (0, 1)}
 
 
@@ -142,6 +143,11 @@ def draw_crops(atlas: Bytes, labels: Labels, size_px: int, rng: np.random.Genera
     y, x = rng.integers(atlas.shape[-1] - size_px + 1, size=(2, len(labels)))
     windows = np.lib.stride_tricks.sliding_window_view(atlas, (size_px, size_px), axis=(2, 3))
     return windows[labels, :, y, x]
+
+
+def pose_generator(seed: int) -> np.random.Generator:
+    """Return the random numbers of a set's poses, which are not those of its surfaces."""
+    return np.random.default_rng([seed, POSE_STREAM])
 
 
 def affine_maps(shrink: Floats, angle: Floats, flip: Floats, shift: Floats) -> Tensor:

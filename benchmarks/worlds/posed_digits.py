@@ -17,7 +17,7 @@ from benchmarks.core.suite import DataSource
 from benchmarks.worlds.digits import Digits, Split, digits
 from benchmarks.worlds.gray_textures import gray_crops
 from benchmarks.worlds.mnists import digit_domain, double_colours
-from benchmarks.worlds.painting import Shapes, affine_maps, lay_tiles, paint_shapes
+from benchmarks.worlds.painting import Shapes, affine_maps, lay_tiles, paint_shapes, pose_generator
 from cgn.data.image_set import ImageSet
 
 GRAY_SIZE_PX = 64
@@ -27,7 +27,6 @@ N_PAINTINGS = 2  # of each training digit: so many that a classifier learns the 
 STROKE_PX = 2  # by which strokes grow on either side
 
 CROPPED_SIZE_PX = 32
-POSE_STREAM = 1  # tells the random numbers of poses from those of surfaces
 CANVAS_PX = (38.0, 50.0)  # side of MNIST's 28 pixels in the image; digits span 5/7 of it
 SHIFT_PX = 5.0  # largest distance of a canvas's centre from the image's, along either axis
 
@@ -50,11 +49,11 @@ def thick(source: Digits) -> Shapes:
     return Shapes(ink[:, 0].numpy().astype(np.uint8) * np.uint8(255), source.labels, source.ids)
 
 
-def _repeated(shapes: Shapes, split: Split) -> Shapes:
-    """Take the shapes of the training split as often as they are painted."""
-    return Shapes(
-        *(np.concatenate([each] * (N_PAINTINGS if split == "train" else 1)) for each in shapes)
-    )
+def gray_shapes(source: DataSource, split: Split) -> Shapes:
+    """Make the thick digits of a split, those for training as often as they are painted."""
+    n_paintings = N_PAINTINGS if split == "train" else 1
+    shapes = thick(digits(source, split))
+    return Shapes(*(np.concatenate([each] * n_paintings) for each in shapes))
 
 
 def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet:
@@ -71,7 +70,7 @@ def gray_wildlife(source: DataSource, split: Split, **settings: Any) -> ImageSet
         objects and backgrounds of all classes: only structure tells them apart.
     """
     surfaces = partial(gray_crops, size_px=GRAY_SIZE_PX)
-    return paint_shapes(_repeated(thick(digits(source, split)), split), surfaces, **settings)
+    return paint_shapes(gray_shapes(source, split), surfaces, **settings)
 
 
 def posed(source: Digits, seed: int) -> Shapes:
@@ -84,7 +83,7 @@ def posed(source: Digits, seed: int) -> Shapes:
     Returns:
         Masks of 32 x 32 pixels.
     """
-    rng, n = np.random.default_rng([seed, POSE_STREAM]), len(source.labels)
+    rng, n = pose_generator(seed), len(source.labels)
     canvas = rng.uniform(*CANVAS_PX, n)
     shift = 2 * SHIFT_PX / CROPPED_SIZE_PX * rng.uniform(-1, 1, (n, 2))
     maps = affine_maps(CROPPED_SIZE_PX / canvas, np.zeros(n), np.ones(n), shift)

@@ -203,6 +203,8 @@ class Paste:
         true_masks: Whether the objects of images are where their true masks say; else they are
             segmented by colour.
         own_texture: Share of the samples whose object keeps its own surface.
+        only_usable: Whether a class in which no object was found is an error; else its images give
+            their parts as they are, and the samples are as bad.
     """
 
     segmented: SegmentedImages
@@ -210,6 +212,7 @@ class Paste:
     work: Workspace
     true_masks: bool = False
     own_texture: float = 0.0
+    only_usable: bool = False
 
     def sample(self, n: int, *, seed: int) -> ImageSet:
         """Join parts of training images, or open what the folder holds.
@@ -225,6 +228,7 @@ class Paste:
                 n_classes=self.n_classes,
                 seed=seed,
                 own_texture=self.own_texture,
+                only_usable=self.only_usable,
                 device=self.work.device,
                 progress=update,
                 folder=self.work.folder,
@@ -247,8 +251,15 @@ class Paste:
 
     def intervene(self, images: ImageSet, factors: Factors, *, seed: int) -> ImageSet:
         """Give images the textures and backgrounds of training images."""
-        masks, device = self.segment(images), self.work.device
-        return repaint(self.segmented, images, masks, factors, seed=seed, device=device)
+        return repaint(
+            self.segmented,
+            images,
+            self.segment(images),
+            factors,
+            seed=seed,
+            only_usable=self.only_usable,
+            device=self.work.device,
+        )
 
 
 def _n_bytes(cgn: CGN, n: int) -> int:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.io.cache import Store
 from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import compose
-from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress, opencv
+from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress
 
 SMALLEST_OBJECT, LARGEST_OBJECT = 0.04, 0.8  # share of the image: else it has no shape to show
 LARGEST_HOLE = 0.6  # share of the image: beyond, a background would be mostly made up
@@ -50,24 +51,19 @@ def inpaint(pixels: Tensor, masks: Tensor) -> Tensor:
     Returns:
         Backgrounds, (B, 3, H, W) uint8. An image that is all object comes back as it is.
 
-    Raises:
-        ValueError: If OpenCV is not installed.
-
     Example:
         >>> pixels = torch.full((1, 3, 16, 16), 7, dtype=torch.uint8)
         >>> pixels[..., 5:9, 5:9] = 200
         >>> inpaint(pixels, pixels[:, :1] == 200).unique()
         tensor([7], dtype=torch.uint8)
     """
-    cv2 = opencv()
     rim = max(1, round(RIM * pixels.shape[-1]))
     holes = F.max_pool2d(masks.float(), 2 * rim + 1, stride=1, padding=rim) > 0
 
     def fill(image: Bytes, hole: Bytes) -> Bytes:
         if hole.all():
             return image
-        filled: Bytes = cv2.inpaint(image, hole, 3, cv2.INPAINT_NS)
-        return filled
+        return np.asarray(cv2.inpaint(image, hole, 3, cv2.INPAINT_NS), np.uint8)
 
     arrays = np.ascontiguousarray(pixels.movedim(1, -1).numpy())
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -90,11 +86,10 @@ def largest_squares(masks: Tensor) -> Tensor:
         >>> largest_squares(mask)
         tensor([[2, 1, 3]])
     """
-    cv2 = opencv()
 
     def depth(mask: Bytes) -> NDArray[np.float32]:
         # The edge of the image is an edge of the object: a square must lie within both.
-        padded: NDArray[np.float32] = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)
+        padded = np.asarray(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3), np.float32)
         return padded[1:-1, 1:-1]
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -162,15 +157,25 @@ class SegmentedImages:
         shape = (area >= SMALLEST_OBJECT) & (area <= LARGEST_OBJECT)
         return Factors(shape, side >= SMALLEST_PATCH, area <= LARGEST_HOLE)
 
-    def draw(self, factors: Factors, generator: torch.Generator) -> Factors:
+    def draw(
+        self, factors: Factors, generator: torch.Generator, *, only_usable: bool = True
+    ) -> Factors:
         """Draw for each label of each factor a usable image of that class, each (n,) int64.
 
         Where the label is -1, the place of an image is `OWN`.
 
+        Args:
+            factors: The labels.
+            generator: Decides which images.
+            only_usable: Whether a class without usable images is an error; else any image of it is
+                drawn.
+
         Raises:
-            ValueError: If a class has no image that can give a part.
+            ValueError: If it is one.
         """
         classes, usable = self.images.factors.shape, self.usable()
+        if not only_usable:
+            usable = usable.map(lambda can_give: can_give | _without(can_give, classes))
         return Factors(
             *(
                 _draw(labels, classes, can_give, part, generator)
@@ -224,6 +229,7 @@ def recombine(
     n_classes: int,
     seed: int,
     own_texture: float = 0.0,
+    only_usable: bool = True,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> ImageSet:
@@ -236,6 +242,8 @@ def recombine(
         seed: Fixes labels, images and where textures begin.
         own_texture: Share of the counterfactuals whose object keeps its own surface; their
             texture has the label of their shape.
+        only_usable: Whether a class without an image that can give a part is an error; else its
+            parts are taken from any image, as bad as its mask is.
         device: Where they are composed.
         progress: Called with images done and images in all.
 
@@ -261,7 +269,7 @@ def recombine(
     factors = Factors.independent(n, n_classes, generator)
     keeps = torch.rand(n, generator=generator) < own_texture
     factors = factors._replace(texture=torch.where(keeps, factors.shape, factors.texture))
-    donors = segmented.draw(factors, generator)
+    donors = segmented.draw(factors, generator, only_usable=only_usable)
     chosen, masks = segmented.images.select(donors.shape), segmented.masks[donors.shape]
     donors = donors._replace(texture=torch.where(keeps, OWN, donors.texture))
     origins = segmented.draw_origins(n, generator)
@@ -276,6 +284,7 @@ def repaint(
     factors: Factors,
     *,
     seed: int,
+    only_usable: bool = True,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> ImageSet:
@@ -289,6 +298,7 @@ def repaint(
         masks: Where their objects are, (N, 1, H, W) bool.
         factors: What to make of them, each (N,) int64; the shape's must be that of the images.
         seed: Fixes which images give what is new, and where textures begin.
+        only_usable: As for `recombine`.
         device: Where the images are composed.
         progress: Called with images done and images in all.
 
@@ -311,10 +321,16 @@ def repaint(
     generator = torch.Generator().manual_seed(seed)
     changes = zip(images.factors, factors, strict=True)
     new = Factors(*(torch.where(before == after, OWN, after) for before, after in changes))
-    donors = segmented.draw(new, generator)
+    donors = segmented.draw(new, generator, only_usable=only_usable)
     origins = segmented.draw_origins(len(images), generator)
     pixels = _paste(segmented, images, masks, donors, origins, device, progress)
     return ImageSet(pixels, factors, images.ids, masks.to(torch.uint8) * 255)
+
+
+def _without(usable: Tensor, classes: Tensor) -> Tensor:
+    """Mark the images of classes of which none is usable, (N,) bool."""
+    counts = torch.zeros(int(classes.max()) + 1, dtype=torch.int64)
+    return counts.index_add_(0, classes, usable.long())[classes] == 0
 
 
 def _draw(

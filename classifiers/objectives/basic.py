@@ -52,33 +52,15 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
         that of each head with the label of its own factor, the mean over sets of counterfactuals.
 
     Source:
-        Sauer and Geiger, ICLR 2021, invariant classifier ensemble.
-    """
-    real, loss = _split_heads(network, batches)
-    labels = batches["biased"][1].shape
-    return loss + cross_entropy(as_ensemble(network).join(real), labels)
-
-
-def separate_heads(network: nn.Module, batches: Batches) -> Tensor:
-    """Losses of heads whose join is learned after the fit.
-
-    Real images, whose factors agree, teach the heads of texture and background and not that of
-    the shape: it would learn to read shapes in their surfaces.
-
-    Args:
-        network: An `InvariantEnsemble`.
-        batches: A "biased" batch, and one or more of counterfactuals of any name.
-
-    Returns:
-        Scalar in [0, inf), in nats: cross-entropy of each head with the label of its own factor on
-        counterfactuals, the mean over their sets; plus that of texture and background with the
-        class of real images, but for a background that these do not have.
+        Sauer and Geiger, ICLR 2021, invariant classifier ensemble. Differs: where real images have
+        no background, its head does not take part in the answer, from which it would learn to
+        read the object.
     """
     real, loss = _split_heads(network, batches)
     factors = batches["biased"][1]
-    background = torch.where(factors.background == UNKNOWN, UNKNOWN, factors.shape)
-    loss = loss + cross_entropy(real.texture, factors.shape)
-    return loss + known_cross_entropy(real.background, background)
+    known = (factors.background != UNKNOWN)[:, None]
+    real = real._replace(background=torch.where(known, real.background, 0.0))
+    return loss + cross_entropy(as_ensemble(network).join(real), factors.shape)
 
 
 def _split_heads(network: nn.Module, batches: Batches) -> tuple[Heads, Tensor]:

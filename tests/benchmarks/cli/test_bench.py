@@ -310,7 +310,14 @@ def test_counterfactuals_come_from_the_cgn_of_the_correlation(
     asked: list[tuple[str, float]] = []
 
     def find(
-        world: str, sha256: str, own: Path, source: str, correlation: float, *, seed: int
+        world: str,
+        sha256: str,
+        own: Path,
+        source: str,
+        correlation: float,
+        *,
+        seed: int,
+        method: str,
     ) -> Weights:
         asked.append((sha256, correlation))
         return Weights(Path("weights"), seed)
@@ -876,7 +883,7 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def find(world: str, *rest: Any, seed: int) -> Weights:
+    def find(world: str, *rest: Any, seed: int, method: str) -> Weights:
         return Weights(Path("weights"), 0) if world == "tiny-world" else find_weights(world, *rest)
 
     monkeypatch.setattr(generators, "find_weights", find)

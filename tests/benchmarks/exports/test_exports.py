@@ -110,7 +110,8 @@ def tiny_test_set() -> TestSet:
     return TestSet(suite, EMBEDDED, suite.variants(EMBEDDED), "0" * 64, suite.protocol)
 
 
-@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated")
+@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated")  # by that library itself
+@pytest.mark.filterwarnings("ignore:The inplace keyword")
 def test_the_library_of_croissant_finds_no_fault_and_reads_every_image(tmp_path: Path) -> None:
     test = tiny_test_set()
     _, metadata = write_croissant(test, tmp_path, date(2026, 1, 1))

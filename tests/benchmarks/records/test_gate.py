@@ -14,7 +14,8 @@ from support import TINY_SHA256, FirstRow, edit, run_model, tiny_suite
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.check import check, check_weights, summary
-from benchmarks.records.history import check_history, check_regression, results_at_revision
+from benchmarks.records.gate import check_regression
+from benchmarks.records.history import check_history, results_at_revision
 from benchmarks.records.leaderboard import write_leaderboards
 from benchmarks.records.predictions import Run, load, save
 
@@ -90,7 +91,6 @@ def test_an_edited_value_is_named(results: Path, before: Path) -> None:
     edited = [*first[:place], "0.123", *first[place + 1 :]]
     edit(results / "runs.csv", lambda lines: [lines[0], ",".join(edited), *lines[2:]])
     assert "seed 0 easy accuracy: does not follow from its predictions" in found(results)
-    assert "tiny.csv line 2 does not follow from runs.csv" in found(results)
     assert len(check_history(before, results)) == 1
 
 

@@ -32,7 +32,6 @@ from benchmarks.worlds.photographs import COLUMNS, TINY_IN9, archive, photograph
 from cgn.data.image_set import ImageSet
 from classifiers import MODELS
 
-pytest.importorskip("cv2", reason="the extra `images` is not installed")
 N_TRAIN, N_VAL = 4, 3
 BOX = (18, 22, 45, 49)
 
