@@ -20,9 +20,9 @@ from benchmarks.core.statistics import Estimate
 from benchmarks.core.suite import DataSource, Suite, TestSet
 from benchmarks.data.paths import cache_dir, image_cache_dir
 from benchmarks.data.sources import choose_source
-from benchmarks.records.compare import compare as compare_runs
-from benchmarks.records.predictions import load_runs
+from benchmarks.records.compare import compare_stored
 from benchmarks.records.sensitivity import write_sensitivity
+from benchmarks.records.stored_runs import load_stored_runs
 from benchmarks.report.table import Table, interval
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
@@ -197,19 +197,19 @@ def compare(
 
     Returns:
         A row a suite and score: the scores of both, their difference with its 95 % interval,
-        p_value, minimum_detectable_effect and n. Not corrected for the number of comparisons.
+        p_value, minimum_detectable_effect, n, and the parts of its standard deviation. Not
+        corrected for the number of comparisons.
 
     Raises:
         ValueError: If there is no suite on which both have predictions.
     """
     rows = []
     for suite in map(as_suite, ALL_SUITES.values() if suites is None else suites):
-        runs = load_runs(Path(results), suite, source, [first, second])
+        runs = load_stored_runs(Path(results), suite, source, [first, second])
         if all(runs):
             rows += [
-                {"suite": suite.name, "score": one.key, **compare_runs(one, *runs)._asdict()}
-                for one in suite.scores
-                if one.supports_bootstrap
+                {"suite": suite.name, "score": one.key, **difference._asdict()}
+                for one, difference in compare_stored(suite, *runs)
             ]
     if not rows:
         raise ValueError(f"{results} holds no {source} predictions of both {first} and {second}")

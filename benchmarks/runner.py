@@ -159,7 +159,7 @@ def run_metadata(test: TestSet, fitted: FittedModel, model: str) -> Run:
     """
     return Run(
         suite=test.suite.name,
-        protocol=test.shown.predictions_protocol or test.protocol,
+        protocol=test.shown.kept_as,
         source=test.source_name,
         data_sha256=test.data_sha256,
         model=model,
@@ -204,6 +204,7 @@ def _record(
         "images_per_second": round(speed, 1),
         **environment(context.device),
         "generator_seed": fitted.generator_seed,
+        "selected_on": fitted.selected_on,
     }
     runs = {
         head: run_metadata(test, fitted, f"{model}/{head}" if head else model) for head in tables

@@ -267,15 +267,16 @@ def perceptual(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def mask_area(mask: Tensor, margin: float = 0.1) -> Tensor:
+def mask_area(mask: Tensor, least: float = 0.1, most: float = 0.9) -> Tensor:
     """How far the object's share of the image is from where it may be.
 
     Args:
         mask: m, (B, 1, H, W) in [0, 1].
-        margin: The least share of the object, and of the background.
+        least: The least share of the object, in [0, 1].
+        most: The largest share of the object, in [0, 1].
 
     Returns:
-        Scalar in [0, margin], as a share of the image area; mean over images.
+        Scalar in [0, 1], as a share of the image area; mean over images.
 
     Source:
         Shape loss, second term; margin tau.
@@ -285,7 +286,53 @@ def mask_area(mask: Tensor, margin: float = 0.1) -> Tensor:
         (tensor(0.1000), tensor(0.))
     """
     area = mask.mean(dim=(1, 2, 3))
-    return (torch.relu(margin - area) + torch.relu(area - (1 - margin))).mean()
+    return (torch.relu(least - area) + torch.relu(area - most)).mean()
+
+
+def mask_edge(mask: Tensor, edge_px: int) -> Tensor:
+    """How much of the image's edge the object covers.
+
+    Args:
+        mask: m, (B, 1, H, W) in [0, 1].
+        edge_px: Width of the edge in pixels, at least 1.
+
+    Returns:
+        Scalar in [0, 1]: mean over the pixels of the edge and the images.
+
+    Example:
+        >>> mask = torch.zeros(1, 1, 4, 4)
+        >>> mask[..., 0, :] = 1  # 4 of the 12 outer pixels
+        >>> mask_edge(mask, 1)
+        tensor(0.3333)
+    """
+    inner = mask[..., edge_px:-edge_px, edge_px:-edge_px]
+    covered = mask.sum(dim=(1, 2, 3)) - inner.sum(dim=(1, 2, 3))
+    return (covered / (mask[0].numel() - inner[0].numel())).mean()
+
+
+def mask_outline(mask: Tensor) -> Tensor:
+    """How long the object's outline is: the mask's total variation.
+
+    Args:
+        mask: m, (B, 1, H, W) in [0, 1].
+
+    Returns:
+        Scalar in [0, 2]: mean over the pixels of the difference to the next one in either
+        direction.
+
+    Source:
+        Rudin, Osher and Fatemi, Nonlinear Total Variation Based Noise Removal Algorithms, Physica D
+        1992.
+
+    Example:
+        >>> mask = torch.zeros(1, 1, 4, 4)
+        >>> mask[..., 1:3, 1:3] = 1  # an outline of 8 pixels' sides
+        >>> mask_outline(mask)
+        tensor(0.5000)
+    """
+    down = (mask[..., 1:, :] - mask[..., :-1, :]).abs().sum()
+    across = (mask[..., 1:] - mask[..., :-1]).abs().sum()
+    return (down + across) / mask.numel()
 
 
 def background_saliency(saliency: Tensor) -> Tensor:

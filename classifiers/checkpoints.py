@@ -7,7 +7,7 @@ precision; a shipped classifier's has half, and names its recipe.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from cgn.io.cache import weights_sha256
 from cgn.io.schema import checked
 from cgn.io.weights import load_tensors, misfit, save_tensors
 from classifiers.networks.backbones import Backbone
-from classifiers.networks.small import HEAD_WEIGHTS, InvariantEnsemble
+from classifiers.networks.joins import Join
+from classifiers.networks.small import InvariantEnsemble
 from classifiers.recipes import MODELS
 
 FOLDER = Path(str(resources.files("classifiers") / "weights"))
@@ -35,13 +36,15 @@ class EnsembleHeader:
         architecture: Name of the backbone, in timm.
         classes: Names of the classes, in the order of their labels.
         size_px: Height and width of the images that it was fitted to.
-        head_weights: How much its heads count; None for the baseline, which has one.
+        join: How its heads are joined; None for the baseline, which has one.
+        nuisances: Factors that were taken to tell nothing of the class when the join was learned.
     """
 
     architecture: str
     classes: list[str]
     size_px: int
-    head_weights: tuple[float, float, float] | None = HEAD_WEIGHTS
+    join: Join | None
+    nuisances: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.classes or not 1 <= self.size_px <= MAX_ENSEMBLE_PX:
@@ -61,6 +64,7 @@ class ClassifierHeader:
         image_size_px: Height and width of the images it was fitted to.
         seed: The seed it was fitted with.
         generator_seed: Seeds of the generators that drew its training images.
+        selected_on: What the settings of its recipe were chosen by.
     """
 
     recipe: str
@@ -68,6 +72,7 @@ class ClassifierHeader:
     image_size_px: int
     seed: int = 0
     generator_seed: str = ""
+    selected_on: str = ""
 
     def __post_init__(self) -> None:
         if not all(1 <= n <= MAX_CLASSIFIER for n in (self.n_classes, self.image_size_px)):
@@ -92,7 +97,12 @@ class Shipped(NamedTuple):
 
 
 def save_ensemble(
-    network: nn.Module, classes: Sequence[str], size_px: int, path: Path, origin: dict[str, Any]
+    network: nn.Module,
+    classes: Sequence[str],
+    size_px: int,
+    path: Path,
+    origin: dict[str, Any],
+    nuisances: Sequence[str] = (),
 ) -> None:
     """Write an ensemble around a backbone of timm, or its baseline, to one file, atomically.
 
@@ -102,6 +112,7 @@ def save_ensemble(
         size_px: Height and width of the images that it was fitted to.
         path: The safetensors file.
         origin: More entries for the file's header, anything JSON can hold.
+        nuisances: `Recipe.nuisances` of the fit.
 
     Raises:
         ValueError: If the network is neither.
@@ -115,9 +126,21 @@ def save_ensemble(
         "architecture": config["architecture"],
         "classes": list(classes),
         "size_px": size_px,
-        "head_weights": list(ensemble.head_weights) if ensemble else None,
+        "join": ensemble.join.name if ensemble else None,
+        "nuisances": list(nuisances),
     }
-    save_tensors(path, network.state_dict(), {"ensemble": header} | origin)
+    learned = {"join": describe_join(network)} if ensemble else {}
+    save_tensors(path, network.state_dict(), {"ensemble": header} | learned | origin)
+
+
+def describe_join(network: nn.Module) -> dict[str, dict[str, float]]:
+    """Return the numbers with which a network joins its heads, by name; empty if it learns none.
+
+    Example:
+        >>> describe_join(InvariantEnsemble(10, 32))["exponents"]
+        {'shape': 1.0, 'texture': 1.0, 'background': 1.0}
+    """
+    return network.join.described() if isinstance(network, InvariantEnsemble) else {}
 
 
 def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -127,15 +150,21 @@ def load_ensemble(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         The ensemble, or its baseline; and the fields of `EnsembleHeader`.
 
     Raises:
-        ValueError: If the file holds none.
+        ValueError: If the file holds none, or that of an earlier version.
     """
     tensors, metadata = load_tensors(path)
     if "ensemble" not in metadata:
         raise ValueError(f"{path} holds no ensemble; `fit` makes one")
-    header = checked(EnsembleHeader, metadata["ensemble"], f"the header of {path}")
+    stored = metadata["ensemble"]
+    if isinstance(stored, dict) and "head_weights" in stored:
+        raise ValueError(
+            f"{path} comes from an earlier version, whose heads had fixed weights; make it anew "
+            "with `fit`"
+        )
+    header = checked(EnsembleHeader, stored, f"the header of {path}")
     build = Backbone(f"timm:{header.architecture}")
-    if header.head_weights is not None:
-        build = replace(build, heads=True, head_weights=header.head_weights)
+    if header.join is not None:
+        build = replace(build, heads=True, join=header.join)
     network = build(len(header.classes), header.size_px)
     if problem := misfit(network, tensors):
         raise ValueError(f"{path}: weights and architecture differ: {problem}")
@@ -212,7 +241,7 @@ def shipped_path(recipe: str, world: str, folder: Path = FOLDER) -> Path:
     """Return where the classifier of a recipe and training domain lies.
 
     Example:
-        >>> shipped_path("cgn-ensemble", "openmoji-9").name
-        'cgn-ensemble-openmoji-9.safetensors'
+        >>> shipped_path("cgn-ensemble:background", "openmoji-9").name
+        'cgn-ensemble--background-openmoji-9.safetensors'
     """
-    return folder / f"{recipe}-{world}.safetensors"
+    return folder / f"{recipe.replace(':', '--')}-{world}.safetensors"

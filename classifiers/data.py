@@ -84,8 +84,10 @@ def _balance(groups: Tensor) -> Tensor:
     return torch.cat([index[turns % len(index)] for index in members])
 
 
-def upweighted_errors(factors: Factors, predictions: Tensor | None) -> Tensor:
-    """Take each image once, and those that the identification model got wrong a hundred times.
+def upweighted_errors(
+    factors: Factors, predictions: Tensor | None, *, times: int = UPWEIGHT
+) -> Tensor:
+    """Take each image once, and those that the identification model got wrong several times.
 
     Raises:
         ValueError: If there was no identification model.
@@ -102,8 +104,8 @@ def upweighted_errors(factors: Factors, predictions: Tensor | None) -> Tensor:
         raise ValueError(
             "errors are upweighted after an identification model; name one in the recipe"
         )
-    times = torch.where(predictions == factors.shape, 1, UPWEIGHT)
-    return torch.arange(len(times)).repeat_interleave(times)
+    counts = torch.where(predictions == factors.shape, 1, times)
+    return torch.arange(len(counts)).repeat_interleave(counts)
 
 
 def identity(images: Tensor, numbers: Tensor) -> Tensor:

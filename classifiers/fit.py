@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from cgn.io.writing import require_room
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, seeded, train_loop
 from classifiers.data import Source, iterate_batches
+from classifiers.held_out import hold_out, learn_join
 from classifiers.networks.backbones import Backbone
 from classifiers.networks.pretrained import pin_spec
+from classifiers.networks.small import as_ensemble
 from classifiers.objectives.basic import Batches, Objective
 from classifiers.recipes import Recipe
 
@@ -54,7 +57,8 @@ def fit(
 
     Args:
         recipe: Network, objective and schedule.
-        sets: The image sets that the recipe names, and maybe others.
+        sets: The image sets that the recipe names, and maybe others; "biased" always counts for the
+            number of steps.
         n_classes: Number of classes.
         seed: Fixes the first weights and the order of the images; the caller's random state is
             left alone.
@@ -74,6 +78,8 @@ def fit(
     """
     _require(recipe, sets)
     own = {name: sets[name] for name in recipe.trains_on}
+    steps = recipe.steps_for({name: len(images) for name, images in sets.items()})
+    own, held_out = hold_out(own, seed) if recipe.nuisances else (own, {})
     predictions: dict[str, Tensor] = {}
     if recipe.identification_model is not None:
         first = fit(
@@ -88,13 +94,12 @@ def fit(
         )
         for name, images in own.items()
     }
-    steps = recipe.steps_for({name: len(images) for name, images in own.items()})
     alone = locked_if(checkpoint if dist_info().is_main_process else None)
     with alone, seeded(seed, device) as generator, training(device):
         run = Fitting(recipe, n_classes, _size_px(own), steps, device)
         saved = Checkpoint(None, {}, "")
         if checkpoint is not None:
-            key = _key(recipe, own, n_classes=n_classes, seed=seed, device=device)
+            key = _key(recipe, sets, n_classes=n_classes, seed=seed, device=device)
             require_room(checkpoint.parent, _checkpoint_bytes(run.network))
             saved = Checkpoint(checkpoint, run.parts(), f"{key} {weights_sha256(run.network)}")
             run.step = saved.resume()
@@ -122,7 +127,10 @@ def fit(
             )
         finally:
             saved.wait()
-        network = run.averaged.cpu().eval()
+        network = run.averaged.eval()
+        if recipe.nuisances:
+            learn_join(as_ensemble(network), held_out, recipe.nuisances, device)
+        network = network.cpu()
         if dist_info().is_main_process:
             if keep is not None:
                 keep(network)
@@ -332,8 +340,15 @@ def _key(
     """Hash all that decides the weights."""
     shown = {name: sets[name].fingerprint() for name in recipe.trains_on}
     kind = torch.device(device).type, supports_bfloat16(device)
-    parts = [_described(recipe), shown, n_classes, seed, kind, versions(*LIBRARIES)]
+    steps = _all_steps(recipe, {name: len(images) for name, images in sets.items()})
+    parts = [_described(recipe), steps, shown, n_classes, seed, kind, versions(*LIBRARIES)]
     return cache_key(parts, sources("classifiers.fit"))
+
+
+def _all_steps(recipe: Recipe, n_images: Mapping[str, int]) -> list[int]:
+    """Count the optimiser steps of a recipe, then those of its identification model."""
+    first = recipe.identification_model
+    return [recipe.steps_for(n_images), *(_all_steps(first, n_images) if first else ())]
 
 
 def _described(recipe: Recipe | None) -> list[object]:
@@ -348,10 +363,8 @@ def _described(recipe: Recipe | None) -> list[object]:
         recipe.augment,
     )
     settings = (
-        recipe.steps,
-        recipe.epochs,
+        recipe.nuisances,
         recipe.batch_size,
-        recipe.epoch_reference,
         recipe.ratio,
         recipe.learning_rate,
         recipe.weight_decay,
@@ -371,6 +384,8 @@ def _named(function: Callable[..., Any]) -> str:
     """Name a function or a class; describe what is no more than its settings."""
     if isinstance(function, Backbone):
         return f"{function!r} {pin_spec(function.spec)}"
+    if isinstance(function, partial):
+        return f"{_named(function.func)} {function.keywords}"
     if not hasattr(function, "__qualname__"):
         return repr(function)
     return f"{function.__module__}.{function.__qualname__}"

@@ -42,8 +42,9 @@ def load_model(spec: str) -> Pretrained:
     path = Path(spec.removeprefix(ENSEMBLE)).expanduser()
     network, header = load_ensemble(path)
     size_px, sha256 = header["size_px"], weights_sha256(network)
+    assumed = f"nuisances={'-'.join(header['nuisances'])}&" if header["nuisances"] else ""
     return Pretrained(
-        spec=f"{ENSEMBLE}{path.name}#sha256={sha256}",
+        spec=f"{ENSEMBLE}{path.name}#{assumed}sha256={sha256}",
         module=network,
         weights_sha256=sha256,
         preprocessing=Preprocessing(round(size_px * 256 / 224), size_px),

@@ -119,18 +119,20 @@ def protocols_table() -> str:
 
 
 def models_table() -> str:
-    """Show the recipes: training images, extra supervision and source."""
+    """Show the recipes: training images, extra supervision, rule of selection and source."""
     lines = [
         [
             f"`{recipe.name}`",
             recipe.about,
             ", ".join(recipe.trains_on),
             recipe.extra_supervision or "none",
+            recipe.selected_on,
             LINK.sub(r" [(paper)](\1)", recipe.source),
         ]
         for recipe in MODELS.values()
     ]
-    return table(["model", "what it is", "training images", "extra supervision", "source"], lines)
+    about = ["what it is", "training images", "extra supervision", "selected on", "source"]
+    return table(["model", *about], lines)
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

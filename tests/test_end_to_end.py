@@ -14,6 +14,7 @@ from benchmarks.core.suite import EMBEDDED
 from benchmarks.records.runs import read_runs
 from benchmarks.runner import evaluate_and_record, load_test_set
 from benchmarks.suites import get_suite
+from cgn.counterfactuals.abduction import real_image_counterfactuals
 from cgn.counterfactuals.sampling import sample
 from cgn.io.cache import weights_sha256
 from cgn.training.small import TrainConfig, train
@@ -29,7 +30,12 @@ def test_a_cgn_a_classifier_and_its_rows_come_of_a_suites_training_images(
     suite = get_suite("colored-mnist")
     biased = suite.world.train(EMBEDDED).select(torch.arange(0, 4_000, 20))
     cgn = train(biased, 10, TrainConfig(steps=2, width=4, batch_size=40))
-    sets = {"biased": biased, "counterfactual": sample(cgn, 100, seed=0)}
+    assert biased.masks is not None
+    sets = {
+        "biased": biased,
+        "counterfactual": sample(cgn, 100, seed=0),
+        "abducted": real_image_counterfactuals(cgn, biased, biased.masks > 0, 100, seed=0),
+    }
     recipe = replace(MODELS["cgn-ensemble"], epochs=0, steps=3, batch_size=20)
     own = {kind: sets[kind] for kind in recipe.trains_on}
     module = fit(recipe, own, n_classes=10, seed=0)

@@ -155,6 +155,8 @@ LOSSES: dict[str, Callable[[], Tensor]] = {
     "difference": lambda: losses.difference(on_meta(4, 3, 8, 8), on_meta(4, 3, 8, 8)),
     "perceptual": lambda: losses.perceptual([on_meta(4, 3, 8, 8)], [on_meta(4, 3, 8, 8)]),
     "mask_area": lambda: losses.mask_area(on_meta(4, 1, 8, 8)),
+    "mask_edge": lambda: losses.mask_edge(on_meta(4, 1, 8, 8), 2),
+    "mask_outline": lambda: losses.mask_outline(on_meta(4, 1, 8, 8)),
     "background_saliency": lambda: losses.background_saliency(on_meta(4, 1, 8, 8)),
     "style": lambda: losses.style([on_meta(8, 3, 8, 8)]),
     "binarise": lambda: binarise(on_meta(4, 1, 8, 8)).sum(),

@@ -90,10 +90,20 @@ COMMANDS = {
     ),
     "compare": Command(
         "benchmarks.cli.results:compare_models",
-        "Test what differs between two models.",
+        "Test what differs between two models, or two files of anyone's predictions.",
         {
             "compare cgn-ensemble erm --suite in9": "is the difference more than chance?",
             "compare cgn@0.99 erm@0.99 --suite colored-mnist": "models of another correlation",
+            "compare ours.csv theirs.csv": "any benchmark: columns id, label and prediction or "
+            "logit_0, logit_1, …; optional cluster and seed",
+        },
+    ),
+    "plan": Command(
+        "benchmarks.cli.results:plan",
+        "Say how many images, seeds and generators show a difference.",
+        {
+            "plan cgn erm --suite in9 --points 2": "what does it take to see 2 points?",
+            "plan cgn erm --suite in9 --images 4050 --seeds 10": "what would that run see?",
         },
     ),
     "check": Command(
@@ -108,6 +118,17 @@ COMMANDS = {
         "benchmarks.cli.results:rescore",
         "Add the scores that rows lack, from stored predictions.",
         {"rescore --suite in9": "no model is run"},
+    ),
+    "export": Command(
+        "benchmarks.cli.results:export",
+        "Write results or embedded images in the format of another tool.",
+        {
+            "export latex --suite in9 --out tables": "leaderboards for a paper; or markdown",
+            "export every-eval-ever --out records": "records of Every Eval Ever's schema",
+            "export eval-results --dataset OWNER/NAME --out models": "for model repositories on "
+            "the Hugging Face Hub",
+            "export croissant --suite in9 --out datasets": "test images with Croissant metadata",
+        },
     ),
     "report": Command(
         "benchmarks.cli.results:report",
@@ -136,12 +157,31 @@ COMMANDS = {
         },
         resumes=True,
     ),
+    "train cgn-end-to-end": Command(
+        "benchmarks.cli.train:train_cgn_end_to_end",
+        "Train a CGN that learns its masks, without segmenting any image.",
+        {
+            "train cgn-end-to-end --suite double-colored-mnist": "weights, quality and a sheet",
+            "train cgn-end-to-end --suite in9 --largest-object 0.5": "larger objects",
+        },
+        resumes=True,
+    ),
     "train cgn-imagenet": Command(
         "benchmarks.cli.imagenet:train_imagenet_cgn",
         "Train the CGN of ImageNet; also `train cgn --scale imagenet`.",
         {
             "train cgn-imagenet --u2net u2net.pth --dry-run": "what will it need?",
             "train cgn-imagenet --u2net u2net.pth --out cgn.safetensors": "in one process",
+        },
+        resumes=True,
+    ),
+    "tune": Command(
+        "benchmarks.cli.tune:tune",
+        "Try settings of recipes on held-out training objects.",
+        {
+            "tune --suite mnists --model irm,erm": "six settings each, on the same objects",
+            "tune --suite colored-mnist --model irm --correlation 0.99 --tries 3": "fewer",
+            "tune --suite mnists --model all --no-run": "what was tried before",
         },
         resumes=True,
     ),
@@ -174,6 +214,16 @@ COMMANDS = {
         "benchmarks.cli.quality:measure_imagenet",
         "Measure the images of an ImageNet CGN; also `quality --scale imagenet`.",
         {"quality-imagenet --weights cgn.pth --real IMAGENET/val": "with FID and KID"},
+    ),
+    "generators": Command(
+        "benchmarks.cli.generators:measure_generators",
+        "Measure generators of counterfactuals, and compare them with copy and paste.",
+        {
+            "generators --world wildlife-mnist": "all that there are weights of, three seeds each",
+            "generators --world openmoji-9 --generator paste,my/vae.py:VAE": "your own beside the "
+            "rival that needs no network",
+        },
+        resumes=True,
     ),
     "counterfactuals": Command(
         "benchmarks.cli.imagenet:draw_counterfactuals",

@@ -16,8 +16,8 @@ from cyclopts.config import Dict
 
 from benchmarks.cli.errors import did_you_mean
 from benchmarks.core.suite import DataSource, Suite
+from benchmarks.data.generators import training_preset
 from benchmarks.data.sources import choose_source
-from benchmarks.data.training import training_preset
 from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
 from benchmarks.suites.data_sets import DATA_SETS
 from cgn.device.distributed import own_device
@@ -257,7 +257,7 @@ class Data:
     Attributes:
         data: "embedded", "official" or a folder; without it official data if it lies in
             $CGN_BENCH_DATA, else embedded.
-        textures: Wildlife pictures for wildlife-mnist, as `object/*.jpg` and
+        textures: Wildlife pictures for wildlife-mnist and silhouettes, as `object/*.jpg` and
             `background/*.jpg`.
     """
 

@@ -51,10 +51,12 @@ def show_lists(
     for suite in ALL_SUITES.values():
         names = Cell("\n".join(suite.protocol_names), suite.protocol_names)
         suites.add(suite.name, suite.question, names, suite.primary)
-    models = Table(["model", "what it is", "trains on", "extra supervision", "source"], "Models")
+    about = ["what it is", "trains on", "extra supervision", "selected on", "source"]
+    models = Table(["model", *about], "Models")
     for recipe in MODELS.values():
         on = ", ".join(recipe.trains_on)
-        models.add(recipe.name, recipe.about, on, recipe.extra_supervision, recipe.source)
+        known, rule = recipe.extra_supervision, recipe.selected_on
+        models.add(recipe.name, recipe.about, on, known, rule, recipe.source)
     output.tables(suites, models)
 
 

@@ -66,7 +66,7 @@ class RecipeModel:
             for seed in seeds:
                 fitted = self.fit(world, source, seed, context)[0]
                 for test in own:
-                    yield fitted, replace(test, variants=self._inputs(test.variants))
+                    yield fitted, replace(test, variants=self.inputs(test.variants))
 
     def fit(
         self, world: TrainingDomain, source: DataSource, seed: int, context: RunContext
@@ -75,10 +75,11 @@ class RecipeModel:
         kinds = set(self.recipe.trains_on)
         sets, generators = self.sets.load(world, source, kinds, seed, context)
         own = {kind: sets[kind] for kind in self.recipe.trains_on if kind in sets}
+        counted = {"biased": sets["biased"]} if "biased" in sets else {}
         with context.progress.task(f"{self.name}: fit, seed {seed}") as update:
             module, weights_sha256 = fit_cached(
                 self.recipe,
-                self._inputs(own),
+                self.inputs(counted | own),
                 n_classes=len(world.classes),
                 seed=seed,
                 device=context.device,
@@ -86,11 +87,18 @@ class RecipeModel:
                 progress=update,
             )
         drew = {str(generators[kind]) for kind in own if kind in generators}
-        return FittedModel(
-            self.name, module, weights_sha256, seed, " ".join(sorted(drew)), outputs
-        ), own
+        fitted = FittedModel(
+            self.name,
+            module,
+            weights_sha256,
+            seed,
+            " ".join(sorted(drew)),
+            outputs,
+            self.recipe.selected_on,
+        )
+        return fitted, own
 
-    def _inputs(self, sets: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
+    def inputs(self, sets: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
         """Show the recipe the images, or their true masks in place of them."""
         if self.recipe.input_kind == "images":
             return dict(sets)
@@ -168,7 +176,8 @@ class BundledModel:
         """Read the weights for the world of a suite."""
         module, weights_sha256, about = load_shipped(self.name, suite.world.name, self.folder)
         seeds = int(about["seed"]), str(about["generator_seed"])
-        return FittedModel(self.name, module, weights_sha256, *seeds, outputs)
+        rule = str(about.get("selected_on", ""))
+        return FittedModel(self.name, module, weights_sha256, *seeds, outputs, rule)
 
 
 def require_own_classes(name: str, tests: Sequence[TestSet], context: RunContext) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from benchmarks.cli.arguments import (
     Device,
@@ -17,24 +20,27 @@ from benchmarks.cli.arguments import (
 from benchmarks.cli.output import Output
 from benchmarks.core.context import Progress
 from benchmarks.core.suite import DataSource, TrainingDomain
+from benchmarks.data.generators import choose_segmentation, trained_cgn
 from benchmarks.data.paths import cache_dir, image_cache_dir
 from benchmarks.data.rendered import training_cached
-from benchmarks.data.training import object_masks, trained_cgn
-from cgn.counterfactuals.abduction import real_image_counterfactuals
+from cgn.counterfactuals.generators import Generator, SegmentingCGN, SupportsIntervention, Workspace
 from cgn.counterfactuals.sampling import sample
+from cgn.data.factors import Factors
 from cgn.data.image_files import image_folder
 from cgn.data.image_set import ImageSet
 from cgn.data.preprocessing import Preprocessing
 from cgn.models.cgn import CGN
 from cgn.models.imagenet.pretrained import load_imagenet_cgn
-from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
+from cgn.quality.effectiveness import accuracy, coverage_and_diversity, sample_quality
 from cgn.quality.fidelity import InceptionProbabilities, distances, fidelity, segmenter
-from cgn.quality.verification import verifier_training_set
+from cgn.quality.intervention import Reference, free_counterfactuals, intervention_quality
+from cgn.quality.verification import Classify, verifier_training_set
 from classifiers.fit import fit_cached
 from classifiers.networks.small import InvariantEnsemble, as_ensemble
 from classifiers.recipes import CHECK, FACTOR_CLASSIFIER, Recipe
 
 HELD_OUT = 10  # each so-many-th image is set apart to measure counterfactuals, for sets are sorted
+N_MEASURED = 2_000  # counterfactuals whose labels are checked
 N_VERIFIER = 45_000  # images that the verifier of counterfactuals is fitted to
 
 
@@ -58,8 +64,9 @@ def measure_cgn(
     with output.progress() as progress:
         with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
-        cgn, _ = CGN.load(weights or trained_cgn(world, source, images, seed).path)
-        scores = measure(cgn, world, source, images, seed, chosen, progress)
+        cgn, about = CGN.load(weights or trained_cgn(world, source, images, seed).path)
+        method = str(about.get("method", ""))
+        scores = measure(cgn, world, source, images, method, seed, chosen, progress)
     output.numbers(scores)
 
 
@@ -114,47 +121,162 @@ def measure_imagenet(
     output.numbers(scores)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What the counterfactuals of a domain are held against; no network has seen any of it.
+
+    Attributes:
+        network: Names each factor; fitted on true images with independent factors.
+        truth: True images with independent factors.
+        images: Biased training images, whose counterfactuals are measured; their labels are those
+            that a model is told.
+        exact: True counterfactuals of these, by action; empty where they are not known.
+    """
+
+    network: InvariantEnsemble
+    truth: ImageSet
+    images: ImageSet
+    exact: Mapping[str, ImageSet]
+
+
+def is_held_out(images: ImageSet) -> Tensor:
+    """Mark the images that counterfactuals are measured with, (N,) bool."""
+    return torch.arange(len(images)) % HELD_OUT == HELD_OUT - 1
+
+
+def load_evaluation(
+    world: TrainingDomain,
+    source: DataSource,
+    images: ImageSet,
+    device: torch.device,
+    progress: Progress,
+) -> Evaluation:
+    """Fit the evaluation network of a domain, and set images apart.
+
+    Args:
+        world: The domain.
+        source: Where its images come from.
+        images: Its biased training images.
+        device: Where the network is fitted.
+        progress: Shows it.
+    """
+    unbiased = training_cached(world, "unbiased", source, image_cache_dir())
+    # Digits have the same places in both sets: no evaluation network has seen what is measured.
+    true, real = is_held_out(unbiased), is_held_out(images)
+    network = factor_classifier(FACTOR_CLASSIFIER, unbiased.select(~true), world, device, progress)
+    # The true counterfactuals are those of images that all follow their class.
+    exact = world.true_counterfactuals(source) if source.correlation == 1 else {}
+    factors = Factors.aligned(images.factors.shape).only(images.factors.known)
+    return Evaluation(
+        network,
+        unbiased.select(true),
+        replace(images, factors=factors).select(real),
+        {action: each.select(real) for action, each in exact.items()},
+    )
+
+
+def generator_quality(
+    generator: Generator,
+    samples: ImageSet,
+    evaluation: Evaluation,
+    *,
+    n_classes: int,
+    uses_true_masks: bool = False,
+    verifier: Classify | None = None,
+    seed: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Measure what a generator draws and, if it acts on real images, what becomes of these.
+
+    Args:
+        generator: The generator.
+        samples: What it drew, as many images as are measured at least.
+        evaluation: From `load_evaluation`.
+        n_classes: Number of classes.
+        uses_true_masks: Whether it is given the true masks of images.
+        verifier: As for `sample_quality`.
+        seed: Of the interventions.
+        device: Where the evaluation network is.
+
+    Returns:
+        Scores by name, those of counterfactuals of real images as `abducted_<name>`.
+    """
+    network, truth, images = evaluation.network, evaluation.truth, evaluation.images
+
+    def measure_set(drawn: ImageSet) -> dict[str, float]:
+        measured, as_many = (drawn.select(slice(n)) for n in (N_MEASURED, len(truth)))
+        scores = sample_quality(
+            measured,
+            network.heads,
+            verifier,
+            factors=truth.factors.known,
+            n_classes=n_classes,
+            device=device,
+        )
+        return scores | coverage_and_diversity(as_many, truth, network.backbone, device=device)
+
+    scores = measure_set(samples)
+    if not isinstance(generator, SupportsIntervention):
+        return scores
+    given = images if uses_true_masks else replace(images, masks=None)
+    abducted = intervention_quality(
+        generator,
+        given,
+        evaluation.exact,
+        Reference(truth, network.backbone),
+        true_masks=None if images.masks is None else images.masks > 0,
+        n_classes=n_classes,
+        seed=seed,
+        device=device,
+    )
+    n = max(N_MEASURED, len(truth))
+    free = free_counterfactuals(generator, given, n, n_classes=n_classes, seed=seed)
+    abducted |= measure_set(free)
+    return scores | {f"abducted_{name}": score for name, score in abducted.items()}
+
+
 def measure(
     cgn: CGN,
     world: TrainingDomain,
     source: DataSource,
     images: ImageSet,
+    method: str,
     seed: int,
     device: torch.device,
     progress: Progress,
 ) -> dict[str, float]:
     """Measure a CGN's samples, and its counterfactuals of the world's training images."""
-    unbiased = training_cached(world, "unbiased", source, image_cache_dir())
-    # Digits have the same places in both sets: no evaluation network has seen what is measured.
-    true, real = (torch.arange(len(each)) % HELD_OUT == HELD_OUT - 1 for each in (unbiased, images))
+    evaluation = load_evaluation(world, source, images, device, progress)
+    folder, n_classes = cache_dir() / "counterfactuals", len(world.classes)
+    segmentation = choose_segmentation(cgn, method, seed=seed, folder=folder, device=device)
     with progress.task(f"{world.name}: objects"):
-        masks = object_masks(images, cache_dir() / "counterfactuals", device)
-    others = images.select(~real), masks[~real]
+        masks = segmentation(images)
+    others = ~is_held_out(images)
     with progress.task(f"{world.name}: images for the verifier") as update:
         verifier_images = verifier_training_set(
-            cgn, *others, N_VERIFIER, seed=seed, device=device, progress=update
+            cgn,
+            images.select(others),
+            masks[others],
+            N_VERIFIER,
+            seed=seed,
+            device=device,
+            progress=update,
         )
-    fits = (FACTOR_CLASSIFIER, unbiased.select(~true)), (CHECK, verifier_images)
-    judge, check = (factor_classifier(*each, world, device, progress) for each in fits)
+    verifier = factor_classifier(CHECK, verifier_images, world, device, progress)
+    generator = SegmentingCGN(cgn, Workspace(device, folder), segmentation)
     with progress.task(f"{world.name}: quality"):
-        truth = unbiased.select(true)
-        scores = accuracy(truth, judge.heads, device=device)
-        known = images.factors.known
-        scores |= quality(cgn, judge.heads, check.heads, factors=known, seed=seed, device=device)
-        drawn = sample(cgn, len(truth), seed=seed, device=device)
-        scores |= coverage_and_diversity(drawn, truth, judge.backbone, device=device)
-        if images.masks is None:
-            return scores
-        # The true counterfactuals are those of images that all follow their class.
-        exact = world.true_counterfactuals(source) if source.correlation == 1 else {}
-        true_counterfactuals = {action: each.select(real) for action, each in exact.items()}
-        part = images.select(real), masks[real]
-        abducted = abduction_quality(
-            cgn, judge.heads, *part, true_counterfactuals, check.heads, seed=seed, device=device
+        samples = generator.sample(max(N_MEASURED, len(evaluation.truth)), seed=seed)
+        return accuracy(evaluation.truth, evaluation.network.heads, device=device) | (
+            generator_quality(
+                generator,
+                samples,
+                evaluation,
+                n_classes=n_classes,
+                verifier=verifier.heads,
+                seed=seed,
+                device=device,
+            )
         )
-        drawn = real_image_counterfactuals(cgn, *part, len(truth), seed=seed, device=device)
-        abducted |= coverage_and_diversity(drawn, truth, judge.backbone, device=device)
-    return scores | {f"abducted_{name}": score for name, score in abducted.items()}
 
 
 def factor_classifier(

@@ -14,8 +14,9 @@ from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
 from benchmarks.core.models import Model
 from benchmarks.core.suite import DataSource, Suite, TestSet
+from benchmarks.data.generators import require_cgn
 from benchmarks.data.paths import cache_dir, image_cache_dir
-from benchmarks.data.training import TrainingSets, require_cgn
+from benchmarks.data.training import TrainingSets
 from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.published import (
     EXTRA_MODELS,
@@ -64,7 +65,7 @@ def reproduce(
         run_missing(suites, sources, 2 if quick else seeds, resolve_device(device), results, output)
     for each in suites:
         also = [name for name in EXTRA_MODELS if name in MODELS and not each.official]
-        board = leaderboard(read_runs(results), each)
+        board = leaderboard(read_runs(results, [each.name]), each, results)
         output.tables(published_table(each, compare_to_published(each, board, also)))
 
 

@@ -56,7 +56,9 @@ def run(
     """
     with init_distributed():
         if data.textures and not any(each.world.takes_textures for each in suite):
-            raise ValueError("`textures` is for wildlife-mnist, which is not among the suites")
+            raise ValueError(
+                "`textures` is for wildlife-mnist and silhouettes, and neither is among the suites"
+            )
         sources = [data.source(each) for each in suite]
         suites = [official_variant(*pair) for pair in zip(suite, sources, strict=True)]
         models = resolve_models(model, suites)
@@ -88,7 +90,7 @@ def require_results(results: Path) -> None:
 
 def show_result(test: TestSet, names: Sequence[str], results: Path, output: Output) -> None:
     """Print the models just run as they stand in the leaderboard, a column a model."""
-    board = leaderboard(read_runs(results, [test.suite.name]), test.shown)
+    board = leaderboard(read_runs(results, [test.suite.name]), test.shown, results)
     same = (board["source"] == test.source_name) & (board["data_sha256"] == test.data_sha256)
     ours = board[same & board["model"].str.split("/").str[0].isin(names)]
     output.tables(scores_table(test.shown, ours, caption(test)))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch import nn
 
 from benchmarks.cli.arguments import (
@@ -34,24 +37,34 @@ from benchmarks.cli.quality import measure
 from benchmarks.cli.run import require_results
 from benchmarks.core.context import RunContext
 from benchmarks.core.environment import environment
-from benchmarks.core.suite import EMBEDDED, TrainingDomain
+from benchmarks.core.suite import EMBEDDED, Suite, TrainingDomain
+from benchmarks.data.generators import OWN_TEXTURE, paste_parts
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
 from benchmarks.data.rendered import training_cached
-from benchmarks.data.training import recombined_images
 from benchmarks.data.user_images import load_counterfactuals, load_images, load_masks
 from benchmarks.runner import load_test_set
 from benchmarks.runner import run as run_models
 from benchmarks.suites import ALL_SUITES
+from cgn.counterfactuals.generators import Workspace
 from cgn.counterfactuals.sheets import sheet
 from cgn.data.image_set import ImageSet
 from cgn.device.distributed import dist_info, team
+from cgn.models.cgn import CGN
+from cgn.training.adversarial import AdversarialConfig
 from cgn.training.checkpoints import alone_at
+from cgn.training.end_to_end import END_TO_END, EndToEndConfig, train_end_to_end
 from cgn.training.small import TrainConfig, train
 from classifiers import MODELS
-from classifiers.checkpoints import PREFIX, save_classifier, save_ensemble, shipped_path
+from classifiers.checkpoints import (
+    PREFIX,
+    describe_join,
+    save_classifier,
+    save_ensemble,
+    shipped_path,
+)
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.recipes import EnsembleConfig
 
 
 def train_cgn(
@@ -59,6 +72,7 @@ def train_cgn(
     suite: OneSuite,
     out: NewWeights | None = None,
     data: TrainingData = TrainingData(),
+    no_quality: bool = False,
     device: Device = "auto",
     config: Annotated[TrainConfig, Settings] = TrainConfig(),
     config_file: ConfigFile = None,
@@ -70,28 +84,70 @@ def train_cgn(
     Args:
         suite: The suite whose training images are learned.
         out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
     """
+    train_world(train, config, "", suite, out, data, no_quality, device, output, command)
+
+
+def train_cgn_end_to_end(
+    *,
+    suite: OneSuite,
+    out: NewWeights | None = None,
+    data: TrainingData = TrainingData(),
+    no_quality: bool = False,
+    device: Device = "auto",
+    config: Annotated[EndToEndConfig, Settings] = EndToEndConfig(),
+    config_file: ConfigFile = None,
+    output: Output = Output(),
+    command: CommandText,
+) -> None:
+    """Train a CGN that learns its masks from the critic, without segmenting any image.
+
+    Args:
+        suite: The suite whose training images are learned.
+        out: Weights to write, *.safetensors; without it where `run` finds them.
+        no_quality: Leave out measuring the counterfactuals, which takes longer than the training.
+    """
+    train_world(
+        train_end_to_end, config, END_TO_END, suite, out, data, no_quality, device, output, command
+    )
+
+
+def train_world(
+    train_one: Callable[..., CGN],
+    config: AdversarialConfig,
+    method: str,
+    suite: Suite,
+    out: Path | None,
+    data: TrainingData,
+    no_quality: bool,
+    device: str,
+    output: Output,
+    command: str,
+) -> None:
+    """Train a CGN of a suite's world by a method; write its weights and a sheet of samples."""
     chosen, source, world = resolve_device(device), data.source(suite), suite.world
     with output.progress() as progress:
         with progress.task(f"{world.name}: training images"):
             images = training_cached(world, "train", source, image_cache_dir())
             train_sha256 = images.sha256()
-        # The name keeps weights for official and embedded data, and those of each seed, apart.
-        name = f"{world.name}-{train_sha256[:8]}-seed{config.seed}.safetensors"
-        path = out or user_weights_dir() / name
+        path = out or weights_path(world, train_sha256, config.seed, method)
         checkpoint, picture = path.with_suffix(".checkpoint"), path.with_suffix(".png")
         for each in (path, checkpoint, picture):
             check_place(each, "out")
         with alone_at(path):
             started, n_classes = time.perf_counter(), len(world.classes)
             with progress.task(f"{world.name}: CGN") as update:
-                cgn = train(
+                cgn = train_one(
                     images, n_classes, config, device=chosen, checkpoint=checkpoint, progress=update
                 )
             seconds = round(time.perf_counter() - started, 1)
-            scores = measure(cgn, world, source, images, config.seed, chosen, progress)
+            scores: dict[str, float] = {}
+            if not no_quality:
+                scores = measure(cgn, world, source, images, method, config.seed, chosen, progress)
             origin = {
                 "config": asdict(config),
+                "method": method,
                 "world": world.name,
                 "classes": world.classes,
                 "source": source.name,
@@ -106,6 +162,13 @@ def train_cgn(
             checkpoint.unlink(missing_ok=True)
     output.numbers(scores)
     output.note(f"wrote {path} and its sample sheet {picture}")
+
+
+def weights_path(world: TrainingDomain, train_sha256: str, seed: int, method: str = "") -> Path:
+    """Name the file of a CGN; it keeps those of other data, and of each seed, apart."""
+    kind = [method] if method else []
+    name = "-".join([world.name, *kind, train_sha256[:8], f"seed{seed}.safetensors"])
+    return user_weights_dir() / name
 
 
 def train_classifiers(
@@ -151,7 +214,9 @@ def train_classifier(
         "image_size_px": world.image_size_px,
         "seed": fitted.seed,
         "generator_seed": fitted.generator_seed,
+        "selected_on": fitted.selected_on,
         "train_sha256": {name: images.sha256() for name, images in sets.items()},
+        "join": describe_join(fitted.module),
         "command": command,
         **environment(context.device),
     }
@@ -221,23 +286,26 @@ def fit_ensemble(
             if counterfactuals is not None:
                 sets["recombined"] = load_counterfactuals(counterfactuals, size, n_classes)
             elif objects is not None:
-                sets["recombined"] = recombined_images(
-                    real,
-                    objects,
-                    n_counterfactuals,
-                    n_classes=n_classes,
-                    seed=config.seed,
-                    folder=cache_dir() / "counterfactuals",
-                    progress=update,
+                work = Workspace(
+                    torch.device("cpu"),
+                    cache_dir() / "counterfactuals",
+                    lambda: nullcontext(update),
                 )
+                paste = replace(
+                    paste_parts(real, objects, n_classes, work),
+                    own_texture=OWN_TEXTURE,
+                    only_usable=True,
+                )
+                sets["recombined"] = paste.sample(n_counterfactuals, seed=config.seed)
         origin = {"config": asdict(config), "command": command, **environment(chosen)}
+        recipe = config.recipe(real_only=real_only)
 
         def keep(network: nn.Module) -> None:
-            save_ensemble(network, classes, size, out, origin)
+            save_ensemble(network, classes, size, out, origin, recipe.nuisances)
 
         with progress.task(f"{config.backbone}: fit") as update:
             fit(
-                config.recipe(real_only=real_only),
+                recipe,
                 sets,
                 n_classes=n_classes,
                 seed=config.seed,

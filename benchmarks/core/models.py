@@ -37,6 +37,7 @@ class FittedModel:
         seed: Of the fit; 0 where none is known.
         generator_seed: Seeds of the generators that drew training images, joined by spaces.
         outputs: From module and images to logits by output; "" is the module's own.
+        selected_on: What its settings were chosen by, in words; empty where it is unknown.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FittedModel:
     seed: int = 0
     generator_seed: str = ""
     outputs: Outputs = logits_only
+    selected_on: str = ""
 
 
 class Model(Protocol):
@@ -75,10 +77,12 @@ class ModuleModel:
         name: In the results.
         module: From images (B, 3, H, W) in [0, 1] to logits of the suite's classes, or of
             ImageNet's 1,000 for an official suite.
+        selected_on: What its settings were chosen by, in the user's words.
     """
 
     name: str
     module: nn.Module
+    selected_on: str = ""
 
     def require(self, tests: Sequence[TestSet], context: RunContext) -> None:
         """Accept every test set: what the module answers is checked as it answers."""
@@ -88,8 +92,9 @@ class ModuleModel:
     ) -> Iterator[tuple[FittedModel, TestSet]]:
         """Yield the module with each test set."""
         sha256 = weights_sha256(self.module)
+        fitted = FittedModel(self.name, self.module, sha256, selected_on=self.selected_on)
         for test in tests:
-            yield FittedModel(self.name, self.module, sha256), prepared_as_protocol(test)
+            yield fitted, prepared_as_protocol(test)
 
 
 def prepared_as_protocol(test: TestSet, preprocessing: Preprocessing | None = None) -> TestSet:

@@ -21,15 +21,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.core.clusters import EACH_ID, Clustering
 from benchmarks.core.statistics import (
     UNDEFINED,
+    Counts,
     Estimate,
     bootstrap,
     is_count,
     mean,
+    n_images,
     proportion,
     worst_group_interval,
 )
+from benchmarks.core.variance import MeanScore, interval_of_mean, mean_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +43,13 @@ class Score:
     Attributes:
         variant: The test variant it is read from, or the names joined by "-" if from several.
         metric: Its name among the scores of that variant.
-        count: From predictions to what each cluster of dependent images adds to the score: a
-            table indexed by their common id, with columns hits and images, and if the score is
-            a difference of two shares these two again for the second. Whole numbers where
-            decisions are counted; fractions where probabilities are averaged.
+        count: From predictions to what the images of each id add to the score: a table indexed by
+            id, with columns hits and images, and if the score is a difference of two shares these
+            two again for the second. Whole numbers where decisions are counted; fractions where
+            probabilities are averaged.
         estimate: From these counts to the estimate, for a score that is no such share or
             difference; what the counts are is then between the two. None for all others.
+        clustering: Which images depend on one another; a suite gives its scores its own.
         higher_is_better: Which way is good.
         chance: What guessing gives.
         lowest: The lowest value it can take.
@@ -55,6 +60,7 @@ class Score:
     metric: str
     count: Callable[[pd.DataFrame], pd.DataFrame]
     estimate: Callable[[NDArray[np.int64]], Estimate] | None = None
+    clustering: Clustering = EACH_ID
     higher_is_better: bool = True
     chance: float
     lowest: float = 0.0
@@ -77,30 +83,63 @@ class Score:
 
     def seen_in(self, predictions: pd.DataFrame) -> bool:
         """Whether there are predictions of all variants that it is read from."""
-        there = set(predictions["variant"])
+        there = set(predictions["variant"].unique())
         return self.variant in there or there.issuperset(self.variants)
 
     def estimated(self, predictions: pd.DataFrame) -> Estimate:
         """Estimate the score as `compute` does; undefined if a variant had no images."""
         return self.compute(predictions) if self.seen_in(predictions) else UNDEFINED
 
+    def clusters(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Sum what `count` says over the clusters of dependent images, a row a cluster."""
+        counts = self.count(predictions)
+        return counts.groupby(self.clustering.clusters(counts.index)).sum()
+
     def compute(self, predictions: pd.DataFrame) -> Estimate:
         """Estimate the score from predictions of one model with one seed.
 
         The interval of a share of images that are all independent is Wilson's, near 0 and 1 the
-        exact one of Clopper and Pearson; of a mean of probabilities, Student's; otherwise it
-        resamples clusters.
+        exact one of Clopper and Pearson; of a mean of probabilities, Student's; of a ratio or a
+        difference, it resamples images. Where images depend on one another, it is that of
+        `benchmarks.core.variance.interval_of_mean`, over their clusters.
         """
-        clusters = self.count(predictions).to_numpy()
+        counts = self.count(predictions)
+        each = counts.to_numpy()
         if self.estimate is not None:
-            return self.estimate(clusters)
-        if clusters.shape[1] == 2 and (clusters[:, 1] == 1).all():
-            if is_count(clusters):
-                return proportion(clusters[:, 0] > 0)
-            value, low, high, n = mean(clusters[:, 0])
-            low, high = np.clip((low, high), self.lowest, self.highest)
-            return Estimate(value, float(low), float(high), n)
-        return bootstrap(clusters)
+            return self.estimate(each)
+        if not self._shows_each_cluster_once(predictions):
+            clusters = self.clusters(predictions).to_numpy()
+            return self.interval(mean_score(clusters[:, None]), clusters, n_images(each))
+        if each.shape[1] != 2 or not (each[:, 1] == 1).all():
+            return bootstrap(each)
+        if is_count(each):
+            return proportion(each[:, 0] > 0)
+        value, low, high, n = mean(each[:, 0])
+        low, high = np.clip((low, high), self.lowest, self.highest)
+        return Estimate(value, float(low), float(high), n)
+
+    def interval(self, mean: MeanScore, clusters: Counts, n: int) -> Estimate:
+        """Give the interval of a mean over runs of this score.
+
+        Args:
+            mean: From `benchmarks.core.variance.mean_score`.
+            clusters: What it was computed from.
+            n: Number of images of a run.
+        """
+        return interval_of_mean(
+            mean,
+            n,
+            is_share=is_count(clusters) and clusters.shape[-1] == 2,
+            lowest=self.lowest,
+            highest=self.highest,
+        )
+
+    def _shows_each_cluster_once(self, predictions: pd.DataFrame) -> bool:
+        """Whether no two images of a variant are of one cluster."""
+        there = set(predictions["variant"].unique())
+        parts = [self.variant] if self.variant in there else self.variants
+        ids = (predictions["id"][predictions["variant"] == part] for part in parts)
+        return all(self.clustering.clusters(part).is_unique for part in ids)
 
 
 def accuracy(

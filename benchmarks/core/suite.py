@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
+from benchmarks.core.clusters import EACH_ID, Clustering
 from benchmarks.core.context import RunContext
+from benchmarks.core.material import Material
 from benchmarks.core.scores import Score
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
@@ -119,6 +121,7 @@ class TrainingDomain:
             has its own.
         official_files: What a user puts there, in words; empty if the images are drawn.
         takes_textures: Whether `DataSource.textures` counts.
+        material: Where the embedded images come from; None if there are none.
     """
 
     name: str
@@ -134,6 +137,7 @@ class TrainingDomain:
     data_folder: str | None = None
     official_files: str = ""
     takes_textures: bool = False
+    material: Material | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +165,7 @@ class Protocol:
         about: What it does otherwise.
         column: Which decisions count, a column of the predictions.
         view: How images are shown; None as the suite itself does.
+        predictions_protocol: As in `Suite`, for a protocol with a view.
         batch_size: If given, images are counted as if the last batch had been full, and what it
             lacks as misread.
     """
@@ -169,6 +174,7 @@ class Protocol:
     about: str
     column: str = "prediction"
     view: InputOverride | None = None
+    predictions_protocol: str | None = None
     batch_size: int | None = None
 
     def adjust(self, score: Score) -> Score:
@@ -218,6 +224,8 @@ class Suite:
         world: What the suite's own classifiers are trained on.
         variants: The test sets by name; the same source gives the same bytes everywhere.
         scores: What is computed from the predictions.
+        diagnostics: Further scores under its own protocol, which explain and rank nothing: models
+            are not compared by them, and the protocol's version does not depend on them.
         primary: Key of the score that ranks the leaderboard.
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
@@ -239,7 +247,9 @@ class Suite:
         class_outputs: One of ImageNet's outputs for each class of the suite that a network may
             know by name, where any of them decides for the class.
         predictions_protocol: The protocol under which the predictions are kept that are scored
-            here; None if it is `protocol`.
+            here; None if it is `protocol`. An older one if only scores or intervals have changed
+            since, so that its predictions need no model to be scored anew.
+        clustering: Which test images depend on one another, because they show the same object.
     """
 
     name: str
@@ -248,6 +258,7 @@ class Suite:
     world: TrainingDomain
     variants: Callable[[DataSource], dict[str, ImageSet]]
     scores: tuple[Score, ...]
+    diagnostics: tuple[Score, ...] = ()
     primary: str
     standard: str | None = None
     embedded: bool = True
@@ -263,6 +274,12 @@ class Suite:
     predictions_protocol: str | None = None
     evaluation: Evaluation | None = None
     data_folder: str | None = None
+    clustering: Clustering = EACH_ID
+
+    @property
+    def all_scores(self) -> tuple[Score, ...]:
+        """Its scores, then the diagnostics."""
+        return (*self.scores, *self.diagnostics)
 
     @property
     def official_folder(self) -> str:
@@ -291,19 +308,26 @@ class Suite:
                 f"{self.name} has no protocol {name!r}, only {', '.join(self.protocol_names)}"
             )
         chosen = known[name]
-        same_view = [each.name for each in self.protocols if each.view == chosen.view]
+        same_view = [each for each in self.protocols if each.view == chosen.view]
+        kept_as = same_view[0].predictions_protocol or same_view[0].name
         return replace(
             self,
             protocol=name,
             scores=tuple(chosen.adjust(score) for score in self.scores),
+            diagnostics=(),
             view=chosen.view,
-            predictions_protocol=self.protocol if chosen.view is None else same_view[0],
+            predictions_protocol=self.kept_as if chosen.view is None else kept_as,
         )
 
     @property
     def protocol_names(self) -> list[str]:
         """Its own protocol, then the others."""
         return [self.protocol, *(protocol.name for protocol in self.protocols)]
+
+    @property
+    def kept_as(self) -> str:
+        """The protocol that its predictions are kept as."""
+        return self.predictions_protocol or self.protocol
 
     @property
     def view_name(self) -> str:
@@ -322,12 +346,15 @@ class Suite:
         return [
             suite
             for suite in every
-            if (suite.predictions_protocol or suite.protocol) == name
+            if suite.kept_as == name
             and (columns is None or needs.get(suite.protocol, "prediction") in columns)
         ]
 
     def __post_init__(self) -> None:
-        keys = [score.key for score in self.scores]
+        for name in ("scores", "diagnostics"):
+            own = (replace(score, clustering=self.clustering) for score in getattr(self, name))
+            object.__setattr__(self, name, tuple(own))
+        keys = [score.key for score in self.all_scores]
         named = {self.primary} | ({self.standard} - {None})
         if len(set(keys)) != len(keys) or not named <= set(keys):
             raise ValueError(

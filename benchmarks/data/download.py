@@ -45,16 +45,18 @@ class Download:
         urls: Where it lies, tried in turn.
         size_bytes: Its published size; None if nobody says.
         sha256: Its published hash; None if nobody says.
+        kept_as: The name that it gets here; empty for its own.
     """
 
     urls: tuple[str, ...]
     size_bytes: int | None = None
     sha256: str | None = None
+    kept_as: str = ""
 
     @property
     def name(self) -> str:
         """The file's name."""
-        return self.urls[0].rpartition("/")[2]
+        return self.kept_as or self.urls[0].rpartition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,8 @@ class DataSet:
         licence: Under which terms.
         source: Whom to cite.
         suite: Whose images it holds; None if it has no layout of folders.
+        read: Reads one of its files, where there is no suite that does; a ValueError says that it
+            is something else.
     """
 
     name: str
@@ -85,6 +89,7 @@ class DataSet:
     licence: str
     source: str
     suite: Suite | None = None
+    read: Callable[[Path], object] | None = None
 
 
 def fetch(
@@ -185,7 +190,9 @@ def verify(data: DataSet, folder: Path) -> list[str]:
         inner = folder / "MNIST" / "raw"
         files = {each: (inner if inner.is_dir() else folder) / each.name for each in data.downloads}
         problems = {path: _differs(path, each) for each, path in files.items()}
-        return [f"{path} {problem}" for path, problem in problems.items() if problem]
+        lines = [f"{path} {problem}" for path, problem in problems.items() if problem]
+        whole = [path for path, problem in problems.items() if not problem]
+        return lines + [line for path in whole for line in _unreadable(data, path)]
     try:
         variants = data.suite.variants(DataSource(folder=folder))
     except ValueError as error:
@@ -196,6 +203,16 @@ def verify(data: DataSet, folder: Path) -> list[str]:
         for name, n in data.suite.n_images.items()
         if counts[name] != n
     ]
+
+
+def _unreadable(data: DataSet, path: Path) -> list[str]:
+    """Say why a file is not what its data set holds; nothing if it is, or nothing reads it."""
+    try:
+        if data.read is not None:
+            data.read(path)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _download(download: Download, root: Path, progress: Progress) -> Path:

@@ -48,8 +48,8 @@ def choose_source(
             )
     if correlation < 1 and not suite.world.supports_correlation:
         raise ValueError(
-            f"`correlation` is for the MNISTs, and the images of {suite.name} follow their class; "
-            "leave out either"
+            f"`correlation` is for digits and silhouettes, and the images of {suite.name} "
+            "follow their class; leave out either"
         )
     textures = textures if suite.world.takes_textures else None
     source = DataSource(folder=folder, textures=textures, correlation=correlation)

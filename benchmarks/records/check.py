@@ -75,7 +75,9 @@ def check(
         for name in sorted(set(runs["suite"]) - set(suites)):
             problems.append(f"runs.csv has rows of {name!r}, which is no suite")
         for suite in suites.values():
-            problems += _stale_file(results / f"{suite.name}.csv", leaderboard(runs, suite))
+            problems += _stale_file(
+                results / f"{suite.name}.csv", leaderboard(runs, suite, results)
+            )
         problems += _stale_file(results / FILE, sensitivity(runs, suites.values()))
         of_runs = by_run(current)
         for done, of_run in enumerate(of_runs, start=1):
@@ -206,7 +208,7 @@ def _unreproducible_rows(
     except ValueError as error:
         yield f"{_name(rows[0])}: {error}"
         return
-    if stored.protocol == (suite.predictions_protocol or suite.protocol):
+    if stored.protocol == suite.kept_as:
         stored = replace(stored, protocol=run.protocol)
     if odd := [name for name in RUN_COLUMNS if getattr(stored, name) != getattr(run, name)]:
         yield f"{_name(rows[0])}: its predictions are of another {', '.join(odd)}"

@@ -6,13 +6,13 @@ Source:
     McNemar, Note on the sampling error of the difference between correlated proportions,
     Psychometrika 1947.
     Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statistics 1979.
-    Davison and Hinkley, Bootstrap Methods and their Application, 1997 (resampling on two levels).
-    Welch, The generalization of Student's problem, Biometrika 1947.
+    Walker and Nowacki, Understanding equivalence and noninferiority testing, J. General Internal
+    Medicine 2011.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,16 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.core.scores import Score
-from benchmarks.core.statistics import (
-    CONFIDENCE,
-    RESAMPLES,
-    TAILS,
-    Counts,
-    is_count,
-    n_images,
-    ratios,
-    resample,
-)
+from benchmarks.core.statistics import CONFIDENCE, Counts, is_count, n_images
+from benchmarks.core.suite import Suite
+from benchmarks.core.variance import critical_value, difference_parts, mean_score, p_value
+from benchmarks.records.stored_runs import StoredRun
 
 POWER = 0.8  # how likely a difference of the smallest detectable size is to be found
 
@@ -41,12 +35,16 @@ class Difference(NamedTuple):
         first: Score of the first model, the mean over its seeds.
         second: The same of the second.
         value: first - second.
-        low: Lower end of the difference's 95 % interval.
+        low: Lower end of the difference's 95 % interval over images, seeds and generators.
         high: Upper end of it.
         p_value: How likely a difference at least as large is between models that are equal.
         minimum_detectable_effect: The smallest true difference that would be found here in 4 cases
             of 5.
         n: Images that count for the score, in one run of the first model.
+        sd_images: How far other images would move the difference: a standard deviation, as are the
+            next two. The sum of their squares is the variance of the difference.
+        sd_seeds: How far other seeds would.
+        sd_generators: How far other generators would.
     """
 
     first: float
@@ -57,24 +55,31 @@ class Difference(NamedTuple):
     p_value: float
     minimum_detectable_effect: float
     n: int
+    sd_images: float = np.nan
+    sd_seeds: float = np.nan
+    sd_generators: float = np.nan
 
 
 def compare(
-    score: Score, first: Sequence[pd.DataFrame], second: Sequence[pd.DataFrame], *, seed: int = 0
+    score: Score,
+    first: Sequence[pd.DataFrame],
+    second: Sequence[pd.DataFrame],
+    *,
+    generators: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Difference:
     """Compare two models by one score on the same images.
 
-    The bootstrap resamples images for all runs together, so that what is hard about one of them
-    cancels. Where a model has several seeds, a draw from Student's distribution, as wide as the
-    seeds differ, stands for other seeds: a bootstrap of three seeds is too narrow. An accuracy of
-    one seed each, over independent images, is tested by McNemar's exact test, everything else by
-    the bootstrap itself.
+    What is hard about an image for all runs cancels. The interval is that of
+    `benchmarks.core.variance`: over clusters of images, seeds and generators. An accuracy of one
+    run each, over independent images, is tested by McNemar's exact test, everything else by
+    Student's distribution.
 
     Args:
         score: Of the suite.
-        first: Predictions of the first model, a table a seed.
+        first: Predictions of the first model, a table a run.
         second: The same of the second.
-        seed: Decides the resamples.
+        generators: Of each run of either model, the seed of the generator of its training images;
+            empty without one.
 
     Returns:
         The difference; NaN where a score is undefined.
@@ -83,44 +88,69 @@ def compare(
         ValueError: If a model has no runs, the runs are not on the same images, or the score is
             not `supports_bootstrap`.
     """
-    from scipy.stats import norm  # seconds to import
-
     if not score.supports_bootstrap:
         raise ValueError(f"{score.key} cannot be resampled, so no two models are compared by it")
     if not first or not second:
         raise ValueError("each model needs the predictions of at least one run")
     if not any(score.seen_in(table) for table in (*first, *second)):  # a variant had no images
         return Difference(*(np.nan,) * 7, n=0)
-    clusters = _paired_counts(score, [*first, *second])
-    n, n_first = n_images(clusters[:, 0]), len(first)
-    scores = ratios(clusters.sum(axis=0))
-    means = float(scores[:n_first].mean()), float(scores[n_first:].mean())
-    if not np.isfinite(means[0] - means[1]):
-        return Difference(*means, *(np.nan,) * 5, n)
-    generator = np.random.default_rng(seed)
-    sums = resample(clusters.reshape(len(clusters), -1), generator)
-    resampled = ratios(sums.reshape(RESAMPLES, *clusters.shape[1:]))
-    differences = resampled[:, :n_first].mean(axis=1) - resampled[:, n_first:].mean(axis=1)
-    differences += _other_seeds([scores[:n_first], scores[n_first:]], generator)
-    low, high = map(float, np.nanquantile(differences, TAILS))
-    one_each = len(scores) == 2 and clusters.shape[2] == 2 and (clusters[..., 1] == 1).all()
-    is_exact = one_each and is_count(clusters)
-    p_value = mcnemar(clusters[:, :, 0]) if is_exact else _bootstrap_p_value(differences)
-    deviation = (high - low) / (2 * norm.ppf(TAILS[1]))  # as of a normal distribution
-    detectable = float((norm.ppf(TAILS[1]) + norm.ppf(POWER)) * deviation)
-    return Difference(*means, means[0] - means[1], low, high, p_value, detectable, n)
+    clusters = paired_counts(score, [*first, *second])
+    n_first, n = len(first), n_images(clusters[:, 0])
+    one, other = (
+        mean_score(part, names)
+        for part, names in zip(
+            (clusters[:, :n_first], clusters[:, n_first:]), generators, strict=True
+        )
+    )
+    value = one.value - other.value
+    if not np.isfinite(value):
+        return Difference(one.value, other.value, *(np.nan,) * 5, n)
+    parts = difference_parts(one, other)
+    deviations = [part.variance**0.5 for part in parts]
+    deviation = sum(part.variance for part in parts) ** 0.5
+    half = critical_value(parts) * deviation
+    return Difference(
+        one.value,
+        other.value,
+        value,
+        value - half,
+        value + half,
+        mcnemar(clusters[:, :, 0]) if is_exact(clusters) else p_value(value, parts, len(clusters)),
+        half + critical_value(parts, 2 * (1 - POWER)) * deviation,
+        n,
+        *deviations,
+    )
 
 
-def _paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
+def compare_stored(
+    suite: Suite, first: Sequence[StoredRun], second: Sequence[StoredRun]
+) -> Iterator[tuple[Score, Difference]]:
+    """Compare stored runs of two models by every score of a suite that allows it."""
+    tables, generators = (
+        [[getattr(run, name) for run in runs] for runs in (first, second)]
+        for name in ("predictions", "generator")
+    )
+    for score in suite.scores:
+        if score.supports_bootstrap:
+            yield score, compare(score, *tables, generators=(generators[0], generators[1]))
+
+
+def paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
     """What each cluster of images adds to the score in each run, (clusters, runs, sums).
 
     Raises:
         ValueError: If the runs are not on the same images.
     """
-    counts = [score.count(table) for table in tables]
+    counts = [score.clusters(table) for table in tables]
     if any(not each.index.equals(counts[0].index) for each in counts):
         raise ValueError("the runs are not on the same images: there is nothing to pair")
     return np.stack([each.to_numpy() for each in counts], axis=1)
+
+
+def is_exact(clusters: Counts) -> bool:
+    """Whether they are decisions of one run each on independent images."""
+    one_each = clusters.shape[1:] == (2, 2) and (clusters[..., 1] == 1).all()
+    return bool(one_each and is_count(clusters))
 
 
 def mcnemar(
@@ -173,7 +203,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict(
-    score: Score, first: str, second: str, difference: Difference, corrected_p_value: float
+    score: Score,
+    first: str,
+    second: str,
+    difference: Difference,
+    corrected_p_value: float,
+    margin: float | None = None,
 ) -> str:
     """Say in words what a comparison found.
 
@@ -183,6 +218,8 @@ def verdict(
         second: Name of the second.
         difference: From `compare`.
         corrected_p_value: From `holm`.
+        margin: How much worse would not matter, a fraction; the verdict then says whether the whole
+            interval excludes more.
 
     Example:
         >>> from benchmarks.core.scores import shape_bias
@@ -191,33 +228,24 @@ def verdict(
         'cannot be told apart'
         >>> verdict(shape_bias("conflict"), "a", "b", difference, 0.01)
         'b better'
+        >>> verdict(shape_bias("conflict"), "a", "b", difference, 0.8, margin=0.05)
+        'b not worse by more than 5 points'
+        >>> verdict(shape_bias("conflict"), "a", "b", difference, 0.8, margin=0.1)
+        'equal within 10 points'
     """
     if np.isnan(corrected_p_value):
         return "undefined"
-    if corrected_p_value >= 1 - CONFIDENCE:
+    sign = 1 if score.higher_is_better else -1
+    if corrected_p_value < 1 - CONFIDENCE:
+        return f"{first if sign * difference.value > 0 else second} better"
+    if margin is None:
         return "cannot be told apart"
-    return f"{first if (difference.value > 0) == score.higher_is_better else second} better"
-
-
-def _other_seeds(
-    models: Sequence[NDArray[np.float64]], generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draw what other seeds of the models would change of their difference, (RESAMPLES,).
-
-    Of each model the scores of its seeds, (seeds,); of one seed nothing is known. Degrees of
-    freedom are those of Welch and Satterthwaite.
-    """
-    several = [scores for scores in models if len(scores) > 1]
-    freedom = np.array([len(scores) - 1 for scores in several])
-    errors = np.array([scores.var(ddof=1) / len(scores) for scores in several])
-    if not errors.sum():
-        return np.zeros(RESAMPLES)
-    degrees = errors.sum() ** 2 / (errors**2 / freedom).sum()
-    return np.asarray(np.sqrt(errors.sum()) * generator.standard_t(degrees, size=RESAMPLES))
-
-
-def _bootstrap_p_value(differences: NDArray[np.float64]) -> float:
-    """Two-sided: twice the share of resamples on the rarer side of 0, never quite 0."""
-    differences = differences[np.isfinite(differences)]
-    rarer = min((differences <= 0).sum(), (differences >= 0).sum())
-    return float(min(1.0, 2 * (rarer + 1) / (len(differences) + 1)))
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    points = f"{100 * margin:g} point{'s' * (100 * margin != 1)}"
+    if low > -margin and high < margin:
+        return f"equal within {points}"
+    if low > -margin:
+        return f"{first} not worse by more than {points}"
+    if high < margin:
+        return f"{second} not worse by more than {points}"
+    return f"cannot be told apart within {points}"

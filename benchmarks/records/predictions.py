@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.core.suite import Suite
 from cgn.io.locks import short_name
 from cgn.io.schema import checked, parsed
 from cgn.io.text import printable
@@ -32,7 +30,7 @@ SCHEMA = pa.schema(
     }
 )
 # Further columns that some suites have: decisions by other rules and counts, and probabilities.
-FURTHER = {r"prediction_\w+|rank|misled|drawn": pa.int16(), r"p_\w+": pa.float32()}
+FURTHER = {r"prediction_\w+|rank|misled|drawn": pa.int16(), r"p_\w+|log_odds": pa.float32()}
 _COUNTED = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BINARY_PACKED"}
 _KEY = b"cgn-bench"
 
@@ -76,7 +74,7 @@ def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
 
     Args:
         predictions: A table with the columns of `SCHEMA`, and any that `FURTHER` matches, one row
-            an image; of confidences and probabilities, in [0, 1], three decimals are kept.
+            an image; of confidences, probabilities and log-odds three decimals are kept.
         path: The file; its folder is made if it is missing.
         run: Kept in the file beside the table.
 
@@ -126,35 +124,6 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
         raise ValueError(f"{path} is a parquet file, but not predictions of this benchmark")
     where = f"the header of {path}"
     return predictions, checked(Run, parsed(header, where), where)
-
-
-def load_runs(
-    results: Path, suite: Suite, source: str, models: Sequence[str]
-) -> list[list[pd.DataFrame]]:
-    """Read the predictions of several models on one suite, all on the same images.
-
-    Args:
-        results: The folder with `predictions`.
-        suite: Under its own protocol.
-        source: Where its data came from, as `DataSource.name`.
-        models: Names of the models.
-
-    Returns:
-        For each model a table a seed, as from `load`; none if it has no runs.
-
-    Raises:
-        ValueError: If runs are of another protocol than the suite's, or differ in their data, or
-            a file cannot be read.
-    """
-    folders = [_folder(results, suite.name, source, model) for model in models]
-    files = [[load(path) for path in sorted(folder.glob("seed*.parquet"))] for folder in folders]
-    runs = [run for of_model in files for _, run in of_model]
-    if len({run.data_sha256 for run in runs}) > 1 or {r.protocol for r in runs} - {suite.protocol}:
-        raise ValueError(
-            f"the predictions of {', '.join(models)} on {suite.name} are of different data or "
-            "protocols; run these models again"
-        )
-    return [[table for table, _ in of_model] for of_model in files]
 
 
 def predictions_path(

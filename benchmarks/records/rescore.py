@@ -15,7 +15,7 @@ from benchmarks.core.suite import Suite
 from benchmarks.records.predictions import Run, load
 from benchmarks.records.runs import Row, last_of_runs, newest, read_runs, run_of
 
-_KEPT = ["images_per_second", "device", "torch", "python", "generator_seed"]
+_KEPT = ["images_per_second", "device", "torch", "python", "generator_seed", "selected_on"]
 ScoreKeys = set[tuple[Run, str, str]]  # runs with variant and metric
 
 
@@ -32,9 +32,9 @@ def missing_rows(
         progress: Called after each run with runs done and runs in all.
 
     Returns:
-        What is to be appended; empty if nothing is missing. Run, speed, device, versions and
-        generator are those of the run's other rows; commit and time are those of now, for it is
-        this code that computed the score.
+        What is to be appended; empty if nothing is missing. Run, speed, device, versions,
+        generator and selection rule are those of the run's other rows; commit and time are those
+        of now, for it is this code that computed the score.
 
     Raises:
         ValueError: If predictions cannot be read, or are of another run than the rows.
@@ -42,22 +42,26 @@ def missing_rows(
     rows = newest(read_runs(results, suites))
     variants, metrics = rows["variant"], rows["metric"]
     known = {*zip(map(run_of, rows.to_dict("records")), variants, metrics, strict=True)}
-    own_protocols = {
-        (suite.name, name)
-        for suite in suites.values()
-        for name in suite.protocol_names
-        if suite.with_protocol(name).predictions_protocol in (None, name)
-    }
-    runs = last_of_runs(rows).to_dict("records")
-    last = [row for row in runs if (row["suite"], row["protocol"]) in own_protocols]
+    last = {}
+    for row in last_of_runs(rows).to_dict("records"):  # the newest under any protocol wins
+        protocol = _kept_as(suites[row["suite"]]).get(row["protocol"])
+        if protocol is not None:
+            slot = (*(row[name] for name in ("suite", "source", "model", "seed")), protocol)
+            last[slot] = row | {"protocol": protocol}
     now = {"commit": commit(), "time": utc_now()}
     missing: list[Row] = []
-    for done, row in enumerate(last, start=1):
+    for done, row in enumerate(last.values(), start=1):
         run = run_of(row)
         about = {name: row[name] for name in _KEPT} | now
         missing += _missing_of_run(results, suites[run.suite], run, known, about)
         progress(done, len(last))
     return missing
+
+
+def _kept_as(suite: Suite) -> dict[str, str]:
+    """Map each protocol that rows may be of to the one that their predictions are kept as."""
+    kept = {name: suite.with_protocol(name).kept_as for name in suite.protocol_names}
+    return kept | {name: name for name in kept.values()}
 
 
 def _missing_of_run(
@@ -67,12 +71,12 @@ def _missing_of_run(
     todo = [
         (replace(run, protocol=scored.protocol), score)
         for scored in suite.compatible_protocols(run.protocol)
-        for score in scored.scores
+        for score in scored.all_scores
         if (replace(run, protocol=scored.protocol), score.variant, score.metric) not in known
     ]
     if not todo:
         return []
-    path = run.path(results, suite.with_protocol(run.protocol).view_name)
+    path = run.path(results, suite.with_protocol(todo[0][0].protocol).view_name)
     predictions, stored = load(path)
     if stored != run:
         raise ValueError(

@@ -50,6 +50,7 @@ class Row(Run):
         commit: Commit of this repository, with "-dirty" if it was changed; empty if unknown.
         time: When, UTC, ISO 8601.
         generator_seed: Seed of the generator whose images it was trained on; empty without one.
+        selected_on: What the model's settings were chosen by; empty where it is unknown.
     """
 
     variant: str
@@ -65,6 +66,7 @@ class Row(Run):
     commit: str
     time: str
     generator_seed: str = ""
+    selected_on: str = ""
 
 
 COLUMNS = [field.name for field in fields(Row)]
@@ -72,7 +74,7 @@ RUN_COLUMNS = [field.name for field in fields(Run)]
 _RUN_SLOT = ["suite", "protocol", "source", "model", "seed"]
 _SLOT = [*_RUN_SLOT, "variant", "metric"]
 _RESULT = ["data_sha256", "weights_sha256", "value", "low", "high", "n"]
-_OLD_COLUMNS = COLUMNS[:-1]  # of files of before `generator_seed`
+_LATER = ["generator_seed", "selected_on"]  # older files lack the last of these, or both
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 _SCHEMA = pa.schema([(field.name, _TYPES[str(field.type)]) for field in fields(Row)])
 _TEXT = [field.name for field in fields(Row) if field.type == "str"]
@@ -99,6 +101,25 @@ def repeated(runs: pd.DataFrame) -> pd.DataFrame:
     before = runs.groupby(_SLOT, sort=False)[result].shift()
     same = (runs[result] == before) | (runs[result].isna() & before.isna())
     return runs[same.all(axis=1)]
+
+
+def history_of_scores(runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pair the newest row of each score with the one before it of the same images and weights.
+
+    Returns:
+        The earlier rows and the newest, in the same order; only of scores that have both.
+    """
+    same = [*_SLOT, "data_sha256", "weights_sha256"]
+    kept = runs.reset_index(drop=True)
+    last = kept.groupby(same, sort=False).tail(1).index
+    earlier = kept.drop(last).drop_duplicates(same, keep="last")
+    pairs = (
+        kept.loc[last]
+        .reset_index()
+        .merge(earlier.reset_index(), on=same, suffixes=("_now", "_before"))
+    )
+    before, now = (kept.loc[pairs[f"index_{when}"]] for when in ("before", "now"))
+    return before.reset_index(drop=True), now.reset_index(drop=True)
 
 
 def run_of(row: Mapping[Any, Any]) -> Run:
@@ -155,7 +176,7 @@ def read_runs(results: Path, suites: Collection[str] | None = None) -> pd.DataFr
     """Read `runs.csv`: one row a score of a run, columns as the fields of `Row`.
 
     Args:
-        results: The folder of `runs.csv`; one of before `generator_seed` gets an empty one.
+        results: The folder of `runs.csv`; columns that an older one lacks are empty.
         suites: Names of the suites whose rows are read; None for all. Memory is taken for these
             rows alone.
 
@@ -195,9 +216,9 @@ def _batches(path: Path, suites: Collection[str] | None = None) -> Iterator[pa.R
                 if suites is not None:
                     names = pa.array([guarded(name) for name in suites], pa.string())
                     batch = batch.filter(pa.compute.is_in(batch["suite"], names))
-                if columns == _OLD_COLUMNS:
-                    seeds = pa.array([""] * len(batch), pa.string())
-                    batch = batch.set_column(len(COLUMNS) - 1, COLUMNS[-1], seeds)
+                for place in range(len(columns), len(COLUMNS)):
+                    empty = pa.array([""] * len(batch), pa.string())
+                    batch = batch.set_column(place, COLUMNS[place], empty)
                 yield batch
     except (pa.ArrowException, UnicodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read ({error}); restore it from git") from None
@@ -212,7 +233,7 @@ def _header(path: Path) -> list[str]:
     with path.open("rb") as file:
         line = file.readline(LONGEST_ROW)
     columns = next(csv.reader([line.decode()]), [])
-    if columns not in (COLUMNS, _OLD_COLUMNS):
+    if columns not in [COLUMNS[: len(COLUMNS) - n] for n in range(len(_LATER) + 1)]:
         raise ValueError(f"{path} has other columns than {COLUMNS}; restore it from git")
     return columns
 

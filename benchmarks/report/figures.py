@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.core.suite import Suite, parse_model_id
-from benchmarks.records.leaderboard import leaderboard
 
 CUES = ("shape", "texture", "background")
 # Okabe and Ito's colours, which people tell apart whatever their colour vision; neither is grey.
@@ -91,7 +90,7 @@ def cues_figure(shares: Mapping[str, Mapping[str, float]]) -> Svg:
         axes.set_xlabel("predictions, %")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
 
-    return _both([draw], height=1.1 + 0.38 * len(shares))
+    return both_shades([draw], height=1.1 + 0.38 * len(shares))
 
 
 def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
@@ -113,7 +112,7 @@ def robustness_figure(board: pd.DataFrame, standard: str, robust: str) -> Svg:
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
 
-    return _both([draw], height=3.6)
+    return both_shades([draw], height=3.6)
 
 
 def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
@@ -140,18 +139,17 @@ def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
                 label=factor,
             )
         axes.set_yticks(np.arange(len(rows)), list(rows["model"]))
-        axes.set_xlabel("average causal effect on the probability of a class, points")
+        axes.set_xlabel("Shapley value of the probability of a class, points")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
-    return _both([draw], height=1.1 + 0.6 * len(board))
+    return both_shades([draw], height=1.1 + 0.6 * len(board))
 
 
-def correlation_sweep_rows(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
+def correlation_sweep_rows(board: pd.DataFrame) -> pd.DataFrame:
     """Find the models of a suite that were trained at other correlations than the usual one.
 
     Args:
-        runs: From `benchmarks.records.runs.read_runs`.
-        suite: Whose leaderboard is searched.
+        board: The suite's leaderboard.
 
     Returns:
         Ranked rows of the leaderboard, in the order of the correlation, with columns plain, the
@@ -159,8 +157,7 @@ def correlation_sweep_rows(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
         have a row below 1. Where some models have three correlations or more, those with two are
         left out: a table says as much. Empty if there are none.
     """
-    board = leaderboard(runs, suite)
-    board = board[board["rank"].notna()]
+    board = board[board["rank_low"].notna()]
     names = [parse_model_id(name) for name in board["model"]]
     board = board.assign(plain=[n for n, _ in names], correlation=[rho for _, rho in names])
     images = ["source", "data_sha256"]
@@ -171,30 +168,30 @@ def correlation_sweep_rows(runs: pd.DataFrame, suite: Suite) -> pd.DataFrame:
     return board.sort_values(["correlation", "plain"], ascending=[False, True])
 
 
-def correlation_sweep(runs: pd.DataFrame, suites: Sequence[Suite], models: Sequence[str]) -> Svg:
+def correlation_sweep(boards: Sequence[tuple[Suite, pd.DataFrame]], models: Sequence[str]) -> Svg:
     """Draw the primary score over how closely texture and background followed in training.
 
     A panel a suite and kind of its test images, a line a model, with intervals; to the left
     nothing in the training images left its class.
 
     Args:
-        runs: From `benchmarks.records.runs.read_runs`.
-        suites: The suites; those without rows of a correlation below 1 get no panel.
+        boards: Suites with their leaderboards; those without rows of a correlation below 1 get no
+            panel.
         models: Plain names of the models, from `correlation_sweep_rows`.
 
     Raises:
         ValueError: If no suite has such rows.
     """
     panels: list[Callable[[Axes], None]] = []
-    for suite in suites:
-        rows = correlation_sweep_rows(runs, suite)
+    for suite, board in boards:
+        rows = correlation_sweep_rows(board)
         rows = rows[rows["plain"].isin(models)]
         for (source, _), group in rows.groupby(["source", "data_sha256"]):
             title = f"{suite.name}, {source}"
             panels.append(_sweep_panel(suite, title, group, models, legend=not panels))
     if not panels:
         raise ValueError("no model was trained at a correlation below 1: there is nothing to draw")
-    return _both(panels, height=3.6)
+    return both_shades(panels, height=3.6)
 
 
 def _sweep_panel(
@@ -247,8 +244,13 @@ def _label(key: str) -> str:
     return f"{key.replace('_', ' ')}, %"
 
 
-def _both(panels: Sequence[Callable[[Axes], None]], height: float) -> Svg:
-    """Draw twice: black on nothing, and white on nothing."""
+def both_shades(panels: Sequence[Callable[[Axes], None]], height: float) -> Svg:
+    """Draw panels side by side, twice: black on nothing, and white on nothing.
+
+    Args:
+        panels: Each draws one.
+        height: Of a panel, in inches.
+    """
     light, dark = (_svg(panels, height, ink) for ink in ("#1a1a1a", "#e8e8e8"))
     return Svg(light, dark)
 

@@ -17,10 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from benchmarks.core.suite import Suite
+from benchmarks.generator_track import RIVAL, read_track
 from benchmarks.records.leaderboard import leaderboard
-from benchmarks.records.predictions import load_runs
 from benchmarks.records.published import compare_to_published
 from benchmarks.records.runs import exclusive, last_of_runs, read_runs
+from benchmarks.records.stored_runs import load_stored_runs
 from benchmarks.report.figures import (
     Svg,
     correlation_sweep,
@@ -30,6 +31,7 @@ from benchmarks.report.figures import (
     effects_figure,
     robustness_figure,
 )
+from benchmarks.report.generators import comparisons, differences_figure, track_tables
 from benchmarks.report.table import Table
 from benchmarks.report.tables import leaderboard_table, published_table
 from cgn.data.image_set import ImageSet
@@ -70,6 +72,7 @@ def write_report(
         parts=parts,
         sheets={name: _data("image/png", png) for name, png in sheets.items() if name in shown},
         provenance=_provenance(runs),
+        track=_track(read_track(results)),
     )
     write_text(path, page)
 
@@ -82,11 +85,26 @@ def _page() -> Any:
     )
 
 
+def _track(rows: pd.DataFrame) -> dict[str, Any]:
+    """Collect what the page says of generators."""
+    compared, figures = comparisons(rows), []
+    if compared:
+        words = _in_words(
+            {
+                title: {name: difference.value for name, difference in differences.items()}
+                for title, differences in compared.items()
+            }
+        )
+        title = f"Accuracy with each generator, minus that with {RIVAL}"
+        figures.append(_figure(title, differences_figure(compared), words))
+    return {"tables": track_tables(rows), "figures": figures}
+
+
 def _suite(
     suite: Suite, runs: pd.DataFrame, results: Path, images: Mapping[str, ImageSet]
 ) -> dict[str, Any]:
     """Collect what the page says of one suite."""
-    board = leaderboard(runs, suite)
+    board = leaderboard(runs, suite, results)
     boards = [
         (source, leaderboard_table(suite, rows))
         for (source, _), rows in board.groupby(["source", "data_sha256"], sort=False)
@@ -94,10 +112,14 @@ def _suite(
     facts = compare_to_published(suite, board)
     was_run = not facts.empty and facts["here"].notna().any()
     # A sweep over the correlation has a figure of its own, and too many models for the others.
-    usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+    usual = board["rank_low"].notna() & ~board["model"].str.contains("@", regex=False)
     embedded = board[(board["source"] == "embedded") & usual]
     names = list(embedded["model"])
-    seeds = dict(zip(names, load_runs(results, suite, "embedded", names), strict=True))
+    runs_of = load_stored_runs(results, suite, "embedded", names)
+    seeds = {
+        name: [run.predictions for run in stored]
+        for name, stored in zip(names, runs_of, strict=True)
+    }
     first = {name: tables[0] for name, tables in seeds.items() if tables}
     variant = next(s.variant for s in suite.scores if s.key == suite.primary).split("-")[-1]
     return {
@@ -105,7 +127,7 @@ def _suite(
         "asks": suite.question,
         "boards": boards,
         "published": published_table(suite, facts, PUBLISHED) if was_run else None,
-        "figures": _figures(suite, embedded, seeds, variant) + _sweep(suite, runs),
+        "figures": _figures(suite, embedded, seeds, variant) + _sweep(suite, board),
         "disputed": _disputed(suite, first, variant, images[variant]) if first else [],
     }
 
@@ -117,7 +139,7 @@ def _figures(
     effects = {
         score.variant.removeprefix("do_"): score.key
         for score in suite.scores
-        if score.metric == "effect"
+        if score.metric == "shapley_value"
     }
     if effects and len(board):
         values = {
@@ -144,14 +166,14 @@ def _figures(
     return figures
 
 
-def _sweep(suite: Suite, runs: pd.DataFrame) -> list[dict[str, str]]:
+def _sweep(suite: Suite, board: pd.DataFrame) -> list[dict[str, str]]:
     """Draw the score over the correlation of the training images, if there are such rows."""
-    rows = correlation_sweep_rows(runs, suite)
+    rows = correlation_sweep_rows(board)
     if rows.empty:
         return []
     models = zip(rows["model"], rows[suite.primary], strict=True)
     words = "; ".join(f"{model}: {100 * value:.0f} %" for model, value in models)
-    drawn = correlation_sweep(runs, [suite], list(dict.fromkeys(rows["plain"])))
+    drawn = correlation_sweep([(suite, board)], list(dict.fromkeys(rows["plain"])))
     title = "The less closely texture and background follow the class in training"
     return [_figure(title, drawn, words)]
 

@@ -13,15 +13,26 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.core.suite import Suite, format_model_id
-from benchmarks.records.leaderboard import leaderboard
+from benchmarks.generator_track import read_track
+from benchmarks.records.leaderboard import leaderboards
 from benchmarks.records.published import EXTRA_MODELS, official_rows, published
 from benchmarks.records.runs import newest, read_runs
+from benchmarks.report.generators import track_tables
 from benchmarks.report.table import NONE, Cell, Table, fraction, interval
 from benchmarks.report.tables import primary_scores_table
 from cgn.data.factors import Factors
 from cgn.io.weights import load_tensors
 
 EVERY_SEED = ("cgn", "cgn-abduct")  # their seeds differ in the CGN, too
+# How many of the counterfactuals have a texture and background that the CGN drew.
+DRAWN = {
+    "paste": "none",
+    "cgn-abduct:borrowed": "only what no other image shows",
+    "cgn-abduct": "half",
+    "cgn-abduct:drawn": "all",
+    "cgn": "all, and the shapes",
+}
+NOTHING = "There are no rows yet."
 LOOSE = 0.99  # the correlation beside 1
 
 
@@ -86,15 +97,46 @@ def readme_blocks(
     """
     mnists = [suite for suite in suites if suite.name.endswith("mnist")]
     runs = read_runs(results)
-    ours = {suite.name: official_rows(leaderboard(runs, suite)) for suite in mnists}
+    boards = leaderboards(results, suites)
+    ours = {suite.name: official_rows(board) for suite, board in boards if suite in mnists}
     tables = {
-        "leaderboard": primary_scores_table(runs, suites, "embedded"),
+        "leaderboard": primary_scores_table(boards, "embedded"),
         "CGNs": cgns(weights, dict.fromkeys(suite.world.name for suite in suites)),
         "beside what was published": beside_published(mnists, ours),
         "models on full MNIST": on_full_mnist(mnists, ours, models),
     }
     blocks = {name: table.to_markdown() for name, table in tables.items()}
-    return blocks | {"every seed": every_seed(runs, mnists, ours)}
+    return blocks | {
+        "every seed": every_seed(runs, mnists, ours),
+        "ablation": ablation(boards, ours),
+        "generators": generator_track(results),
+    }
+
+
+def ablation(boards: Sequence[tuple[Suite, pd.DataFrame]], ours: Mapping[str, pd.DataFrame]) -> str:
+    """Lay out what drawn and borrowed surfaces add to copy and paste, a line a recipe."""
+    embedded = [(suite, _of_source(board, "embedded")) for suite, board in boards]
+    full = [(suite, ours[suite.name]) for suite, _ in boards if suite.name in ours]
+    heads = [suite.name for suite, _ in embedded]
+    heads += [f"{_short(suite)}, full MNIST" for suite, _ in full]
+    table = Table(["model", "drawn by the CGN", *heads])
+    for model, share in DRAWN.items():
+        cells = [_score(board, model, suite.primary) for suite, board in (*embedded, *full)]
+        if any(cells):
+            table.add(f"`{model}`", share, *cells)
+    return table.to_markdown() if table.rows else NOTHING
+
+
+def _of_source(board: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Choose the rows of one source of data."""
+    return board[board["source"] == source]
+
+
+def generator_track(results: Path) -> str:
+    """Lay out the generator track, a table a world."""
+    tables = track_tables(read_track(results))
+    parts = [f"**{table.title}**\n\n{table.to_markdown()}" for table in tables]
+    return "\n\n".join(parts) or NOTHING
 
 
 def cgns(weights: Path, worlds: Iterable[str]) -> Table:

@@ -9,7 +9,6 @@ import pandas as pd
 from benchmarks.core.scores import Score
 from benchmarks.core.suite import Suite
 from benchmarks.records.compare import Difference, holm, verdict
-from benchmarks.records.leaderboard import leaderboard
 from benchmarks.records.sensitivity import SCORE
 from benchmarks.report.table import Cell, Table, fraction, interval
 
@@ -29,14 +28,13 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
     """
     title = f"{suite.name}: {suite.question}"
     table = Table(["score", *board["model"], "chance"], title, caption)
-    for score in suite.scores:
+    for score in suite.all_scores:
         cells = score_cells(board, score)
         is_primary = score.key == suite.primary
         table.add(_label(score), *cells, fraction(score.chance), is_bold=is_primary)
     blank = Cell("", None)
     table.add("interval", *board["interval"], blank)
-    ranks = (blank if pd.isna(rank) else rank for rank in board["rank"])
-    return table.add("rank", *ranks, blank)
+    return table.add("rank", *rank_cells(board), blank)
 
 
 def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
@@ -54,40 +52,42 @@ def leaderboard_table(suite: Suite, board: pd.DataFrame) -> Table:
         f"{board['source'].iloc[0]} data, protocol {suite.protocol}, n = {board['n'].iloc[0]}; "
         f"intervals: {intervals}"
     )
-    table = Table(["model", "rank", "seeds", *names], caption=caption)
+    about = ["rank", "seeds", "selected_on"]
+    table = Table(["model", *(name.replace("_", " ") for name in about), *names], caption=caption)
     columns = [score_cells(board, score) for score in scores]
-    firsts = zip(board["model"], board["rank"], board["seeds"], strict=True)
-    for (model, rank, seeds), *cells in zip(firsts, *columns, strict=True):
-        table.add(model, rank, seeds, *cells, key=model)
-    blank = Cell("", None)
-    table.footer = [Cell("chance", "chance"), blank, blank, *(fraction(s.chance) for s in scores)]
+    firsts = zip(
+        board["model"], rank_cells(board), board["seeds"], board["selected_on"], strict=True
+    )
+    for (model, *facts), *cells in zip(firsts, *columns, strict=True):
+        table.add(model, *facts, *cells, key=model)
+    blanks = [Cell("", None)] * len(about)
+    table.footer = [Cell("chance", "chance"), *blanks, *(fraction(s.chance) for s in scores)]
     return table
 
 
-def primary_scores_table(runs: pd.DataFrame, suites: Iterable[Suite], source: str) -> Table:
+def primary_scores_table(boards: Iterable[tuple[Suite, pd.DataFrame]], source: str) -> Table:
     """Lay out the primary scores of several suites, a column a suite.
 
     Args:
-        runs: From `benchmarks.records.runs.read_runs`.
-        suites: One column each.
+        boards: Suites with their leaderboards, one column each.
         source: Which data's rows are shown.
 
     Returns:
-        One row a model, ordered by its mean over the suites. Models trained at another correlation
-        are left out, for not every suite has them.
+        One row a model, ordered by the middle of its ranks, the mean over the suites. Models
+        trained at another correlation are left out, for not every suite has them.
     """
     cells: dict[str, dict[str, Cell]] = {}
-    means: dict[str, pd.Series] = {}
-    for suite in suites:
-        board = leaderboard(runs, suite)
-        usual = board["rank"].notna() & ~board["model"].str.contains("@", regex=False)
+    middles: dict[str, pd.Series] = {}
+    for suite, board in boards:
+        usual = board["rank_low"].notna() & ~board["model"].str.contains("@", regex=False)
         board = board[(board["source"] == source) & usual]
         label = f"{suite.name}<br>{suite.primary.replace('_', ' ')}"
         (primary,) = (score for score in suite.scores if score.key == suite.primary)
         cells[label] = dict(zip(board["model"], score_cells(board, primary), strict=True))
-        means[label] = board.set_index("model")[suite.primary]
+        middles[label] = board.set_index("model")[["rank_low", "rank_high"]].mean(axis=1)
     table = Table(["model", *cells])
-    for model in pd.DataFrame(means).mean(axis=1).sort_values(ascending=False).index:
+    ranks = pd.DataFrame(middles).astype(float).mean(axis=1)
+    for model in ranks.sort_index().sort_values(kind="stable").index:
         table.add(model, *(of_suite.get(model) for of_suite in cells.values()))
     return table
 
@@ -144,7 +144,10 @@ def robustness_table(rows: pd.DataFrame) -> Table:
 
 
 def differences_table(
-    first: str, second: str, differences: Sequence[tuple[Suite, Score, Difference]]
+    first: str,
+    second: str,
+    differences: Sequence[tuple[Suite, Score, Difference]],
+    margin: float | None = None,
 ) -> Table:
     """Lay out all differences between two models, p-values corrected for their number.
 
@@ -152,11 +155,12 @@ def differences_table(
         first: Name of the first model.
         second: Name of the second.
         differences: Every comparison that was made: leaving some out would falsify the correction.
+        margin: How many points worse would not matter; None asks for no such verdict.
     """
     table = Table(
         ["suite", "score", first, second, "difference", "p (Holm)", "detectable", "n", "verdict"],
         f"{first} against {second}",
-        "percent and points with 95 % interval over images and seeds; detectable: "
+        "percent and points with 95 % interval over images, seeds and generators; detectable: "
         "the smallest difference that would be found in 4 cases of 5",
     )
     corrected = holm([difference.p_value for *_, difference in differences])
@@ -170,7 +174,7 @@ def differences_table(
             Cell("" if pd.isna(p_value) else f"{p_value:.2g}", p_value),
             fraction(difference.minimum_detectable_effect),
             difference.n,
-            verdict(score, first, second, difference, p_value),
+            verdict(score, first, second, difference, p_value, margin and margin / 100),
             is_bold=score.key == suite.primary,
         )
     return table
@@ -230,6 +234,48 @@ def speeds_table(speeds: pd.DataFrame, title: str = "") -> Table:
             Cell("" if pd.isna(error) else f"{error:.1g}", error),
         )
     return table
+
+
+def tuning_table(recipe: str, comparison: pd.DataFrame, rules: Sequence[str]) -> Table:
+    """Lay out the tries of one recipe, a row a candidate.
+
+    Args:
+        recipe: Its name.
+        comparison: From `benchmarks.tuning.compare_settings`.
+        rules: Of selection, in the order of the columns.
+    """
+    groups = [group for group in comparison.columns.unique(level=0) if group != "best"]
+    heads = [(group, rule) for group in groups for rule in rules]
+    table = Table(
+        ["settings", *(f"{group}, {rule}" for group, rule in heads), "best by"],
+        f"{recipe}: held-out training objects",
+        "percent right, means over seeds; no test image takes part",
+    )
+    for settings, row in comparison.iterrows():
+        best = [rule for rule in rules if row["best", rule]]
+        table.add(
+            str(settings),
+            *(fraction(row[head]) for head in heads),
+            ", ".join(best) or None,
+            is_bold=bool(best),
+        )
+    return table
+
+
+def rank_cells(board: pd.DataFrame) -> list[Cell]:
+    """Return the cells of the ranks that the data allow, one a row of a leaderboard.
+
+    Example:
+        >>> board = pd.DataFrame({"rank_low": [1, 1, pd.NA], "rank_high": [1, 3, pd.NA]})
+        >>> [cell.text for cell in rank_cells(board)]
+        ['1', '1 to 3', '']
+    """
+    cells = []
+    for low, high in board[["rank_low", "rank_high"]].itertuples(index=False):
+        known = not pd.isna(low)
+        text = f"{low}" if known and low == high else f"{low} to {high}"
+        cells.append(Cell(text, low) if known else Cell("", None))
+    return cells
 
 
 def score_cells(board: pd.DataFrame, score: Score) -> list[Cell]:

@@ -8,6 +8,7 @@ from benchmarks.core.suite import DataSource, Suite
 from benchmarks.suites.attribution import ATTRIBUTIONS
 from benchmarks.suites.backgrounds_challenge import CHALLENGE
 from benchmarks.suites.cue_conflict import CUE_CONFLICT, CUE_CONFLICT_OFFICIAL
+from benchmarks.suites.generators import GENERATORS
 from benchmarks.suites.imagenet import (
     IMAGENET_A,
     IMAGENET_A_OFFICIAL,
@@ -42,6 +43,7 @@ ALL_SUITES = {
         CHALLENGE,
         *ATTRIBUTIONS,
         *NATURAL,
+        *GENERATORS,
     )
 }
 
@@ -51,6 +53,7 @@ GROUPS = {
     "t10k": tuple(suite.name for suite in T10K),
     "attributions": tuple(suite.name for suite in ATTRIBUTIONS),
     "natural": tuple(suite.name for suite in NATURAL),
+    "generators": tuple(suite.name for suite in GENERATORS),
 }
 """Names of suites by the name of their group."""
 
@@ -63,7 +66,7 @@ def get_suite(name: str) -> Suite:
 
     Example:
         >>> get_suite("in9").protocol
-        'in9@openmoji-v1'
+        'in9@openmoji-v2'
         >>> get_suite("in-9")
         Traceback (most recent call last):
         ValueError: unknown suite 'in-9'; did you mean 'in9'?

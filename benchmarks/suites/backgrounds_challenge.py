@@ -361,6 +361,7 @@ CHALLENGE = Suite(
     data_folder="in9",
     question="Is there a background before which the classifier no longer sees the object?",
     protocol="in9-challenge@madry-v1",
+    clustering=IN9_OFFICIAL.clustering,
     world=IN9_OFFICIAL.world,
     variants=challenge_variants,
     scores=(

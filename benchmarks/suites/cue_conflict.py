@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, neither_rate, shape_bias
 from benchmarks.core.suite import DataSource, Protocol, Suite
 from benchmarks.data.class_folders import folder_of, list_classes
@@ -88,7 +90,9 @@ CHANCE = 1 / len(CLASSES)
 CUE_CONFLICT = Suite(
     name="cue-conflict",
     question="When shape and texture disagree, which of them decides?",
-    protocol="cue-conflict@openmoji-v1",
+    protocol="cue-conflict@openmoji-v2",
+    predictions_protocol="cue-conflict@openmoji-v1",  # ranked by shape bias, narrower intervals
+    clustering=Clustering(unit="drawing"),
     world=OPENMOJI9,
     variants=variants,
     scores=(
@@ -97,7 +101,8 @@ CUE_CONFLICT = Suite(
         accuracy("conflict", chance=CHANCE, metric="texture_accuracy", factor="texture"),
         accuracy("agree", chance=CHANCE),
     ),
-    primary="conflict_shape_bias",
+    diagnostics=calibration_scores("conflict", chance=CHANCE),
+    primary="conflict_shape_accuracy",
 )
 
 STIMULUS = re.compile(r"([a-z]+)\d+-([a-z]+)\d+")
@@ -133,7 +138,9 @@ def official_variants(source: DataSource) -> dict[str, ImageSet]:
 CUE_CONFLICT_OFFICIAL = Suite(
     name="cue-conflict-official",
     question=CUE_CONFLICT.question,
-    protocol="cue-conflict@geirhos-avg-v1",
+    protocol="cue-conflict@geirhos-avg-v2",
+    predictions_protocol="cue-conflict@geirhos-avg-v1",  # ranked by shape bias
+    clustering=Clustering(unit="pair of a shape and a texture"),
     world=IMAGENET,
     variants=official_variants,
     scores=(
@@ -153,22 +160,23 @@ CUE_CONFLICT_OFFICIAL = Suite(
     },
     protocols=(
         Protocol(
-            name="cue-conflict@sum-v1",
+            name="cue-conflict@sum-v2",
             about="the highest sum of probabilities decides, which favours classes of many outputs",
             column="prediction_sum",
         ),
         Protocol(
-            name="cue-conflict@argmax207-v1",
+            name="cue-conflict@argmax207-v2",
             about="the most probable of the 207 outputs of a class decides, as in ood-benchmarks",
             column="prediction_mapped",
         ),
         Protocol(
-            name="cue-conflict@argmax1000-v1",
+            name="cue-conflict@argmax1000-v2",
             about="the most probable output decides, and 793 of 1,000 count for no class",
             column="prediction_top1",
         ),
         Protocol(
-            name="cue-conflict@cgn-paper-v1",
+            name="cue-conflict@cgn-paper-v2",
+            predictions_protocol="cue-conflict@cgn-paper-v1",
             about="as the code of the CGN paper: resized to 256 px and cropped to 224",
             view=RESIZED,
         ),

@@ -14,6 +14,7 @@ from benchmarks.suites.imagenet import (
 )
 from benchmarks.suites.imagenet9 import IN9_OFFICIAL
 from benchmarks.worlds.imagenet import IMAGENET
+from cgn.models.cgn import load_released
 
 
 def _mnist_file(name: str, sha256: str, size_bytes: int | None = None) -> Download:
@@ -21,6 +22,18 @@ def _mnist_file(name: str, sha256: str, size_bytes: int | None = None) -> Downlo
     places = "storage.googleapis.com/cvdf-datasets/mnist", "ossci-datasets.s3.amazonaws.com/mnist"
     urls = tuple(f"https://{place}/{name}-ubyte.gz" for place in places)
     return Download(urls=urls, size_bytes=size_bytes, sha256=sha256)
+
+
+def _cgn_file(world: str, name: str, sha256: str | None = None) -> Download:
+    """Describe weights of the original MNIST CGN, in the authors' repository as of May 2021."""
+    commit = "335bebdb47e21a617db9c8ebddce07b670330e7c"
+    place = "raw.githubusercontent.com/autonomousvision/counterfactual_generative_networks"
+    return Download(
+        urls=(f"https://{place}/{commit}/mnists/experiments/cgn_{name}/weights/ckp.pth",),
+        size_bytes=2_661_744,
+        sha256=sha256,
+        kept_as=f"{world}.pth",
+    )
 
 
 DATA_SETS = {
@@ -51,6 +64,24 @@ DATA_SETS = {
             ),
             licence="not stated",
             source="LeCun, Cortes and Burges, the MNIST database",
+        ),
+        DataSet(
+            name="cgn-mnist-weights",
+            about="the original authors' CGNs of the three MNISTs, for the model cgn-released",
+            downloads=(
+                _cgn_file(
+                    "colored-mnist",
+                    "colored_MNIST",
+                    "6b178e7c1924b9efc532c467e7f0b77d2702efb536de9816bbd7e92c26d9b3fe",
+                ),
+                # No hash of these two is known here: they have to load, and the hash of your
+                # first download is recorded.
+                _cgn_file("double-colored-mnist", "double_colored_MNIST"),
+                _cgn_file("wildlife-mnist", "wildlife_MNIST"),
+            ),
+            licence="MIT",
+            source="Sauer and Geiger, ICLR 2021, https://arxiv.org/abs/2101.06046",
+            read=load_released,
         ),
         DataSet(
             name="in9",

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, accuracy_of_classes, top_k_accuracy
 from benchmarks.core.suite import DataSource, Protocol, Suite
 from benchmarks.data.class_folders import folder_of, list_classes
@@ -203,10 +205,13 @@ WNIDS = tuple(class_table()["wnid"])
 IMAGENET_A = Suite(
     name="imagenet-a",
     question="Does the classifier recognise objects where a plain one is misled?",
-    protocol="imagenet-a@openmoji-v1",
+    protocol="imagenet-a@openmoji-v2",
+    predictions_protocol="imagenet-a@openmoji-v1",  # whose intervals were narrower
+    clustering=Clustering(unit="drawing"),
     world=OPENMOJI9,
     variants=hard_variants,
     scores=(accuracy("hard", chance=CHANCE), accuracy("clean", chance=CHANCE)),
+    diagnostics=calibration_scores("hard", chance=CHANCE),
     primary="hard_accuracy",
     standard="clean_accuracy",
 )
@@ -214,10 +219,13 @@ IMAGENET_A = Suite(
 IMAGENET_SKETCH = Suite(
     name="imagenet-sketch",
     question="Does the classifier recognise objects from their lines alone?",
-    protocol="imagenet-sketch@openmoji-v1",
+    protocol="imagenet-sketch@openmoji-v2",
+    predictions_protocol="imagenet-sketch@openmoji-v1",  # whose intervals were narrower
+    clustering=Clustering(unit="drawing"),
     world=OPENMOJI9,
     variants=sketch_variants,
     scores=(accuracy("sketch", chance=CHANCE),),
+    diagnostics=calibration_scores("sketch", chance=CHANCE, has_conflicts=False),
     primary="sketch_accuracy",
 )
 
@@ -225,11 +233,13 @@ IMAGENET_A_OFFICIAL = Suite(
     name="imagenet-a-official",
     question=IMAGENET_A.question,
     protocol="imagenet-a@mask200-v1",
+    clustering=Clustering(unit="photograph"),
     world=IMAGENET,
     variants=official_variants(
         "hard", "imagenet-a", [w for w, m in zip(WNIDS, in_imagenet_a().tolist(), strict=True) if m]
     ),
     scores=(accuracy("hard", chance=1 / 200),),
+    diagnostics=calibration_scores("hard", chance=1 / 200, has_conflicts=False),
     primary="hard_accuracy",
     embedded=False,
     decision_rule=decide_imagenet_a,
@@ -250,9 +260,11 @@ IMAGENET_SKETCH_OFFICIAL = Suite(
     name="imagenet-sketch-official",
     question=IMAGENET_SKETCH.question,
     protocol="imagenet-sketch@v1",
+    clustering=Clustering(unit="sketch"),
     world=IMAGENET,
     variants=official_variants("sketch", "sketch", WNIDS),
     scores=(accuracy("sketch", chance=1 / 1_000), top_k_accuracy(5, "sketch", chance=5 / 1_000)),
+    diagnostics=calibration_scores("sketch", chance=1 / 1_000, has_conflicts=False),
     primary="sketch_accuracy",
     embedded=False,
     decision_rule=decide_imagenet,
@@ -266,6 +278,7 @@ IMAGENET_VALIDATION = Suite(
     name="imagenet",
     question="Does the classifier recognise ordinary photographs?",
     protocol="imagenet@v1",
+    clustering=Clustering(unit="photograph"),
     world=IMAGENET,
     variants=official_variants("validation", "val", WNIDS),
     scores=(
@@ -279,6 +292,7 @@ IMAGENET_VALIDATION = Suite(
             chance=1 / 200,
         ),
     ),
+    diagnostics=calibration_scores("validation", chance=1 / 1_000, has_conflicts=False),
     primary="validation_accuracy",
     embedded=False,
     decision_rule=decide_imagenet,

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, paired_difference
 from benchmarks.core.suite import DataSource, InputOverride, Protocol, Suite
 from benchmarks.data.class_folders import folder_of, list_classes
@@ -174,7 +176,9 @@ CHANCE = 1 / len(CLASSES)
 IN9 = Suite(
     name="in9",
     question="When the background changes, does the classifier still see the object?",
-    protocol="in9@openmoji-v1",
+    protocol="in9@openmoji-v2",
+    predictions_protocol="in9@openmoji-v1",  # whose intervals took each image for a drawing
+    clustering=Clustering(unit="drawing", of=lambda ids: ids // ID_STRIDE),
     world=OPENMOJI9,
     variants=variants,
     scores=(
@@ -189,6 +193,7 @@ IN9 = Suite(
         replace(accuracy("only_bg_b", chance=CHANCE), higher_is_better=False),
         replace(accuracy("only_bg_t", chance=CHANCE), higher_is_better=False),
     ),
+    diagnostics=calibration_scores("mixed_rand", chance=CHANCE),
     primary="mixed_rand_accuracy",
     standard="original_accuracy",
 )
@@ -248,6 +253,7 @@ IN9_OFFICIAL = Suite(
     name="in9-official",
     question=IN9.question,
     protocol="in9@madry-v1",
+    clustering=Clustering(unit="foreground"),
     world=IMAGENET,
     variants=official_variants,
     # Not every name in mixed_rand says which class the background is of.

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
+from benchmarks.core.calibration import VERSION
 from benchmarks.core.evaluate import probabilities, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.suites.backgrounds_challenge import AT_RANDOM
@@ -81,7 +83,7 @@ def check_protocols(
     """
     known = {(row["suite"], row["protocol"]): row for row in _read(pinned).to_dict("records")}
     problems = []
-    for suite in suites:
+    for suite in with_diagnostics(suites):
         named = f"{suite.name}, protocol {suite.protocol}"
         row = known.get((suite.name, suite.protocol))
         if row is None:
@@ -109,11 +111,34 @@ def record_fingerprint(
     with locked(pinned):
         table = _read(pinned)
         known = set(zip(table["suite"], table["protocol"], strict=True))
-        missing = [suite for suite in suites if (suite.name, suite.protocol) not in known]
+        every = with_diagnostics(suites)
+        missing = [suite for suite in every if (suite.name, suite.protocol) not in known]
         new = [_row(suite, images_sha256) for suite in missing]
         whole = pd.concat([table, pd.DataFrame(new, columns=COLUMNS)])
         write_text(pinned, whole.to_csv(index=False, lineterminator="\n"))
     return [row["protocol"] for row in new]
+
+
+def with_diagnostics(suites: Iterable[Suite]) -> Iterator[Suite]:
+    """Yield suites without their diagnostics, and the diagnostics as suites with a version.
+
+    Example:
+        >>> from benchmarks.suites.mnists import COLORED
+        >>> [suite.protocol for suite in with_diagnostics([COLORED])]
+        ['colored-mnist@v1', 'colored-mnist@v1+calibration-v1']
+    """
+    for suite in suites:
+        yield replace(suite, diagnostics=())
+        if suite.diagnostics:
+            first, *_ = suite.diagnostics
+            yield replace(
+                suite,
+                protocol=f"{suite.protocol}+{VERSION}",
+                scores=suite.diagnostics,
+                diagnostics=(),
+                primary=first.key,
+                standard=None,
+            )
 
 
 def _row(suite: Suite, images_sha256: Mapping[str, str]) -> dict[str, str]:
@@ -140,7 +165,8 @@ def _random_predictions(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
         factor: (decisions + index % period) % scores.shape[1]
         for factor, period in (("shape", 3), ("texture", 4), ("background", 5))
     }
-    table = {"variant": variant, "id": index, **labels, "prediction": decisions}
+    ids = _ids_of_clusters(suite, index)
+    table = {"variant": variant, "id": ids, **labels, "prediction": decisions}
     # Beside the highest score, those of the labels' classes: they move with the decision rule too.
     table |= {"confidence": scores.max(axis=1)}
     table |= {f"p_{factor}": scores[index, label] for factor, label in labels.items()}
@@ -149,3 +175,9 @@ def _random_predictions(suite: Suite, variant: str, seed: int) -> pd.DataFrame:
     if suite.evaluation is not None:  # a search
         table |= {"misled": index % (AT_RANDOM + 1), "drawn": np.full(N_IMAGES, AT_RANDOM)}
     return pd.DataFrame(table)
+
+
+def _ids_of_clusters(suite: Suite, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Choose ids that are of several clusters, as the suite makes clusters of ids."""
+    steps = (index * 10**power for power in range(len(index)))
+    return next(ids for ids in steps if len(set(suite.clustering.clusters(pd.Index(ids)))) > 1)

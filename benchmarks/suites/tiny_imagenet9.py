@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, paired_difference
 from benchmarks.core.suite import DataSource, Suite
 from benchmarks.suites import imagenet9
@@ -153,6 +154,7 @@ NATURAL = (
         name=NAME,
         question="When the background of a photograph changes, is the object still seen?",
         protocol="tiny-in9@grabcut-v1",
+        clustering=Clustering(unit="photograph"),
         world=TINY_IN9,
         variants=variants,
         scores=(
@@ -165,6 +167,7 @@ NATURAL = (
             ),
             replace(accuracy("only_bg_t", chance=CHANCE), higher_is_better=False),
         ),
+        diagnostics=IN9.diagnostics,
         primary=IN9.primary,
         standard=IN9.standard,
         embedded=False,
@@ -174,9 +177,11 @@ NATURAL = (
         name="in9-64px",
         question="The same, on ImageNet-9's own images, made as small as those of tiny-in9",
         protocol="in9@madry-64px-v1",
+        clustering=IN9_OFFICIAL.clustering,
         world=TINY_IN9,
         variants=small_in9_variants,
         scores=IN9_OFFICIAL.scores,
+        diagnostics=IN9.diagnostics,
         primary=IN9.primary,
         standard=IN9.standard,
         embedded=False,

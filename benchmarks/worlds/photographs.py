@@ -19,6 +19,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import pandas as pd
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from cgn.data.image_set import ImageSet
 from cgn.data.listing import some
 from cgn.models import cgn
 from cgn.segmentation import boxes
-from cgn.segmentation.boxes import WORKERS, masks_from_boxes, opencv
+from cgn.segmentation.boxes import WORKERS, masks_from_boxes
 
 IN9_CLASSES = tuple(classes_of("in9"))
 SIZE_PX = 64
@@ -115,7 +116,7 @@ def fingerprint(source: DataSource, *code: Path) -> str:
         code: Source files that decide the images beside this module.
     """
     place = archive(source)
-    digest = hashlib.sha256(opencv().__version__.encode())
+    digest = hashlib.sha256(cv2.__version__.encode())
     for path in (*CODE, *code):
         digest.update(path.read_bytes())
     if isinstance(place, zipfile.Path):

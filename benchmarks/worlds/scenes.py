@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.worlds.glyphs import RADIUS_PX, TILE_SIZE_PX, glyph_labels, glyph_tiles
+from benchmarks.worlds.painting import affine_maps, lay_tiles
 from benchmarks.worlds.textures import (
     ATLAS_SIZE_PX,
     N_VARIANTS,
@@ -166,9 +166,7 @@ def draw_pose(n: int, rng: np.random.Generator, poses: PoseRange = USUAL_POSES) 
     reach = np.maximum(IMAGE_SIZE_PX - 2 - diameter, 0) / IMAGE_SIZE_PX
     shift = reach[:, None] * rng.uniform(-1, 1, (n, 2))
     shrink = 2 * RADIUS_PX / diameter * (IMAGE_SIZE_PX / TILE_SIZE_PX)
-    cos, sin = shrink * np.cos(angle), shrink * np.sin(angle)
-    linear = np.stack([np.stack([flip * cos, flip * sin], -1), np.stack([-sin, cos], -1)], 1)
-    return torch.from_numpy(np.concatenate([linear, -linear @ shift[:, :, None]], axis=2))
+    return affine_maps(shrink, angle, flip, shift)
 
 
 def draw_scene(
@@ -240,10 +238,8 @@ def render_each(
 
 def _layers(scene: Scene) -> Layers:
     """Render the parts of a chunk."""
-    shape = [len(scene), 1, IMAGE_SIZE_PX, IMAGE_SIZE_PX]
-    grid = F.affine_grid(scene.pose, shape, align_corners=False)
     tiles = glyph_tiles()[scene.glyph]
-    mask, shaded, ink = F.grid_sample(tiles, grid, align_corners=False).split(1, dim=1)
+    mask, shaded, ink = lay_tiles(tiles, scene.pose, IMAGE_SIZE_PX).split(1, dim=1)
     shading = shaded / mask.clamp_min(1e-9)
     surface = _crop(_windows(object_textures), scene.object_texture)
     background = _crop(_windows(background_textures), scene.background_texture)

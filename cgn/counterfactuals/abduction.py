@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cgn.counterfactuals.sampling import draw_noise
-from cgn.data.factors import ByClass, Factors
+from cgn.data.factors import ByClass, Factors, require_same_shape
 from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.device.memory import images_at_once, in_batches
 from cgn.device.precision import evaluating
@@ -114,8 +114,7 @@ def intervene(
     Source:
         Pearl, 2009. The original CGN only samples.
     """
-    if not factors.shape.equal(images.factors.shape):
-        raise ValueError("the shape of a real image stays; only texture and background can change")
+    require_same_shape(images.factors, factors)
     n, size = len(images), cgn.config.image_size_px
     changed = Mailbox(torch.empty(n, 3, *images.size_px, dtype=torch.uint8))
     cgn = cgn.to(device).eval()
@@ -127,7 +126,8 @@ def intervene(
         real = to_images(sent(images.read(span), device))
         mask = sent(masks[span], device).float()
         before, after = (each.map(lambda own: own[span]) for each in (old, new))
-        parts = cgn.draw(noise.part(span).to(device), after, mask)
+        # A factor without a label, -1, does not change: nothing that is drawn of it is shown.
+        parts = cgn.draw(noise.part(span).to(device), after.map(lambda own: own.clamp(min=0)), mask)
         if donors is not None:
             parts = donors.paste_onto(parts, span)
         foreground, background = (

@@ -17,22 +17,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cgn.data.factors import Factors
+from cgn.data.factors import Factors, require_same_shape
 from cgn.data.image_set import ImageSet, to_bytes, to_images
 from cgn.io.cache import Store
 from cgn.io.weights import load_tensors, save_tensors
 from cgn.models.cgn import compose
-from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress, opencv
+from cgn.segmentation.boxes import AT_ONCE, WORKERS, Progress
 
 SMALLEST_OBJECT, LARGEST_OBJECT = 0.04, 0.8  # share of the image: else it has no shape to show
 LARGEST_HOLE = 0.6  # share of the image: beyond, a background would be mostly made up
 SMALLEST_PATCH = 1 / 10  # of the image's side
+OWN = -1  # in place of a donor: the image keeps this part of itself
 RIM = 1 / 32  # of the image's side: so much around an object is its rim, and inpainted too
 
 Bytes = NDArray[np.uint8]
@@ -49,24 +51,19 @@ def inpaint(pixels: Tensor, masks: Tensor) -> Tensor:
     Returns:
         Backgrounds, (B, 3, H, W) uint8. An image that is all object comes back as it is.
 
-    Raises:
-        ValueError: If OpenCV is not installed.
-
     Example:
         >>> pixels = torch.full((1, 3, 16, 16), 7, dtype=torch.uint8)
         >>> pixels[..., 5:9, 5:9] = 200
         >>> inpaint(pixels, pixels[:, :1] == 200).unique()
         tensor([7], dtype=torch.uint8)
     """
-    cv2 = opencv()
     rim = max(1, round(RIM * pixels.shape[-1]))
     holes = F.max_pool2d(masks.float(), 2 * rim + 1, stride=1, padding=rim) > 0
 
     def fill(image: Bytes, hole: Bytes) -> Bytes:
         if hole.all():
             return image
-        filled: Bytes = cv2.inpaint(image, hole, 3, cv2.INPAINT_NS)
-        return filled
+        return np.asarray(cv2.inpaint(image, hole, 3, cv2.INPAINT_NS), np.uint8)
 
     arrays = np.ascontiguousarray(pixels.movedim(1, -1).numpy())
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -89,11 +86,10 @@ def largest_squares(masks: Tensor) -> Tensor:
         >>> largest_squares(mask)
         tensor([[2, 1, 3]])
     """
-    cv2 = opencv()
 
     def depth(mask: Bytes) -> NDArray[np.float32]:
         # The edge of the image is an edge of the object: a square must lie within both.
-        padded: NDArray[np.float32] = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3)
+        padded = np.asarray(cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_C, 3), np.float32)
         return padded[1:-1, 1:-1]
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -161,6 +157,36 @@ class SegmentedImages:
         shape = (area >= SMALLEST_OBJECT) & (area <= LARGEST_OBJECT)
         return Factors(shape, side >= SMALLEST_PATCH, area <= LARGEST_HOLE)
 
+    def draw(
+        self, factors: Factors, generator: torch.Generator, *, only_usable: bool = True
+    ) -> Factors:
+        """Draw for each label of each factor a usable image of that class, each (n,) int64.
+
+        Where the label is -1, the place of an image is `OWN`.
+
+        Args:
+            factors: The labels.
+            generator: Decides which images.
+            only_usable: Whether a class without usable images is an error; else any image of it is
+                drawn.
+
+        Raises:
+            ValueError: If it is one.
+        """
+        classes, usable = self.images.factors.shape, self.usable()
+        if not only_usable:
+            usable = usable.map(lambda can_give: can_give | _without(can_give, classes))
+        return Factors(
+            *(
+                _draw(labels, classes, can_give, part, generator)
+                for labels, can_give, part in zip(factors, usable, Factors._fields, strict=True)
+            )
+        )
+
+    def draw_origins(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw where mirrored textures begin, (n, 2) int64 in pixels."""
+        return torch.randint(4 * self.masks.shape[-1], (n, 2), generator=generator)
+
 
 def decompose(
     images: ImageSet,
@@ -203,6 +229,7 @@ def recombine(
     n_classes: int,
     seed: int,
     own_texture: float = 0.0,
+    only_usable: bool = True,
     device: torch.device | str = "cpu",
     progress: Progress = lambda done, total: None,
 ) -> ImageSet:
@@ -215,6 +242,8 @@ def recombine(
         seed: Fixes labels, images and where textures begin.
         own_texture: Share of the counterfactuals whose object keeps its own surface; their
             texture has the label of their shape.
+        only_usable: Whether a class without an image that can give a part is an error; else its
+            parts are taken from any image, as bad as its mask is.
         device: Where they are composed.
         progress: Called with images done and images in all.
 
@@ -240,28 +269,76 @@ def recombine(
     factors = Factors.independent(n, n_classes, generator)
     keeps = torch.rand(n, generator=generator) < own_texture
     factors = factors._replace(texture=torch.where(keeps, factors.shape, factors.texture))
-    drawn = [
-        _draw(labels, segmented.images.factors.shape, usable, name, generator)
-        for labels, usable, name in zip(factors, segmented.usable(), Factors._fields, strict=True)
-    ]
-    donors = Factors(*drawn)
-    donors = donors._replace(texture=torch.where(keeps, donors.shape, donors.texture))
-    origins = torch.randint(4 * segmented.masks.shape[-1], (n, 2), generator=generator)
-    pixels = torch.empty(n, *segmented.backgrounds.shape[1:], dtype=torch.uint8)
-    for span in torch.arange(n).split(AT_ONCE):
-        of_span = Factors(*(index[span] for index in donors))
-        pixels[span] = _compose_batch(segmented, of_span, keeps[span], origins[span], device)
-        progress(int(span[-1]) + 1, n)
-    masks = segmented.masks[donors.shape].to(torch.uint8) * 255
-    return ImageSet(pixels, factors, segmented.images.ids[donors.shape], masks)
+    donors = segmented.draw(factors, generator, only_usable=only_usable)
+    chosen, masks = segmented.images.select(donors.shape), segmented.masks[donors.shape]
+    donors = donors._replace(texture=torch.where(keeps, OWN, donors.texture))
+    origins = segmented.draw_origins(n, generator)
+    pixels = _paste(segmented, chosen, masks, donors, origins, device, progress)
+    return ImageSet(pixels, factors, chosen.ids, masks.to(torch.uint8) * 255)
+
+
+def repaint(
+    segmented: SegmentedImages,
+    images: ImageSet,
+    masks: Tensor,
+    factors: Factors,
+    *,
+    seed: int,
+    only_usable: bool = True,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda done, total: None,
+) -> ImageSet:
+    """Give images the textures and backgrounds of other real images, where their labels change.
+
+    A factor whose label does not change stays as it is, pixel by pixel.
+
+    Args:
+        segmented: From `decompose`; what is new comes from its images.
+        images: The images, and the labels that their factors have now.
+        masks: Where their objects are, (N, 1, H, W) bool.
+        factors: What to make of them, each (N,) int64; the shape's must be that of the images.
+        seed: Fixes which images give what is new, and where textures begin.
+        only_usable: As for `recombine`.
+        device: Where the images are composed.
+        progress: Called with images done and images in all.
+
+    Returns:
+        The counterfactuals, with the ids of the images and the masks they were composed with.
+
+    Raises:
+        ValueError: If a shape is to change, or a class has no image that can give one of the parts.
+
+    Example:
+        >>> pixels = torch.full((2, 3, 32, 32), 7, dtype=torch.uint8)
+        >>> pixels[:, :, 8:20, 8:20] = torch.tensor([100, 200], dtype=torch.uint8).view(2, 1, 1, 1)
+        >>> images = ImageSet(pixels, Factors.aligned(torch.tensor([0, 1])), torch.arange(2))
+        >>> masks = pixels[:, :1] > 7
+        >>> swapped = images.factors._replace(texture=torch.tensor([1, 0]))
+        >>> repaint(decompose(images, masks), images, masks, swapped, seed=0).pixels[:, 0, 12, 12]
+        tensor([200, 100], dtype=torch.uint8)
+    """
+    require_same_shape(images.factors, factors)
+    generator = torch.Generator().manual_seed(seed)
+    changes = zip(images.factors, factors, strict=True)
+    new = Factors(*(torch.where(before == after, OWN, after) for before, after in changes))
+    donors = segmented.draw(new, generator, only_usable=only_usable)
+    origins = segmented.draw_origins(len(images), generator)
+    pixels = _paste(segmented, images, masks, donors, origins, device, progress)
+    return ImageSet(pixels, factors, images.ids, masks.to(torch.uint8) * 255)
+
+
+def _without(usable: Tensor, classes: Tensor) -> Tensor:
+    """Mark the images of classes of which none is usable, (N,) bool."""
+    counts = torch.zeros(int(classes.max()) + 1, dtype=torch.int64)
+    return counts.index_add_(0, classes, usable.long())[classes] == 0
 
 
 def _draw(
     labels: Tensor, classes: Tensor, usable: Tensor, part: str, generator: torch.Generator
 ) -> Tensor:
     """Draw a usable image of each label, (n,) int64."""
-    drawn = torch.empty_like(labels)
-    for label in labels.unique().tolist():
+    drawn = torch.full_like(labels, OWN)
+    for label in labels[labels >= 0].unique().tolist():
         of_class = (usable & (classes == label)).nonzero()[:, 0]
         if len(of_class) == 0:
             raise ValueError(
@@ -274,20 +351,36 @@ def _draw(
     return drawn
 
 
-def _compose_batch(
+def _paste(
     segmented: SegmentedImages,
+    images: ImageSet,
+    masks: Tensor,
     donors: Factors,
-    keeps: Tensor,
     origins: Tensor,
     device: torch.device | str,
+    progress: Progress,
 ) -> Tensor:
-    """Compose one batch, (B, 3, H, W) uint8."""
+    """Compose objects of images with what donors, or `OWN`, give, (N, 3, H, W) uint8."""
+    pixels = torch.empty(len(images), 3, *images.size_px, dtype=torch.uint8)
     read = segmented.images.read
-    own, others = (to_images(read(index).to(device)) for index in (donors.shape, donors.texture))
     # A square of side 0 is never laid: an object that keeps its own surface needs none.
-    squares = segmented.squares[donors.texture].clamp(min=torch.tensor([0, 0, 1]))
-    tiled = tile_mirrored(others, squares.to(device), origins.to(device))
-    foreground = torch.where(keeps.to(device)[:, None, None, None], own, tiled)
-    mask = segmented.masks[donors.shape].to(device).float()
-    background = to_images(segmented.backgrounds[donors.background].to(device))
-    return to_bytes(compose(mask, foreground, background)).cpu()
+    squares = segmented.squares.clamp(min=torch.tensor([0, 0, 1]))
+    for span in torch.arange(len(images)).split(AT_ONCE):
+        texture, background = (index[span] for index in (donors.texture, donors.background))
+        own, others, behind = (
+            to_images(part.to(device))
+            for part in (
+                images.read(span),
+                read(texture.clamp(min=0)),
+                segmented.backgrounds[background],
+            )
+        )
+        tiled = tile_mirrored(others, squares[texture].to(device), origins[span].to(device))
+        foreground, around = (
+            torch.where((donor == OWN).to(device)[:, None, None, None], own, new)
+            for donor, new in ((texture, tiled), (background, behind))
+        )
+        mask = masks[span].to(device).float()
+        pixels[span] = to_bytes(compose(mask, foreground, around)).cpu()
+        progress(int(span[-1]) + 1, len(images))
+    return pixels

@@ -122,6 +122,7 @@ def find_weights(
     correlation: float = 1.0,
     *,
     seed: int = 0,
+    method: str = "",
 ) -> Weights:
     """Find the CGN that was trained on just this training set.
 
@@ -135,6 +136,7 @@ def find_weights(
             for 1 alone.
         seed: Of what will be trained on its images. Several CGNs, in the order of their seeds,
             are taken in turn: of three, seed 4 gets the second.
+        method: How it was trained: "end-to-end", or empty where objects were segmented first.
 
     Raises:
         ValueError: If there is none; the message names the command that trains one.
@@ -143,17 +145,19 @@ def find_weights(
         of_seed = {}
         for path in sorted(folder.glob(f"{world}*.safetensors")):
             about = load_tensors(path)[1]
-            if about.get("train_sha256") == train_sha256:
+            same_data = about.get("train_sha256") == train_sha256
+            if same_data and about.get("method", "") == method:
                 of_seed[_seed(about)] = path
         if of_seed:
             chosen = sorted(of_seed)[seed % len(of_seed)]
             return Weights(of_seed[chosen], chosen)
-    shipped = SHIPPED / f"{world}.safetensors"
+    shipped = SHIPPED / f"{world}{f'-{method}' if method else ''}.safetensors"
     if source == "embedded" and correlation == 1 and shipped.is_file():
         return Weights(shipped, _seed(load_tensors(shipped)[1]))
     bias = "" if correlation == 1 else f", and a `correlation` of {correlation}"
+    command = "train cgn" + (f"-{method}" if method else "")
     raise ValueError(
-        f"no CGN has been trained on this data of {world}; train one first, by `train cgn` with "
+        f"no CGN has been trained on this data of {world}; train one first, by `{command}` with "
         f"the same `data` and `textures`{bias}"
     )
 

@@ -258,10 +258,7 @@ class ShardReader(Reader):
             ValueError: If one cannot be read, or is of another size; the message names its shard.
         """
         rows = self.rows[index].tolist()
-        try:
-            files = [file["bytes"] for file in self.table.select_columns(IMAGE)[rows][IMAGE]]
-        except Exception as error:  # datasets and pyarrow raise errors of many kinds
-            raise _unreadable(self.folder, error) from None
+        files = [file["bytes"] for file in self._column(IMAGE, rows)]
         shards = [self.folder / self.config.shard_name(r // self.config.shard_size) for r in rows]
         names = [f"image {row}, in {shard}," for row, shard in zip(rows, shards, strict=True)]
         images = list(decoders().map(self._decode, files, names))
@@ -270,6 +267,18 @@ class ShardReader(Reader):
                 sizes = [tuple(each.shape[1:]) for each in (image, images[0])]
                 raise ValueError(f"{name} has {sizes[0]} pixels, others {sizes[1]}")
         return stack_channels_last(images)
+
+    def _column(self, name: str, rows: list[int]) -> list[Any]:
+        """Read one column of some rows, and nothing else of them.
+
+        Raises:
+            ValueError: If it is damaged; the message names the folder.
+        """
+        try:
+            column: list[Any] = self.table.select_columns(name)[rows][name]
+        except Exception as error:  # datasets and pyarrow raise errors of many kinds
+            raise _unreadable(self.folder, error) from None
+        return column
 
     def _decode(self, file: bytes, name: str) -> Tensor:
         return self.preprocessing.apply(decode(file, name), name)
@@ -285,7 +294,7 @@ class ShardReader(Reader):
     @override
     def sha256(self, factors: Factors, masks: Tensor | None) -> str:
         digest = hashlib.sha256()
-        for row in self.table.select_columns("sha256")[self.rows.tolist()]["sha256"]:
+        for row in self._column("sha256", self.rows.tolist()):
             digest.update(row.encode())
         for labels in factors:
             digest.update(labels.contiguous().numpy().data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,20 @@ class Factors(NamedTuple):
         """Apply `function` to each of the three label tensors."""
         return Factors(*(function(labels) for labels in self))
 
+    def only(self, names: Collection[str]) -> Factors:
+        """Give all factors but the named ones the label -1, unknown.
+
+        Example:
+            >>> Factors.aligned(torch.tensor([0, 1])).only(["shape"]).texture
+            tensor([-1, -1])
+        """
+        return Factors(
+            *(
+                labels if name in names else torch.full_like(labels, -1)
+                for name, labels in self._asdict().items()
+            )
+        )
+
     @property
     def known(self) -> tuple[str, ...]:
         """Names of the factors that all images have a label of.
@@ -51,6 +65,16 @@ class Factors(NamedTuple):
             ('shape', 'texture')
         """
         return tuple(name for name, labels in self._asdict().items() if (labels >= 0).all())
+
+
+def require_same_shape(before: Factors, after: Factors) -> None:
+    """Refuse an intervention on the shapes of real images.
+
+    Raises:
+        ValueError: If a shape is to change: no image shows what lies behind its object.
+    """
+    if not after.shape.equal(before.shape):
+        raise ValueError("the shape of a real image stays; only texture and background can change")
 
 
 class ByClass:

@@ -71,12 +71,7 @@ def verifier_training_set(
         cgn, n // 3, seed=seed, device=device, progress=lambda done, _: progress(n_joined + done, n)
     )
     both = concatenate([joined, sampled])
-    unknown = {
-        name: torch.full_like(labels, -1)
-        for name, labels in both.factors._asdict().items()
-        if name not in images.factors.known
-    }
-    return replace(both, factors=both.factors._replace(**unknown))
+    return replace(both, factors=both.factors.only(images.factors.known))
 
 
 @torch.inference_mode()

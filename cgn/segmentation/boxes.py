@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,23 +25,9 @@ Progress = Callable[[int, int], None]
 ROUNDS = 3  # of GrabCut; five give the same masks but for single pixels
 CORE = 0.4  # of the box's sides: the ellipse that is surely object
 MARGIN = 0.04  # of the image's side: where a box reaches the edge, so much is background to begin
+NO_BOX = (0, 0, 0, 0)  # what is surely background stands in the mask
 WORKERS = os.cpu_count() or 1  # threads: OpenCV works without Python's lock
 AT_ONCE = 512  # images read together
-
-
-def opencv() -> Any:
-    """Return the module `cv2`.
-
-    Raises:
-        ValueError: If it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise ValueError(
-            "cutting objects out of photographs needs OpenCV; pip install 'cgn-bench[images]'"
-        ) from None
-    return cv2
 
 
 def masks_from_boxes(
@@ -60,7 +46,7 @@ def masks_from_boxes(
         its box.
 
     Raises:
-        ValueError: If a box does not lie within its image, or OpenCV is not installed.
+        ValueError: If a box does not lie within its image.
 
     Example:
         >>> from cgn.data.image_set import Factors
@@ -70,7 +56,6 @@ def masks_from_boxes(
         >>> masks_from_boxes(images, torch.tensor([[6, 5, 22, 23]])).sum()
         tensor(96)
     """
-    opencv()
     n, size = len(images), images.size_px[1] if len(images) else 1
     first, last = boxes[:, :2], boxes[:, 2:]
     inside = (first >= 0).all() and (last < size).all() and (first <= last).all()
@@ -91,7 +76,6 @@ def masks_from_boxes(
 
 def _grab_cut(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Cut one object out of an image (H, W, 3), (H, W)."""
-    cv2 = opencv()
     left, top, right, bottom = box.tolist()
     state = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
     state[top : bottom + 1, left : right + 1] = cv2.GC_PR_FGD
@@ -104,7 +88,7 @@ def _grab_cut(pixels: NDArray[np.uint8], box: NDArray[np.int64]) -> NDArray[np.b
     state[_ellipse(state.shape, box)] = cv2.GC_FGD
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
-    cv2.grabCut(np.ascontiguousarray(pixels), state, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(np.ascontiguousarray(pixels), state, NO_BOX, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
     return _without_islands((state == cv2.GC_FGD) | (state == cv2.GC_PR_FGD))
 
 

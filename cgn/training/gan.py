@@ -31,9 +31,10 @@ from cgn.io.cache import Store
 from cgn.io.weights import fill_described, load_tensors, save_tensors
 from cgn.models.critic import Critic, packed
 from cgn.models.mechanisms import Mechanism
+from cgn.training.adversarial import draw_pairs
 from cgn.training.checkpoints import Checkpoint, Stateful
 from cgn.training.loop import EMA, GANAdam, seeded, train_loop
-from cgn.training.small import TrainConfig, draw_pairs
+from cgn.training.small import TrainConfig
 
 Progress = Callable[[int, int], None]
 

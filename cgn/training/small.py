@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -15,23 +13,25 @@ from torch import Tensor, nn
 from cgn import losses
 from cgn.data.factors import ByClass
 from cgn.data.image_set import ImageSet, to_images
-from cgn.device.graphs import Captured
 from cgn.device.precision import training
-from cgn.device.transfer import sent
 from cgn.io.locks import locked_if
-from cgn.io.schema import require_in_range
 from cgn.models.cgn import CGN, CGNConfig
 from cgn.models.critic import Critic, packed
 from cgn.models.encoder import ShapeEncoder
 from cgn.models.mechanisms import ShapeMechanism
 from cgn.models.poses import measure, normalise
 from cgn.segmentation.by_colour import segment_by_colour
-from cgn.training.checkpoints import Checkpoint, Stateful
-from cgn.training.loop import EMA, GANAdam, Progress, Weights, seeded, train_loop
+from cgn.training.adversarial import (
+    AdversarialConfig,
+    AdversarialTraining,
+    draw_pairs,
+    train_to_the_end,
+)
+from cgn.training.checkpoints import Stateful
+from cgn.training.loop import Progress, Weights, seeded
 
 Module = TypeVar("Module", bound=nn.Module)
 
-AT_ONCE = 50  # steps on CUDA before the host waits: what they need is drawn and sent together
 LEAST_PX = 4  # an object that has less without its rim keeps the rim: a deviation needs some pixels
 
 
@@ -59,43 +59,18 @@ class LossWeights(Weights):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(AdversarialConfig):
     """Everything that fixes a training run, but for the images.
 
     Attributes:
-        steps: Optimiser steps.
-        batch_size: Images in a step, an even number.
-        learning_rate: Of the generator, falling to 0 over the last half.
-        critic_learning_rate: Of the critic, falling alike.
-        seed: Of all random numbers.
-        width: Channels of generator and critic.
-        tile_px: Size of the textures' tile in pixels, which is repeated over the image.
         soft_edges: Whether pixels where object and background meet are mixtures of both, from
             which nothing but the mask is learned.
-        ema_decay: Of the averaged weights that sampling uses.
-        checkpoint_steps: Steps between checkpoints.
         weights: How much each loss counts.
     """
 
-    steps: int = 1_500
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    critic_learning_rate: float = 1e-3
-    seed: int = 0
-    width: int = 24
-    tile_px: int = 32
     soft_edges: bool = False
-    ema_decay: float = 0.995
-    checkpoint_steps: int = 250
     weights: LossWeights = field(default_factory=LossWeights)
 
-    def __post_init__(self) -> None:
-        require_in_range(self)
-        if self.batch_size % 2:
-            raise ValueError(f"batch_size must be even, got {self.batch_size}: images go in pairs")
-
-
-LOSSES = (*(each.name for each in fields(LossWeights)), "critic")  # in the order of their curves
 
 # What differs from the defaults in each world; a new world starts from the defaults.
 PRESETS = {
@@ -183,27 +158,17 @@ class StepNoise(NamedTuple):
     origins: Tensor
 
 
-class Training:
-    """A training run in progress: networks, optimisers, and what is needed to resume.
-
-    On CUDA a step is a graph: no host memory is touched and nothing is waited for inside of it.
+class Training(AdversarialTraining):
+    """A run against the critic in which objects are segmented first.
 
     Attributes:
         images: The whole training set, on the run's device.
-        cgn: The generator that learns.
         encoder: Infers the shape's noise of real images.
-        averaged: The running mean of its weights, which is what is kept in the end.
-        critic: What it learns against.
-        step: Steps done.
     """
 
     def __init__(
         self, images: Batch, n_classes: int, config: TrainConfig, device: torch.device | str
     ) -> None:
-        self.config = config
-        self.device = torch.device(device)
-        self.images = Batch(*(each.to(self.device) for each in images))
-        self._by_class = ByClass(images.labels)
         size = CGNConfig(
             n_classes=n_classes,
             image_size_px=images.images.shape[-1],
@@ -211,73 +176,32 @@ class Training:
             tile_px=config.tile_px,
             canvas_px=images.outlines.shape[-1],
         )
-        # A step on a CPU takes 0.37 s instead of 0.40 (wildlife MNIST, one thread).
-        self.cgn = _placed(CGN(size), self.device)
-        self.averaged = copy.deepcopy(self.cgn).requires_grad_(False)
-        encoder = ShapeEncoder(
+        cgn = CGN(size)
+        self.encoder = ShapeEncoder(
             n_classes, size.canvas_px, width=config.width, noise_size=size.noise_size
         )
-        self.encoder = _placed(encoder, self.device)
-        self.critic = _placed(Critic(n_classes, size.image_size_px, config.width), self.device)
-        self.cgn_adam = GANAdam([self.cgn, self.encoder], config.learning_rate)
-        self.critic_adam = GANAdam([self.critic], config.critic_learning_rate)
-        self.ema = EMA(
-            self.cgn.parameters(), self.averaged.parameters(), config.ema_decay, warm_up=True
-        )
-        self.step = 0
-        self._learned = Captured(self._learn)
+        critic = Critic(n_classes, size.image_size_px, config.width)
+        super().__init__(cgn, critic, config, config.weights, device, self.encoder)
+        self.images = Batch(*(each.to(self.device) for each in images))
+        self._batch_size, self._by_class = config.batch_size, ByClass(images.labels)
 
     def draw(self, generator: torch.Generator) -> StepNoise:
         """Draw the random numbers of the next step on the CPU."""
-        n = self.config.batch_size
+        n = self._batch_size
         index = draw_pairs(self._by_class, n, generator)
         of = self.cgn.config
         outlines, *units = torch.randn(3, n, of.noise_size, generator=generator)
         origins = torch.randint(of.tile_px, (2, n, 2), generator=generator)
         return StepNoise(index, outlines, torch.stack(units), origins)
 
-    def train_steps(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Take several steps; return the unweighted losses of each, (n,).
-
-        Whatever they need is drawn before and sent to the device at once.
-        """
-        drawn = [self.draw(generator) for _ in range(n)]
-        stacked = [sent(torch.stack(each), self.device) for each in zip(*drawn, strict=True)]
-        curves = [self.train_step(StepNoise(*each)) for each in zip(*stacked, strict=True)]
-        return {name: torch.stack([terms[name] for terms in curves]) for name in LOSSES}
-
-    def train_step(self, noise: StepNoise) -> dict[str, Tensor]:
-        """Take one step of the generator and one of the critic.
+    def losses(self, *drawn: Tensor) -> dict[str, Tensor]:
+        """Draw images like real ones, and compute the losses of generator and critic.
 
         The generated images have the outlines and poses of the real ones, as far as the noise
         inferred from them says, and the same classes, so that style is compared within a class.
-
-        Args:
-            noise: From `draw`, on the run's device.
-
-        Returns:
-            The unweighted losses, each a scalar.
         """
-        for adam in (self.cgn_adam, self.critic_adam):
-            adam.set_rate(self.step, self.config.steps)
-        # The next step writes to the same memory.
-        terms = self._learned(*noise).clone()
-        self.ema.update(self.step)
-        self.step += 1
-        return dict(zip(LOSSES, terms, strict=True))
-
-    def _learn(self, *tensors: Tensor) -> Tensor:
-        """Take a step but for the average; return the losses in the order of `LOSSES`."""
-        noise = StepNoise(*tensors)
+        noise = StepNoise(*drawn)
         batch = self.images.take(noise.image_index)
-        terms = self._losses(batch, noise)
-        of_generator = {name: term for name, term in terms.items() if name != "critic"}
-        self.cgn_adam.step_down(self.config.weights.total(of_generator), keep_graph=True)
-        self.critic_adam.step_down(terms["critic"])
-        return torch.stack([terms[name].detach() for name in LOSSES])
-
-    def _losses(self, batch: Batch, noise: StepNoise) -> dict[str, Tensor]:
-        """Draw images like those of the batch, and compute the losses of generator and critic."""
         shape: ShapeMechanism = self.cgn.shape  # type: ignore[assignment]
         posterior = self.encoder(batch.outlines, batch.labels)
         outlines = shape.outline(posterior.sample(noise.outlines), batch.labels)
@@ -325,16 +249,7 @@ class Training:
 
     def parts(self) -> dict[str, Stateful]:
         """Return all that changes from step to step."""
-        networks: dict[str, Stateful] = {
-            "cgn": self.cgn,
-            "encoder": self.encoder,
-            "critic": self.critic,
-        }
-        return networks | {
-            "ema": self.ema,
-            "cgn_adam": self.cgn_adam,
-            "critic_adam": self.critic_adam,
-        }
+        return super().parts() | {"encoder": self.encoder}
 
 
 def train(
@@ -364,50 +279,17 @@ def train(
     Raises:
         ValueError: If the checkpoint belongs to another config or other images.
     """
-    origin = {"config": asdict(config), "train_sha256": images.sha256()}
     with locked_if(checkpoint), seeded(config.seed, device) as generator, training(device):
         soft_edges = config.soft_edges
         prepared = prepare(images, CGNConfig.canvas_px, soft_edges=soft_edges, device=device)
         run = Training(prepared, n_classes, config, device)
-        saved = Checkpoint(checkpoint, run.parts(), origin, generator)
-        run.step = saved.resume()
-        try:
-            train_loop(
-                run,
-                partial(run.train_steps, generator=generator),
-                config.steps,
-                checkpoint_steps=config.checkpoint_steps,
-                save=saved.save,
-                progress=progress,
-                at_once=AT_ONCE if run.device.type == "cuda" else 1,
-            )
-        finally:
-            saved.wait()
+        train_to_the_end(
+            run,
+            config,
+            generator,
+            train_sha256=images.sha256(),
+            checkpoint=checkpoint,
+            progress=progress,
+        )
         run.store_exemplars(generator)
     return run.averaged.cpu().eval()
-
-
-def _placed(module: Module, device: torch.device) -> Module:
-    """Move a network to a device, channels last in memory."""
-    return module.to(device).to(memory_format=torch.channels_last)
-
-
-def draw_pairs(images: ByClass, n: int, generator: torch.Generator) -> Tensor:
-    """Draw images with replacement, the second half of the classes of the first.
-
-    Args:
-        images: All of them.
-        n: How many to draw, even.
-        generator: Decides which.
-
-    Returns:
-        Indices, (n,) int64; those at i and i + n/2 have one class.
-
-    Example:
-        >>> labels = torch.tensor([1, 0, 1, 0])
-        >>> drawn = labels[draw_pairs(ByClass(labels), 6, torch.Generator().manual_seed(0))]
-        >>> drawn[:3].equal(drawn[3:])
-        True
-    """
-    first = torch.randint(len(images.classes), (n // 2,), generator=generator)
-    return torch.cat([first, images.draw(images.classes[first], generator)])

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from classifiers.networks.input_transforms import Normalised
+from classifiers.networks.joins import Join
 from classifiers.networks.pretrained import is_pretrained, load_pretrained
-from classifiers.networks.small import HEAD_WEIGHTS, InvariantEnsemble
+from classifiers.networks.small import InvariantEnsemble
 
 UNTRAINED_MEAN = UNTRAINED_DEVIATION = (0.5, 0.5, 0.5)  # of a backbone of random weights
 
@@ -24,13 +25,13 @@ class Backbone:
             `efficientnet-lite0` or `file:PATH#arch=timm:NAME`, see `load_pretrained`.
         options: Arguments of `timm.create_model`, for random weights.
         heads: Whether the network is an `InvariantEnsemble`.
-        head_weights: How much its heads count in the deployed answer.
+        join: How its heads become the deployed answer.
     """
 
     spec: str
     options: tuple[tuple[str, Any], ...] = ()
     heads: bool = False
-    head_weights: tuple[float, float, float] = HEAD_WEIGHTS
+    join: Join = "alignment"
 
     def __call__(self, n_classes: int, image_size_px: int) -> nn.Module:
         """Build a network from images (B, 3, H, W) in [0, 1] to logits (B, C).
@@ -44,11 +45,7 @@ class Backbone:
         if not self.heads:
             return nn.Sequential(features, nn.Linear(n_features, n_classes)).train()
         return InvariantEnsemble(
-            n_classes,
-            image_size_px,
-            features=features,
-            n_features=n_features,
-            head_weights=self.head_weights,
+            n_classes, image_size_px, features=features, n_features=n_features, join=self.join
         ).train()
 
     def require_size(self, image_size_px: int) -> None:

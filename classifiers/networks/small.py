@@ -9,25 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from classifiers.networks.joins import Heads, Join, build_join
+
 N_FEATURES = 128  # of the backbone
-
-# The shape head weighs as much as the other two together: it overrules each of them where it is
-# sure; where it is not, texture and background decide.
-HEAD_WEIGHTS = (0.5, 0.25, 0.25)
 NEG_LOGIT = -1e4  # a logit of probability 0
-
-
-class Heads(NamedTuple):
-    """Logits of the three heads, each (B, C)."""
-
-    shape: Tensor
-    texture: Tensor
-    background: Tensor
 
 
 class Contrast(nn.Module):
@@ -103,15 +93,12 @@ class SmallCNN(nn.Module):
 
 
 class InvariantEnsemble(nn.Module):
-    """One backbone with a head for each factor; deployed as their weighted mean.
-
-    Differs: the original weighs the heads alike; here shape weighs as much as both others, so
-    that neither of them alone can outvote it at equal confidence.
+    """One backbone with a head for each factor, and a join of their answers into the deployed one.
 
     Attributes:
         backbone: From images to features.
         classifiers: One linear layer for each factor.
-        head_weights: How much each head counts in the deployed answer.
+        join: From the heads' logits to the deployed ones.
     """
 
     def __init__(
@@ -121,12 +108,12 @@ class InvariantEnsemble(nn.Module):
         *,
         features: nn.Module | None = None,
         n_features: int = N_FEATURES,
-        head_weights: tuple[float, float, float] = HEAD_WEIGHTS,
+        join: Join = "alignment",
     ) -> None:
         super().__init__()
         self.backbone = backbone(image_size_px) if features is None else features
         self.classifiers = nn.ModuleList(nn.Linear(n_features, n_classes) for _ in Heads._fields)
-        self.head_weights = head_weights
+        self.join = build_join(join, n_classes)
 
     def heads(self, images: Tensor) -> Heads:
         """Return the logits of each head for images (B, 3, H, W) in [0, 1]."""
@@ -135,11 +122,7 @@ class InvariantEnsemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the deployed logits, (B, C)."""
-        return self.aggregate(self.heads(images))
-
-    def aggregate(self, heads: Heads) -> Tensor:
-        """Weigh the heads' answers into the deployed one, (B, C)."""
-        return aggregate_heads(heads, self.head_weights)
+        return self.join(self.heads(images))  # type: ignore[no-any-return]
 
 
 def as_ensemble(network: nn.Module) -> InvariantEnsemble:
@@ -151,20 +134,6 @@ def as_ensemble(network: nn.Module) -> InvariantEnsemble:
     if not isinstance(network, InvariantEnsemble):
         raise ValueError(f"expected an ensemble of three heads, got a {type(network).__name__}")
     return network
-
-
-def aggregate_heads(heads: Heads, weights: tuple[float, float, float] = HEAD_WEIGHTS) -> Tensor:
-    """Sum the heads' log-probabilities, (B, C), by how much each head counts.
-
-    Example:
-        >>> sure, unsure = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 0.1]])
-        >>> aggregate_heads(Heads(sure, sure.flip(1), unsure)).argmax(dim=1)
-        tensor([0])
-    """
-    weighted = [
-        weight * logits.log_softmax(dim=1) for weight, logits in zip(weights, heads, strict=True)
-    ]
-    return torch.stack(weighted).sum(dim=0)
 
 
 def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -187,7 +156,7 @@ def outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     if not isinstance(network, InvariantEnsemble):
         return {"": network(images)}
     heads = network.heads(images)
-    return {"": network.aggregate(heads)} | heads._asdict()
+    return {"": network.join(heads)} | heads._asdict()
 
 
 def embed_in_label_space(network: nn.Module, places: Sequence[int], n_outputs: int) -> nn.Module:

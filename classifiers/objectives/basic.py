@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cgn.data.factors import Factors
-from classifiers.networks.small import Heads, as_ensemble
+from classifiers.networks.joins import Heads
+from classifiers.networks.small import as_ensemble
 
 UNKNOWN = -1  # label of a factor that an image does not have
 
@@ -44,24 +45,39 @@ def invariant(network: nn.Module, batches: Batches) -> Tensor:
 
     Args:
         network: An `InvariantEnsemble`.
-        batches: A "biased" batch, and one of counterfactuals of any name.
+        batches: A "biased" batch, and one or more of counterfactuals of any name.
 
     Returns:
         Scalar in [0, inf), in nats: cross-entropy of the deployed output with the label, plus
-        that of each head with the label of its own factor.
+        that of each head with the label of its own factor, the mean over sets of counterfactuals.
 
     Source:
-        Sauer and Geiger, ICLR 2021, invariant classifier ensemble.
+        Sauer and Geiger, ICLR 2021, invariant classifier ensemble. Differs: where real images have
+        no background, its head does not take part in the answer, from which it would learn to
+        read the object.
     """
-    images, factors = batches["biased"]
-    ((counterfactuals, targets),) = (batch for name, batch in batches.items() if name != "biased")
-    ensemble = as_ensemble(network)
-    heads = ensemble.heads(torch.cat([images, counterfactuals]))
-    real = Heads(*(logits[: len(images)] for logits in heads))
-    loss = cross_entropy(ensemble.aggregate(real), factors.shape)
-    for logits, labels in zip(heads, targets, strict=True):
-        loss = loss + cross_entropy(logits[len(images) :], labels)
-    return loss
+    real, loss = _split_heads(network, batches)
+    factors = batches["biased"][1]
+    known = (factors.background != UNKNOWN)[:, None]
+    real = real._replace(background=torch.where(known, real.background, 0.0))
+    return loss + cross_entropy(as_ensemble(network).join(real), factors.shape)
+
+
+def _split_heads(network: nn.Module, batches: Batches) -> tuple[Heads, Tensor]:
+    """Answer all batches in one pass: heads on real images, and their loss on counterfactuals."""
+    images = [batch for batch, _ in batches.values()]
+    heads = as_ensemble(network).heads(torch.cat(images))
+    of_sets = zip(
+        *(logits.split([len(batch) for batch in images]) for logits in heads), strict=True
+    )
+    by_name = {name: Heads(*own) for name, own in zip(batches, of_sets, strict=True)}
+    real = by_name.pop("biased")
+    terms = [
+        cross_entropy(logits, labels)
+        for name, own in by_name.items()
+        for logits, labels in zip(own, batches[name][1], strict=True)
+    ]
+    return real, torch.stack(terms).sum() / len(by_name)
 
 
 def every_factor(network: nn.Module, batches: Batches) -> Tensor:

@@ -86,7 +86,9 @@ def agrees(factors: Factors) -> Tensor:
     return torch.stack([(labels == shape) | (labels < 0) for labels in others]).all(dim=0)
 
 
-def irm(network: nn.Module, batches: Batches) -> Tensor:
+def irm(
+    network: nn.Module, batches: Batches, *, penalty_weight: float = IRM_PENALTY_WEIGHT
+) -> Tensor:
     """Risk in two environments, and how far one scale of the logits is from best in each (IRMv1).
 
     The environments are the images that agree with their class (see `agrees`), and the others. A
@@ -96,6 +98,7 @@ def irm(network: nn.Module, batches: Batches) -> Tensor:
     Args:
         network: From images to logits.
         batches: A "biased" batch of at least two images.
+        penalty_weight: Of the penalty, lambda.
 
     Returns:
         Scalar: cross-entropy in nats plus the weighted penalty, each the mean of the
@@ -113,7 +116,7 @@ def irm(network: nn.Module, batches: Batches) -> Tensor:
     # The product of two independent estimates does not punish their noise, as a square would.
     is_even = torch.arange(len(slopes), device=slopes.device) % 2 == 0
     penalties = _group_means(slopes, members & is_even) * _group_means(slopes, members & ~is_even)
-    return risks.mean() + IRM_PENALTY_WEIGHT * penalties.mean()
+    return risks.mean() + penalty_weight * penalties.mean()
 
 
 def environments(first: Tensor) -> Tensor:
@@ -159,7 +162,9 @@ def scale_gradient(logits: Tensor, labels: Tensor) -> Tensor:
     return mean - logits.take_along_dim(labels[:, None], dim=1)[:, 0]
 
 
-def group_dro(network: nn.Module, batches: Batches) -> Tensor:
+def group_dro(
+    network: nn.Module, batches: Batches, *, step_size: float = GROUP_STEP_SIZE
+) -> Tensor:
     """Losses of groups of images, the worst weighted most: distributionally robust optimisation.
 
     The groups are, for each class, the images that agree with it (see `agrees`), and the others.
@@ -168,6 +173,7 @@ def group_dro(network: nn.Module, batches: Batches) -> Tensor:
     Args:
         network: A `GroupWeightedCNN`; its weights q are updated first.
         batches: A "biased" batch.
+        step_size: Of the ascent, eta.
 
     Returns:
         Scalar in [0, inf), in nats: the groups' mean cross-entropies, weighted by q.
@@ -184,12 +190,13 @@ def group_dro(network: nn.Module, batches: Batches) -> Tensor:
     group = 2 * factors.shape + (~agrees(factors)).long()
     members = group == torch.arange(len(weighted.group_weights), device=group.device)[:, None]
     group_losses, present = _group_means(losses, members), members.any(dim=1)
-    weighted.group_weights.copy_(ascend(weighted.group_weights, group_losses.detach()))
+    ascended = ascend(weighted.group_weights, group_losses.detach(), step_size)
+    weighted.group_weights.copy_(ascended)
     share = weighted.group_weights * present
     return (share / share.sum() * group_losses).sum()
 
 
-def ascend(weights: Tensor, losses: Tensor) -> Tensor:
+def ascend(weights: Tensor, losses: Tensor, step_size: float = GROUP_STEP_SIZE) -> Tensor:
     """Move weights towards the groups with the highest losses.
 
     q_g <- q_g exp(eta loss_g), then divided by their sum
@@ -197,6 +204,7 @@ def ascend(weights: Tensor, losses: Tensor) -> Tensor:
     Args:
         weights: q, (G,) in (0, 1).
         losses: Mean loss of each group, (G,), in nats; 0 where the batch has no such image.
+        step_size: eta.
 
     Returns:
         (G,) in (0, 1), of sum 1.
@@ -208,11 +216,13 @@ def ascend(weights: Tensor, losses: Tensor) -> Tensor:
         >>> ascend(torch.tensor([0.5, 0.5]), torch.tensor([0.0, 100.0]))
         tensor([0.2689, 0.7311])
     """
-    scaled = weights * (GROUP_STEP_SIZE * losses).exp()
+    scaled = weights * (step_size * losses).exp()
     return scaled / scaled.sum()
 
 
-def unlearn(network: nn.Module, batches: Batches) -> Tensor:
+def unlearn(
+    network: nn.Module, batches: Batches, *, reversed_share: float = REVERSED_SHARE
+) -> Tensor:
     """Cross-entropy with the class, against heads that guess texture and background: LNTL.
 
     The heads learn to guess from the features; the features learn, by the reversed gradient, to
@@ -222,6 +232,7 @@ def unlearn(network: nn.Module, batches: Batches) -> Tensor:
     Args:
         network: An `UnlearningCNN`.
         batches: A "biased" batch.
+        reversed_share: Of the bias heads' gradient, which the features get with its sign turned.
 
     Returns:
         Scalar, in nats: cross-entropy of the class, plus those of texture and of background,
@@ -241,7 +252,7 @@ def unlearn(network: nn.Module, batches: Batches) -> Tensor:
     loss = cross_entropy(unlearning.head(features), factors.shape)
     heads: Any = unlearning.bias_heads
     for head, labels in zip(heads, (factors.texture, factors.background), strict=True):
-        guess = head(reverse_gradient(features, REVERSED_SHARE))
+        guess = head(reverse_gradient(features, reversed_share))
         loss = loss + known_cross_entropy(guess, labels)
         # The head itself must not learn to be unsure.
         weights = {name: weight.detach() for name, weight in head.named_parameters()}

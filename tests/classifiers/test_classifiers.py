@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +18,28 @@ from classifiers import MODELS
 from classifiers import fit as fitting
 from classifiers.data import balanced_groups, fetch_batch, infinite_sampler
 from classifiers.fit import fit, fit_cached
-from classifiers.networks.small import (
-    HEAD_WEIGHTS,
-    Heads,
-    InvariantEnsemble,
-    SmallCNN,
-    aggregate_heads,
-    backbone,
-    outputs,
-)
+from classifiers.networks.backbones import Backbone
+from classifiers.networks.joins import Heads, Join, mean_of_heads
+from classifiers.networks.small import InvariantEnsemble, SmallCNN, backbone, outputs
 from classifiers.objectives.basic import invariant, shape_cross_entropy
-from classifiers.recipes import Recipe
+from classifiers.recipes import PHOTOGRAPH_STEPS, SELECTION_RULES, Recipe
 
 every_model = pytest.mark.parametrize("name", MODELS)
-SETS = ("biased", "counterfactual", "abducted", "generated", "recombined", "unbiased")
+SETS = (
+    "biased",
+    "unbiased",
+    "counterfactual",
+    "end-to-end",
+    "released",
+    "abducted",
+    "abducted:drawn",
+    "abducted:borrowed",
+    "abducted:end-to-end",
+    "pasted",
+    "pasted:true-masks",
+    "recombined",
+    "generated",
+)
 
 
 def coloured(seed: int, n: int = 48) -> ImageSet:
@@ -53,8 +62,8 @@ def sets() -> dict[str, ImageSet]:
 
 def short(name: str, **changes: Any) -> Recipe:
     # Sums in bfloat16 may differ in their last bits from one call to the next.
-    common: dict[str, Any] = {"steps": 2, "batch_size": 8, "bfloat16": False}
-    changes = {"epochs": 0} | common | changes
+    common: dict[str, Any] = {"steps": 2, "epochs": 0, "batch_size": 8, "bfloat16": False}
+    changes = common | changes
     if first := MODELS[name].identification_model:
         changes = {"identification_model": replace(first, **common)} | changes
     return replace(MODELS[name], **changes)
@@ -70,6 +79,20 @@ def test_every_recipe_stands_under_its_name_and_says_what_it_is(name: str) -> No
     assert MODELS[name].about
     assert MODELS[name].source
     assert set(MODELS[name].trains_on) <= set(SETS)
+    assert MODELS[name].selected_on in SELECTION_RULES
+
+
+@every_model
+@pytest.mark.parametrize(("n_biased", "steps"), [(4_000, 625), (20_000, 625), (50_000, 1_563)])
+def test_every_recipe_takes_as_many_steps_as_its_world_has_for_all(
+    name: str, n_biased: int, steps: int
+) -> None:
+    recipe = MODELS[name]
+    budget = PHOTOGRAPH_STEPS if isinstance(recipe.network, Backbone) else steps
+    n_images = dict.fromkeys(recipe.trains_on, 150_000) | {"biased": n_biased}
+    assert recipe.steps_for(n_images) == budget
+    if first := recipe.identification_model:
+        assert first.steps_for(n_images) == math.ceil(steps / 5)
 
 
 @every_model
@@ -278,10 +301,10 @@ def test_what_the_first_network_sees_decides_what_the_second_is_shown(
     assert torch.equal(seen[0], expected)
 
 
-def ensemble() -> InvariantEnsemble:
+def ensemble(join: Join = "mean") -> InvariantEnsemble:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return InvariantEnsemble(N_CLASSES, 16).eval()
+        return InvariantEnsemble(N_CLASSES, 16, join=join).eval()
 
 
 @pytest.mark.parametrize("size_px", [0, 8, 28, 40])
@@ -294,7 +317,7 @@ def test_the_heads_are_reachable_by_name_and_are_what_the_ensemble_joins() -> No
     network, images = ensemble(), coloured(0).images()
     answers = outputs(network, images)
     assert list(answers) == ["", *Heads._fields]
-    joined = aggregate_heads(Heads(*(answers[name] for name in Heads._fields)))
+    joined = mean_of_heads(Heads(*(answers[name] for name in Heads._fields)))
     assert torch.equal(answers[""], joined)
     assert torch.equal(answers["texture"], network.heads(images).texture)
 
@@ -313,28 +336,6 @@ def test_all_heads_answer_from_one_pass_through_the_backbone() -> None:
     assert passes == [1]
 
 
-def test_heads_that_agree_are_joined_to_what_they_say() -> None:
-    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    assert sum(HEAD_WEIGHTS) == 1
-    joined = aggregate_heads(Heads(logits, logits, logits)).softmax(dim=1)
-    assert torch.allclose(joined, logits.softmax(dim=1), atol=1e-6)
-
-
-def test_joining_does_not_depend_on_what_is_added_to_all_logits_of_a_head() -> None:
-    heads = Heads(*torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0)))
-    moved = heads._replace(texture=heads.texture + 100)
-    assert torch.allclose(aggregate_heads(moved), aggregate_heads(heads), atol=1e-3)
-
-
-def test_a_sure_shape_head_overrules_one_other_head_and_balances_two() -> None:
-    one, other = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])
-    even = torch.zeros(1, 2)
-    assert aggregate_heads(Heads(one, other, even)).argmax() == 0
-    assert aggregate_heads(Heads(one, even, other)).argmax() == 0
-    assert aggregate_heads(Heads(even, other, other)).argmax() == 1
-    assert aggregate_heads(Heads(one, other, other)).softmax(dim=1)[0, 0] == pytest.approx(0.5)
-
-
 def batch(seed: int) -> tuple[torch.Tensor, Factors]:
     images = coloured(seed, n=6)
     return images.images(), images.factors
@@ -345,19 +346,41 @@ def test_the_invariant_objective_refuses_a_network_without_heads() -> None:
         invariant(SmallCNN(N_CLASSES, 16), {"biased": batch(0), "counterfactual": batch(1)})
 
 
+def counterfactual_loss(network: InvariantEnsemble, seed: int) -> torch.Tensor:
+    images, targets = batch(seed)
+    terms = map(nn.functional.cross_entropy, network.heads(images), targets)
+    return torch.stack(list(terms)).sum()
+
+
 def test_the_invariant_objective_is_the_sum_of_four_cross_entropies() -> None:
-    network = ensemble()
-    (images, factors), (counterfactuals, targets) = batches = batch(0), batch(1)
-    loss = invariant(network, dict(zip(("biased", "counterfactual"), batches, strict=True)))
-    heads = network.heads(counterfactuals)
-    terms = [nn.functional.cross_entropy(network(images), factors.shape)]
-    terms += map(nn.functional.cross_entropy, heads, targets)
-    assert loss.item() == pytest.approx(torch.stack(terms).sum().item(), rel=1e-5)
+    network, (images, factors) = ensemble(), batch(0)
+    loss = invariant(network, {"biased": (images, factors), "counterfactual": batch(1)})
+    real = nn.functional.cross_entropy(network(images), factors.shape)
+    assert loss.item() == pytest.approx((real + counterfactual_loss(network, 1)).item(), rel=1e-5)
 
 
+def test_several_sets_of_counterfactuals_count_as_much_as_one() -> None:
+    network, real = ensemble(), batch(0)
+    several = invariant(network, {"biased": real, "counterfactual": batch(1), "abducted": batch(2)})
+    alone = [invariant(network, {"biased": real, "counterfactual": batch(i)}) for i in (1, 2)]
+    assert several.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("join", ["mean", "alignment"])
+def test_a_background_that_real_images_do_not_have_teaches_its_head_nothing(join: Join) -> None:
+    network, (images, factors) = ensemble(join), batch(0)
+    without = factors._replace(background=torch.full_like(factors.shape, -1))
+    invariant(network, {"biased": (images, without), "counterfactual": batch(1)}).backward()
+    with_real = network.classifiers[2].weight.grad.clone()  # type: ignore[union-attr, operator]
+    network.zero_grad()
+    counterfactual_loss(network, 1).backward()
+    assert torch.allclose(with_real, network.classifiers[2].weight.grad, atol=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("join", ["mean", "alignment"])
 @pytest.mark.parametrize("name", Factors._fields)
-def test_each_head_learns_the_label_of_its_own_factor(name: str) -> None:
-    network, (images, targets) = ensemble(), batch(1)
+def test_each_head_learns_the_label_of_its_own_factor(name: str, join: Join) -> None:
+    network, (images, targets) = ensemble(join), batch(1)
     moved = targets._replace(**{name: (getattr(targets, name) + 1) % N_CLASSES})
     gradients = []
     for labels in (targets, moved):

@@ -19,20 +19,16 @@ from cgn.data.image_set import ImageSet, InMemory
 from cgn.data.preprocessing import Preprocessing
 from cgn.device.distributed import dist_info
 from cgn.device.precision import supports_bfloat16
+from cgn.io.weights import load_tensors, save_tensors
 from classifiers import fit as fitting
 from classifiers import load_model
-from classifiers.checkpoints import load_ensemble, save_ensemble
+from classifiers.checkpoints import describe_join, load_ensemble, save_ensemble
 from classifiers.data import N_NUMBERS, flip_and_crop
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.fit import fit
 from classifiers.networks.backbones import Backbone
-from classifiers.networks.small import (
-    InvariantEnsemble,
-    SmallCNN,
-    aggregate_heads,
-    embed_in_label_space,
-    outputs,
-)
-from classifiers.recipes import EnsembleConfig, Recipe
+from classifiers.networks.small import InvariantEnsemble, SmallCNN, embed_in_label_space, outputs
+from classifiers.recipes import Recipe
 from classifiers.schedules import adamw_cosine, adamw_one_cycle, sgd_thirds
 
 N_CLASSES, SIZE_PX = 3, 32
@@ -124,7 +120,8 @@ def test_a_fit_computes_in_bfloat16_only_where_recipe_and_device_allow_it(bfloat
         kinds.add(logits.dtype)
         return logits.float().sum()  # type: ignore[no-any-return]
 
-    weights(recipe(objective=watched, steps=1, network=SmallCNN, bfloat16=bfloat16))
+    watching = recipe(objective=watched, steps=1, network=SmallCNN, nuisances=(), bfloat16=bfloat16)
+    weights(watching)
     low = bfloat16 and supports_bfloat16("cpu")
     assert kinds == {torch.bfloat16 if low else torch.float32}
 
@@ -230,22 +227,53 @@ def test_a_crop_of_the_whole_image_is_the_image_or_its_mirror_image() -> None:
     assert torch.allclose(cut[1], images[1].flip(-1), atol=1e-5)
 
 
-def test_an_ensemble_answers_the_same_after_it_was_saved_and_loaded(tmp_path: Path) -> None:
-    network = fit(recipe(), SETS, n_classes=N_CLASSES, seed=0)
-    build = Backbone("timm:resnet10t", heads=True)
-    plain = build(N_CLASSES, SIZE_PX).eval()
-    save_ensemble(plain, "abc", SIZE_PX, tmp_path / "my.safetensors", {"seed": 0})
+@pytest.mark.parametrize(
+    ("assumed", "spec"),
+    [
+        ("texture-background", "ensemble:my.safetensors#nuisances=texture-background&sha256="),
+        ("background", "ensemble:my.safetensors#nuisances=background&sha256="),
+        ("none", "ensemble:my.safetensors#sha256="),
+    ],
+)
+def test_an_ensemble_answers_the_same_after_it_was_saved_and_loaded(
+    assumed: str, spec: str, tmp_path: Path
+) -> None:
+    config = EnsembleConfig(
+        backbone="timm:resnet10t", epochs=0, steps=1, batch_size=4, nuisances=assumed
+    )
+    of = config.recipe()
+    network = fit(of, SETS, n_classes=N_CLASSES, seed=0)
+    save_ensemble(network, "abc", SIZE_PX, tmp_path / "my.safetensors", {"seed": 0}, of.nuisances)
     loaded, about = load_ensemble(tmp_path / "my.safetensors")
     images = noise(4, 3).images()
     with torch.no_grad():
-        for name, logits in outputs(plain, images).items():
+        for name, logits in outputs(network, images).items():
             assert torch.allclose(outputs(loaded, images)[name], logits, atol=1e-5)
     assert about["classes"] == ["a", "b", "c"]
+    assert about["join"] == ("mean" if assumed == "none" else "alignment")
+    _, header = load_tensors(tmp_path / "my.safetensors")
+    assert header["join"] == describe_join(loaded)
     by_spec = load_model(f"ensemble:{tmp_path / 'my.safetensors'}")
     assert (by_spec.n_classes, by_spec.preprocessing.crop_px) == (3, SIZE_PX)
-    assert isinstance(network, InvariantEnsemble)
+    assert by_spec.spec.startswith(spec)
+
+
+def test_only_a_network_around_a_backbone_of_timm_is_saved_as_an_ensemble(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no ensemble around a backbone of timm"):
         save_ensemble(InvariantEnsemble(3, SIZE_PX), "abc", SIZE_PX, tmp_path / "x", {})
+
+
+def test_an_ensemble_whose_heads_have_fixed_weights_is_refused_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    header = {"architecture": "resnet10t", "classes": ["a"], "size_px": 32}
+    save_tensors(
+        tmp_path / "old.safetensors",
+        {"weight": torch.zeros(1)},
+        {"ensemble": header | {"head_weights": [0.5, 0.25, 0.25]}},
+    )
+    with pytest.raises(ValueError, match="earlier version, whose heads had fixed weights; make it"):
+        load_ensemble(tmp_path / "old.safetensors")
 
 
 def test_the_baseline_has_one_head_and_answers_the_same_after_it_was_saved_and_loaded(
@@ -261,7 +289,7 @@ def test_the_baseline_has_one_head_and_answers_the_same_after_it_was_saved_and_l
     with torch.no_grad():
         assert list(outputs(loaded, images)) == [""]
         assert torch.allclose(loaded(images), network.eval()(images), atol=1e-5)
-    assert about["head_weights"] is None
+    assert about["join"] is None
 
 
 @pytest.mark.parametrize("heads", [True, False])
@@ -278,17 +306,6 @@ def test_a_network_of_few_classes_answers_among_many_as_it_did_and_never_with_ot
             expected = outputs(few, images)[name].softmax(dim=1)
             assert torch.allclose(probabilities[:, places], expected, atol=1e-5)
             assert logits.isfinite().all()
-
-
-def test_the_weights_of_the_heads_decide_the_deployed_answer() -> None:
-    only_texture = replace(TINY_ENSEMBLE, head_weights=(0.0, 1.0, 0.0))(N_CLASSES, SIZE_PX).eval()
-    assert isinstance(only_texture, InvariantEnsemble)
-    images = noise(5, 3).images()
-    with torch.no_grad():
-        answers = outputs(only_texture, images)
-        assert torch.allclose(answers[""], answers["texture"].log_softmax(dim=1))
-        heads = only_texture.heads(images)
-        assert not torch.allclose(answers[""], aggregate_heads(heads))
 
 
 @pytest.mark.parametrize(

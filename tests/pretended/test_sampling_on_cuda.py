@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 
 from benchmarks.core.evaluate import evaluate
 from cgn.counterfactuals.abduction import real_image_counterfactuals
+from cgn.counterfactuals.generators import SegmentingCGN, Workspace
 from cgn.counterfactuals.sampling import sample
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, to_bytes
 from cgn.models.cgn import CGN, CGNConfig
-from cgn.quality.effectiveness import abduction_quality, accuracy, coverage_and_diversity, quality
+from cgn.quality.effectiveness import accuracy, coverage_and_diversity, sample_quality
+from cgn.quality.intervention import Reference, intervention_quality
 from cgn.quality.verification import accept_mask
 from cgn.segmentation.by_colour import segment_by_colour
 from cgn.training.gan import GAN, sample_gan
@@ -114,7 +117,7 @@ def test_counterfactuals_of_real_images_are_those_of_a_cpu() -> None:
     assert_alike(here, there)
 
 
-def test_quality_is_measured_on_the_device_that_is_given() -> None:
+def test_quality_is_measured_on_the_device_that_is_given(tmp_path: Path) -> None:
     images = squares()
     masks = segment_by_colour(images.pixels, images.factors.shape)
 
@@ -123,16 +126,21 @@ def test_quality_is_measured_on_the_device_that_is_given() -> None:
         assert isinstance(judge, InvariantEnsemble)
         heads = judge.heads
         free = sample(drawer(), 60, seed=0, device=device)
-        scores = quality(drawer(), heads, heads, n=200, device=device)
+        work = Workspace(torch.device(device), tmp_path / device)
+        generator = SegmentingCGN(drawer(), work, lambda images: masks)
+        samples = generator.sample(200, seed=0)
+        scores = sample_quality(samples, heads, heads, n_classes=N_CLASSES, device=device)
         scores |= accuracy(images, heads, device=device)
         scores |= coverage_and_diversity(free, images, judge.backbone, device=device)
-        exact = {"do_texture": images}
-        scores |= {
-            f"abducted_{name}": score
-            for name, score in abduction_quality(
-                drawer(), heads, images, masks, exact, heads, n=100, device=device
-            ).items()
-        }
+        scores |= intervention_quality(
+            generator,
+            images,
+            {"do_texture": images},
+            Reference(images, judge.backbone),
+            true_masks=masks,
+            n_classes=N_CLASSES,
+            device=device,
+        )
         return scores, accept_mask(free, heads, confidence=0.2, device=device)
 
     here, sure_here = measured("cpu")

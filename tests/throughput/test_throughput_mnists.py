@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, leaky_relu, mse_loss
 
 from benchmarks.core.suite import EMBEDDED, TrainingDomain
-from benchmarks.data.training import COUNTERFACTUALS_PER_IMAGE, SWAP_FRACTION
+from benchmarks.data.generators import COUNTERFACTUALS_PER_IMAGE, SWAP_FRACTION
 from benchmarks.suites import SUITES
 from benchmarks.worlds.digits import N_OFFICIAL_TRAIN
 from cgn import losses
@@ -218,7 +218,7 @@ def pieces(world: TrainingDomain) -> dict[str, tuple[Callable[[], object], float
             step()
 
     share = N_OFFICIAL_TRAIN / N_IMAGES
-    fit_steps = RECIPE.steps_for({"abducted": COUNTERFACTUALS_PER_IMAGE * N_OFFICIAL_TRAIN})
+    fit_steps = RECIPE.steps_for({"biased": N_OFFICIAL_TRAIN})
     short = replace(RECIPE, steps=4 * STEPS, epochs=0)
     return {
         "original": (partial(repeat, original), schedule.steps / STEPS),

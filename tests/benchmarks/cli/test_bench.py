@@ -23,8 +23,8 @@ from benchmarks.cli.arguments import find_suites
 from benchmarks.core.models import FittedModel
 from benchmarks.core.scores import worst_group
 from benchmarks.core.suite import DataSource, Suite, TestSet
-from benchmarks.data import training as training_sets
-from benchmarks.data.training import Generation
+from benchmarks.data import generators
+from benchmarks.data.generators import Generation
 from benchmarks.records.predictions import load
 from benchmarks.records.runs import Row, read_runs
 from benchmarks.runner import evaluate_and_record
@@ -48,6 +48,7 @@ class Recipe:
     trains_on: tuple[str, ...] = ("biased",)
     input_kind: str = "images"
     extra_supervision: str = ""
+    selected_on: str = "nothing"
     source: str = "Nobody 2021"
 
 
@@ -101,7 +102,7 @@ def fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suites: dict[str, Suit
     patch_suites(monkeypatch, suites)
     patch_commands(monkeypatch, "MODELS", {recipe.name: recipe for recipe in recipes})
     patch_commands(monkeypatch, "fit_cached", fit_cached)
-    monkeypatch.setattr(training_sets, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
+    monkeypatch.setattr(generators, "find_weights", lambda *_, **__: Weights(Path("weights"), 7))
     monkeypatch.setattr(Generation, "draw", lambda self, kind: tiny_images(self.seed, n=6))
     patch_commands(
         monkeypatch, "outputs", lambda module, images: dict.fromkeys(["", "shape"], module(images))
@@ -203,6 +204,20 @@ def test_suites_of_one_world_share_each_fit(
     ]
 
 
+def test_no_row_of_a_recipe_lacks_its_selection_rule(results: Path) -> None:
+    models = "erm,cgn,cgn-ensemble,oracle,gan,cgn-abduct"
+    assert command(results, f"--suite all --model {models} --seeds 2") == 0
+    assert set(read_runs(results)["selected_on"]) == {"nothing"}
+    assert set(pd.read_csv(results / "tiny.csv")["selected_on"]) == {"nothing"}
+
+
+def test_the_biased_images_are_counted_for_the_budget_of_every_recipe(
+    results: Path, fits: Fits
+) -> None:
+    assert command(results, "--suite tiny --model cgn,cgn-abduct,erm") == 0
+    assert all("biased" in sets for _, _, sets in fits)
+
+
 def test_images_of_the_gan_are_drawn_for_each_seed_from_the_biased_ones(
     results: Path, fits: Fits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,12 +310,19 @@ def test_counterfactuals_come_from_the_cgn_of_the_correlation(
     asked: list[tuple[str, float]] = []
 
     def find(
-        world: str, sha256: str, own: Path, source: str, correlation: float, *, seed: int
+        world: str,
+        sha256: str,
+        own: Path,
+        source: str,
+        correlation: float,
+        *,
+        seed: int,
+        method: str,
     ) -> Weights:
         asked.append((sha256, correlation))
         return Weights(Path("weights"), seed)
 
-    monkeypatch.setattr(training_sets, "find_weights", find)
+    monkeypatch.setattr(generators, "find_weights", find)
     command(results, "--suite tiny --model cgn")
     command(results, "--suite tiny --model cgn --correlation 0.9")
     assert asked == [(tiny_images(3).sha256(), 1.0), (tiny_images(5).sha256(), 0.9)]
@@ -861,10 +883,10 @@ def test_reproduce_asks_for_the_last_suites_cgn_before_the_first_fit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def find(world: str, *rest: Any, seed: int) -> Weights:
+    def find(world: str, *rest: Any, seed: int, method: str) -> Weights:
         return Weights(Path("weights"), 0) if world == "tiny-world" else find_weights(world, *rest)
 
-    monkeypatch.setattr(training_sets, "find_weights", find)
+    monkeypatch.setattr(generators, "find_weights", find)
     suites["tiny"] = replace(suites["tiny"], world=replace(suites["tiny"].world, name="farm"))
     assert reproduce(results, official, "other-mnist,tiny") == 2
     assert "train one first, by `train cgn` with the same --data" in capsys.readouterr().err

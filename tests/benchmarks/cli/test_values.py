@@ -16,8 +16,8 @@ from cgn.io.schema import RANGES
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
 from cgn.training.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig
 from cgn.training.small import LossWeights, TrainConfig
+from classifiers.ensemble_config import EnsembleConfig
 from classifiers.networks.backbones import Backbone
-from classifiers.recipes import EnsembleConfig
 
 TRAIN = "train cgn --suite in9"
 IMAGENET = f"{TRAIN} --scale imagenet --u2net random:8"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,7 @@ from scipy.stats import binom
 from support import golden
 
 from benchmarks.core.scores import accuracy, paired_difference, shape_bias, worst_group
-from benchmarks.core.statistics import RESAMPLES
-from benchmarks.records.compare import compare, holm, verdict
+from benchmarks.records.compare import Difference, compare, holm, verdict
 
 Seen = Callable[..., pd.DataFrame]
 ACCURACY = accuracy("v", chance=0.1)
@@ -87,8 +87,56 @@ def test_a_difference_of_gaps_is_paired_as_well(seen: Seen) -> None:
     gap = paired_difference("same", "rand", metric="gap")
     found = compare(gap, [model(80)], [model(50)])
     assert found[:3] == pytest.approx((0.1, 0.4, -0.3))
-    assert found.p_value == pytest.approx(2 / (RESAMPLES + 1))
+    assert found.p_value < 1e-6
     assert verdict(gap, "a", "b", found, found.p_value) == "a better"
+
+
+def test_what_only_images_of_one_object_change_weighs_as_one_object(seen: Seen) -> None:
+    """Twenty images that one model alone gets right: of twenty objects, or all of one."""
+    hits = np.zeros((400, 2), dtype=bool)
+    hits[:20, 0] = True
+    spread, crowded = (
+        [with_hits(seen, each).assign(id=ids) for each in hits.T]
+        for ids in (np.arange(400), np.arange(400) // 20)
+    )
+    found = [compare(ACCURACY, *([table] for table in tables)) for tables in (spread, crowded)]
+    assert found[0].value == found[1].value == 0.05
+    assert found[0].p_value < 1e-5
+    assert found[1].p_value > 0.2
+
+
+def test_the_parts_of_the_deviation_tell_images_seeds_and_generators(seen: Seen) -> None:
+    def model(*n_hits: int) -> list[pd.DataFrame]:
+        return [with_hits(seen, np.arange(300) < n) for n in n_hits]
+
+    other = model(100, 100, 100, 100)
+    first = model(100, 100, 200, 200)
+    of_generators = compare(ACCURACY, first, other, generators=("aabb", ()))
+    of_seeds = compare(ACCURACY, first, other, generators=("aaaa", ()))
+    assert of_generators.sd_seeds == of_seeds.sd_generators == 0
+    assert of_generators.sd_generators == pytest.approx((1 / 3) / 2, abs=0.01)
+    assert of_seeds.sd_seeds == pytest.approx((1 / 3) / 12**0.5, abs=0.01)
+    assert of_generators.high > of_seeds.high  # two generators say less than four seeds
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [
+        (0.1, "equal within 10 points"),
+        (0.03, "a not worse by more than 3 points"),
+        (0.01, "cannot be told apart within 1 point"),
+    ],
+)
+def test_a_margin_says_how_much_worse_the_interval_excludes(margin: float, said: str) -> None:
+    found = compare_of(low=-0.02, high=0.06)
+    assert verdict(ACCURACY, "a", "b", found, 0.4, margin) == said
+    lower_is_better = replace(ACCURACY, higher_is_better=False)
+    swapped = compare_of(low=-0.06, high=0.02)
+    assert verdict(lower_is_better, "a", "b", swapped, 0.4, margin) == said
+
+
+def compare_of(low: float, high: float) -> Difference:
+    return Difference(0.5, 0.5, (low + high) / 2, low, high, 0.4, 0.05, 100)
 
 
 def test_a_score_that_is_undefined_for_one_model_is_not_compared(seen: Seen) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks import score
 from benchmarks.core.evaluate import data_sha256, evaluate, evaluate_outputs, score_suite
 from benchmarks.core.suite import Suite
-from benchmarks.records.predictions import SCHEMA, load, load_runs, predictions_path, save
+from benchmarks.records.predictions import SCHEMA, load, predictions_path, save
 from cgn.data.factors import Factors
 
 
@@ -143,27 +142,6 @@ def test_a_foreign_file_is_no_predictions(tmp_path: Path) -> None:
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         load(tmp_path / "x.parquet")
-
-
-def test_runs_of_several_models_come_back_by_model_and_seed(tmp_path: Path, suite: Suite) -> None:
-    table = predictions()
-    for model, seed in (("a", 0), ("a", 1), ("b", 0)):
-        run = replace(RUN, model=model, seed=seed)
-        save(table.assign(prediction=seed), run.path(tmp_path), run)
-    first, second, absent = load_runs(tmp_path, suite, "embedded", ["a", "b", "c"])
-    assert [set(each["prediction"]) for each in first] == [{0}, {1}]
-    assert (len(second), absent) == (1, [])
-
-
-@pytest.mark.parametrize("odd", [{"data_sha256": "other"}, {"protocol": "2"}])
-def test_runs_on_other_data_or_protocols_are_not_mixed(
-    tmp_path: Path, suite: Suite, odd: dict[str, str]
-) -> None:
-    runs = [replace(RUN, model="a"), replace(RUN, model="b", **odd)]  # type: ignore[arg-type]
-    for run in runs:
-        save(predictions(), run.path(tmp_path), run)
-    with pytest.raises(ValueError, match="of a, b on tiny are of different data or protocols"):
-        load_runs(tmp_path, suite, "embedded", ["a", "b"])
 
 
 def test_a_batch_that_the_device_has_no_memory_for_is_halved() -> None:

@@ -31,9 +31,11 @@ def test_every_ranked_row_stands_on_enough_seeds(name: str, runs: pd.DataFrame) 
 
 
 @pytest.mark.parametrize("name", TRAINED_HERE | OFFICIAL)
-def test_every_score_of_every_row_has_an_interval(name: str, runs: pd.DataFrame) -> None:
+def test_every_score_of_every_row_has_an_interval(
+    name: str, runs: pd.DataFrame, committed_results: Path
+) -> None:
     suite = (TRAINED_HERE | OFFICIAL)[name]
-    board = leaderboard(runs, suite)
+    board = leaderboard(runs, suite, committed_results)
     for score in suite.scores:
         value, low, high = (board[f"{score.key}{end}"] for end in ("", "_low", "_high"))
         assert ((low <= value) & (value <= high) | value.isna()).all(), score.key

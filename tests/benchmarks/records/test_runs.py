@@ -58,6 +58,9 @@ def test_concurrent_appends_lose_no_row(tmp_path: Path) -> None:
     assert sorted(read_runs(tmp_path)["seed"]) == list(range(12))
 
 
+LATER = ["generator_seed", "selected_on"]
+
+
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n1,2\n\x00"])
 def test_a_foreign_runs_csv_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "runs.csv").write_text(text)
@@ -66,14 +69,18 @@ def test_a_foreign_runs_csv_is_refused_and_left_alone(tmp_path: Path, text: str)
     assert (tmp_path / "runs.csv").read_text() == text
 
 
-def test_a_file_of_before_the_generators_seed_is_read_and_takes_new_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_later", [1, 2])
+def test_a_file_of_before_the_last_columns_is_read_and_takes_new_rows(
+    tmp_path: Path, n_later: int
+) -> None:
     append([ROW], tmp_path)
     path = tmp_path / "runs.csv"
     header, row = path.read_text().splitlines()
-    path.write_text(f"{header.removesuffix(',generator_seed')}\n{row.removesuffix(',')}\n")
-    assert read_runs(tmp_path)["generator_seed"].tolist() == [""]
-    append([replace(ROW, seed=1, generator_seed="4")], tmp_path)
-    assert read_runs(tmp_path)["generator_seed"].tolist() == ["", "4"]
+    older = ",".join(COLUMNS[: len(COLUMNS) - n_later])
+    path.write_text(f"{older}\n{row[:-n_later]}\n")
+    assert read_runs(tmp_path)[LATER].values.tolist() == [["", ""]]
+    append([replace(ROW, seed=1, generator_seed="4", selected_on="nothing")], tmp_path)
+    assert read_runs(tmp_path)[LATER].values.tolist() == [["", ""], ["4", "nothing"]]
     assert path.read_text().splitlines()[:2] == [header, row]
 
 

@@ -13,6 +13,7 @@ from support import TINY_SHA256, FirstRow, run_model, tiny_images, tiny_suite
 from benchmarks.core.environment import environment
 from benchmarks.core.evaluate import evaluate
 from benchmarks.core.suite import EMBEDDED, Suite, format_model_id
+from benchmarks.records.leaderboard import leaderboard, leaderboards
 from benchmarks.records.runs import Row, append, read_runs
 from benchmarks.report.figures import correlation_sweep, correlation_sweep_rows
 from benchmarks.report.page import write_report
@@ -42,11 +43,15 @@ def row(model: str, value: float, *, source: str = "embedded", seed: int = 0) ->
     )
 
 
+def board(results: Path) -> pd.DataFrame:
+    return leaderboard(read_runs(results), SUITE, results)
+
+
 def made_up(results: Path, *more: Row) -> pd.DataFrame:
     rows = [row(format_model_id("erm", rho), 0.4 + 2 * (1 - rho)) for rho in SWEEP]
     rows += [row("erm@0.99/shape", 0.1), row("oracle", 0.9), *more]
     append(rows, results)
-    return read_runs(results)
+    return board(results)
 
 
 def titles(svg: str) -> list[str]:
@@ -54,7 +59,7 @@ def titles(svg: str) -> list[str]:
 
 
 def test_models_are_found_with_all_their_correlations_in_order(tmp_path: Path) -> None:
-    rows = correlation_sweep_rows(made_up(tmp_path), SUITE)
+    rows = correlation_sweep_rows(made_up(tmp_path))
     assert rows["plain"].tolist() == ["erm"] * 3
     assert rows["correlation"].tolist() == list(SWEEP)
     assert rows["hard_accuracy"].tolist() == pytest.approx([0.4, 0.42, 0.6])
@@ -63,10 +68,10 @@ def test_models_are_found_with_all_their_correlations_in_order(tmp_path: Path) -
 def test_two_points_are_a_sweep_only_where_no_model_has_three(tmp_path: Path) -> None:
     two = [row(format_model_id("cgn", rho), 0.9) for rho in SWEEP[:2]]
     append(two, tmp_path)
-    assert set(correlation_sweep_rows(read_runs(tmp_path), SUITE)["plain"]) == {"cgn"}
-    assert set(correlation_sweep_rows(made_up(tmp_path), SUITE)["plain"]) == {"erm"}
+    assert set(correlation_sweep_rows(board(tmp_path))["plain"]) == {"cgn"}
+    assert set(correlation_sweep_rows(made_up(tmp_path))["plain"]) == {"erm"}
     append([row("cgn", 0.9, source="official"), row("cgn@0.9", 0.9, source="official")], tmp_path)
-    rows = correlation_sweep_rows(read_runs(tmp_path), SUITE)
+    rows = correlation_sweep_rows(board(tmp_path))
     assert set(zip(rows["source"], rows["plain"], strict=True)) == {
         ("embedded", "erm"),
         ("official", "cgn"),
@@ -75,29 +80,31 @@ def test_two_points_are_a_sweep_only_where_no_model_has_three(tmp_path: Path) ->
 
 def test_nothing_is_swept_without_a_row_below_one(tmp_path: Path) -> None:
     append([row("erm", 0.4), row("cgn", 0.9)], tmp_path)
-    assert correlation_sweep_rows(read_runs(tmp_path), SUITE).empty
-    assert correlation_sweep_rows(read_runs(tmp_path / "none"), SUITE).empty
+    assert correlation_sweep_rows(board(tmp_path)).empty
+    assert correlation_sweep_rows(board(tmp_path / "none")).empty
     with pytest.raises(ValueError, match="no model was trained at a correlation below 1"):
-        correlation_sweep(read_runs(tmp_path), [SUITE], ["erm"])
+        correlation_sweep([(SUITE, board(tmp_path))], ["erm"])
 
 
 def test_a_sweep_has_a_panel_a_suite_and_source_and_a_tick_a_correlation(tmp_path: Path) -> None:
     official = [row(format_model_id("erm", rho), 0.5, source="official") for rho in SWEEP]
-    runs = made_up(tmp_path, *official)
-    drawn = correlation_sweep(runs, [SUITE, tiny_suite("other")], ["erm", "cgn"]).light
+    made_up(tmp_path, *official)
+    boards = leaderboards(tmp_path, [SUITE, tiny_suite("other")])
+    drawn = correlation_sweep(boards, ["erm", "cgn"]).light
     assert titles(drawn) == ["tiny, embedded", "tiny, official"]
     for text in ("0", "1", "10", "erm", "chance"):
         assert f">{text}</text>" in drawn
 
 
 def test_a_sweep_moves_with_its_rows_and_is_drawn_for_light_and_for_dark(tmp_path: Path) -> None:
-    runs = made_up(tmp_path)
-    first = correlation_sweep(runs, [SUITE], ["erm"])
-    assert first == correlation_sweep(runs, [SUITE], ["erm"])
+    rows = made_up(tmp_path)
+    first = correlation_sweep([(SUITE, rows)], ["erm"])
+    assert first == correlation_sweep([(SUITE, rows)], ["erm"])
     assert "#e8e8e8" in first.dark
     assert "#e8e8e8" not in first.light
-    moved = runs.assign(value=runs["value"].where(runs["model"] != "erm@0.9", 0.7))
-    assert first != correlation_sweep(moved, [SUITE], ["erm"])
+    key = SUITE.primary
+    moved = rows.assign(**{key: rows[key].where(rows["model"] != "erm@0.9", 0.7)})
+    assert first != correlation_sweep([(SUITE, moved)], ["erm"])
 
 
 @pytest.fixture
@@ -124,6 +131,6 @@ def test_the_report_shows_a_sweep_and_keeps_its_models_out_of_other_figures(resu
 
 
 def test_the_readmes_table_is_of_models_that_every_suite_may_have(results: Path) -> None:
-    table = primary_scores_table(read_runs(results), [SUITE], "embedded").to_markdown()
+    table = primary_scores_table([(SUITE, board(results))], "embedded").to_markdown()
     assert "| erm |" in table
     assert "@" not in table

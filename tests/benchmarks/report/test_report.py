@@ -148,14 +148,14 @@ def test_the_effects_of_factors_are_drawn_and_said_in_words(tmp_path: Path) -> N
     run_model(tmp_path, PREDICTIONS, seed=0)
     common = first_row(tmp_path)
     common |= {"suite": suite.name, "protocol": suite.protocol, "source": "official"}
-    values = {"do_shape_effect": 0.25, "do_texture_effect": 0.75, suite.primary: 0.25}
+    values = {"do_shape_shapley_value": 0.25, "do_texture_shapley_value": 0.75, suite.primary: 0.25}
     rows = [
         Row(**common | {"variant": s.variant, "metric": s.metric, "value": values[s.key]})
         for s in suite.scores
         if s.key in values
     ]
     append([replace(row, low=row.value - 0.1, high=row.value + 0.1) for row in rows], tmp_path)
-    drawn = _figures(suite, leaderboard(read_runs(tmp_path), suite), {}, "base")
+    drawn = _figures(suite, leaderboard(read_runs(tmp_path), suite, tmp_path), {}, "base")
     (figure,) = drawn
     assert figure["alt"] == "erm: shape 25 %, texture 75 %"
     assert figure["light"] != figure["dark"]

@@ -32,7 +32,6 @@ from benchmarks.worlds.photographs import COLUMNS, TINY_IN9, archive, photograph
 from cgn.data.image_set import ImageSet
 from classifiers import MODELS
 
-pytest.importorskip("cv2", reason="the extra `images` is not installed")
 N_TRAIN, N_VAL = 4, 3
 BOX = (18, 22, 45, 49)
 
@@ -190,7 +189,7 @@ def test_one_command_recombines_fits_and_scores_both_suites(
     names = ("erm-resnet", "recombined-ensemble")
     short = {name: replace(MODELS[name], steps=2, epochs=0, batch_size=8) for name in names}
     patch_commands(monkeypatch, "MODELS", short)
-    monkeypatch.setattr("benchmarks.data.training.N_RECOMBINED", 30)
+    monkeypatch.setattr("benchmarks.data.generators.N_COUNTERFACTUALS", 30)
     command = ["--suite", "natural", "--model", ",".join(names), "--data", str(folder)]
     assert cli.main([*command, "--results", str(tmp_path)]) == 0, capsys.readouterr().err
     runs = pd.read_csv(tmp_path / "runs.csv")

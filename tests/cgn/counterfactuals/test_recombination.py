@@ -17,7 +17,6 @@ from cgn.counterfactuals.recombination import (
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet, InMemory
 
-pytest.importorskip("cv2", reason="the extra `images` is not installed")
 SIZE_PX, N_CLASSES, N_EACH = 24, 3, 4
 SURFACES = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200]], dtype=torch.uint8)
 SCENES = SURFACES // 4 + 30

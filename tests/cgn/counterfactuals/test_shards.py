@@ -250,3 +250,17 @@ def test_damaged_shards_and_images_of_another_size_are_named(folder: Path, tmp_p
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(ValueError, match=r"the shards of .* cannot be read: .* delete those"):
         load_shards(place, tmp_path / "cache4")
+
+
+def test_a_text_that_is_no_text_is_refused_where_it_is_read(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    shutil.copytree(folder, place)
+    path = place / CONFIG.shard_name(1)
+    table = parquet.read_table(path)
+    odd = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
+    damaged = table.set_column(table.schema.get_field_index("sha256"), "sha256", odd)
+    parquet.write_table(damaged, path)
+    images = load_shards(place, tmp_path / "cache")
+    assert images.read(slice(None)).equal(load_shards(folder, tmp_path / "whole").read(slice(None)))
+    with pytest.raises(ValueError, match=r"the shards of .* cannot be read: .* delete those"):
+        images.sha256()

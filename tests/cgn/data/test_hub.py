@@ -133,7 +133,6 @@ def test_an_ensemble_is_fitted_to_a_folder_with_masks_or_with_counterfactuals_an
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("cv2", reason="the extra `images` is not installed")
     monkeypatch.setenv("CGN_BENCH_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "my.safetensors"
     own = ["--images", str(folder / "images"), "--size", "32", "--backbone", "timm:resnet10t"]

@@ -125,7 +125,6 @@ def test_progress_is_told_and_decides_nothing(tmp_path: Path) -> None:
 
 
 def test_images_taken_apart_are_kept_without_what_they_were(tmp_path: Path) -> None:
-    pytest.importorskip("cv2", reason="the extra `images` is not installed")
     images = squares()
     masks = images.pixels[:, :1] == 220
     store = segmented_store(images, masks)

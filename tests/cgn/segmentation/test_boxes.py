@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import Tensor
 
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
-from cgn.segmentation.boxes import masks_from_boxes, opencv
+from cgn.segmentation.boxes import masks_from_boxes
 
-pytest.importorskip("cv2", reason="the extra `images` is not installed")
 SIZE_PX = 48
 
 
@@ -73,9 +70,3 @@ def test_a_box_that_is_none_of_the_images_is_refused(box: list[int]) -> None:
     boxes[2] = torch.tensor(box)
     with pytest.raises(ValueError, match="expected a box of first and last column and row within"):
         masks_from_boxes(images, boxes)
-
-
-def test_without_opencv_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ValueError, match=r"cgn-bench\[images\]"):
-        opencv()

@@ -15,15 +15,14 @@ from cgn.data.image_set import ImageSet, InMemory
 from cgn.io.cache import weights_sha256
 from cgn.models.cgn import CGN
 from cgn.models.mechanisms import ShapeMechanism
+from cgn.training.adversarial import draw_pairs
 from cgn.training.loop import seeded
 from cgn.training.small import (
-    LOSSES,
     PRESETS,
     LossWeights,
     StepNoise,
     TrainConfig,
     Training,
-    draw_pairs,
     prepare,
     train,
 )
@@ -173,17 +172,15 @@ def first(run: Training) -> StepNoise:
 @pytest.mark.parametrize("name", ["cgn", "averaged", "encoder", "critic"])
 def test_a_step_moves_every_network(run: Training, name: str) -> None:
     before = weights_sha256(getattr(run, name))
-    run.train_step(first(run))
+    run.train_step(*first(run))
     assert weights_sha256(getattr(run, name)) != before
     assert run.step == 1
 
 
 def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training) -> None:
-    terms = run._losses(run.images.take(first(run).image_index), first(run))
+    terms = run.losses(*first(run))
     del terms["critic"]
-    run.config.weights.total(terms).backward(
-        inputs=[*run.cgn.parameters(), *run.encoder.parameters()]
-    )
+    CONFIG.weights.total(terms).backward(inputs=[*run.cgn.parameters(), *run.encoder.parameters()])
     assert all(weight.grad is None for weight in run.critic.parameters())
     reached = {name.split(".")[0] for name, w in run.cgn.named_parameters() if w.grad is not None}
     assert reached == {"shape", "texture", "background"}
@@ -191,7 +188,7 @@ def test_a_step_of_the_generator_sends_no_gradient_into_the_critic(run: Training
 
 
 def test_a_step_of_the_critic_sends_no_gradient_into_the_generator(run: Training) -> None:
-    terms = run._losses(run.images.take(first(run).image_index), first(run))
+    terms = run.losses(*first(run))
     before = weights_sha256(run.critic)
     run.critic_adam.step_down(terms["critic"])
     assert weights_sha256(run.critic) != before
@@ -208,7 +205,7 @@ def test_steps_taken_together_are_those_taken_one_by_one(images: ImageSet) -> No
         hashes.add(weights_sha256(run.averaged))
         curves.append(torch.cat([torch.stack([*each.values()]) for each in told], dim=1))
     assert len(hashes) == 1
-    assert curves[0].shape == (len(LOSSES), 4)
+    assert curves[0].shape == (len(fields(LossWeights)) + 1, 4)
     assert curves[0].equal(curves[1])
     assert curves[0].equal(curves[2])
 
@@ -246,7 +243,7 @@ def as_if_written_on_cuda(path: Path) -> None:
 
 def test_the_average_lies_between_the_old_and_the_new_weights(run: Training) -> None:
     old = next(run.averaged.shape.parameters()).clone()
-    run.train_step(first(run))
+    run.train_step(*first(run))
     new, mean = (next(cgn.shape.parameters()) for cgn in (run.cgn, run.averaged))
     low, high = torch.minimum(old, new) - 1e-6, torch.maximum(old, new) + 1e-6
     assert ((low <= mean) & (mean <= high)).all()
