@@ -54,6 +54,7 @@ def segment_by_synthesis(
     images: ImageSet,
     *,
     seed: int,
+    steps: int = STEPS,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Tensor:
@@ -63,6 +64,7 @@ def segment_by_synthesis(
         cgn: Its masks are what the network learns.
         images: N real images; no label of theirs is read.
         seed: Of the samples and the network.
+        steps: Optimiser steps of the network.
         device: Where it runs.
         progress: Called with steps done and steps in all.
 
@@ -73,7 +75,7 @@ def segment_by_synthesis(
         sample(cgn, N_SAMPLES // 2, seed=seed, aligned=aligned, device=device)
         for aligned in (False, True)
     ]
-    network = _fit(sets, seed, torch.device(device), progress)
+    network = _fit(sets, seed, steps, torch.device(device), progress)
     masks = Mailbox(torch.empty(len(images), 1, *images.size_px, dtype=torch.bool))
 
     def look(span: slice) -> None:
@@ -85,7 +87,7 @@ def segment_by_synthesis(
 
 
 def _fit(
-    sets: list[ImageSet], seed: int, device: torch.device, progress: Progress | None
+    sets: list[ImageSet], seed: int, steps: int, device: torch.device, progress: Progress | None
 ) -> Segmenter:
     """Fit the network to images and their masks, by cross-entropy."""
     pixels = torch.cat([images.pixels for images in sets]).to(device)
@@ -93,7 +95,7 @@ def _fit(
     with seeded(seed, device) as generator, training(device):
         network = placed(Segmenter(), device)
         optimiser = AdamW(network.parameters(), LEARNING_RATE, fused=True)
-        schedule = OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS)
+        schedule = OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
 
         def differentiate(index: Tensor) -> Tensor:
             wanted = (objects[index] > 0).float()
@@ -103,12 +105,12 @@ def _fit(
             return loss.detach()
 
         differentiated = Captured(differentiate)
-        for step in range(STEPS):
+        for step in range(steps):
             index = torch.randint(len(pixels), (BATCH_SIZE,), generator=generator)
             differentiated(sent(index, device))
             optimiser.step()
             schedule.step()
             if progress is not None:
-                progress(step + 1, STEPS)
+                progress(step + 1, steps)
     network.eval()
     return network
