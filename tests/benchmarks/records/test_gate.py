@@ -254,19 +254,19 @@ def test_one_answer_of_forty_that_another_machine_rounds_otherwise_holds(
     assert check_regression(before, results, SUITES) == []
 
 
-def test_a_large_drop_of_other_weights_is_found_among_very_many_comparisons(
+def test_a_large_drop_of_other_weights_is_found_among_models_that_did_not_change(
     results: Path, before: Path
 ) -> None:
-    for model in map(str, range(30)):
+    for model in map(str, range(4)):
         for folder in (before, results):
             for seed in (0, 1, 2):
                 run_model(folder, PREDICTIONS, model=model, seed=seed, weights=folder.name)
     for seed in (0, 1, 2):
-        run_model(results, worse(PREDICTIONS), model="7", seed=seed, weights="new")
+        run_model(results, worse(PREDICTIONS), model="2", seed=seed, weights="new")
     problems = check_regression(before, results, SUITES)
     assert [problem.split(":")[0] for problem in problems] == [
-        "tiny embedded 7 easy_accuracy",
-        "tiny embedded 7 hard_accuracy",
+        "tiny embedded 2 easy_accuracy",
+        "tiny embedded 2 hard_accuracy",
     ]
 
 

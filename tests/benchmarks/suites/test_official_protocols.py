@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -99,7 +99,8 @@ def keep(results: Path, suite: Suite, predictions: pd.DataFrame) -> None:
         weights_sha256="w",
         seed=0,
     )
-    save(predictions, run.path(results, suite.view_name), run)
+    kept = replace(run, protocol=suite.kept_as)
+    save(predictions, kept.path(results, suite.view_name), kept)
     found = environment("cpu") | {"commit": "c0"}
     append(
         [
