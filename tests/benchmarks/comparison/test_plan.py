@@ -58,7 +58,7 @@ def test_the_images_that_are_needed_have_the_wanted_power() -> None:
     (plan,) = make_plans(stored(per_object=4), 0.1, seeds=10)
     assert plan.images_needed % 4 == 0
     (again,) = make_plans(stored(per_object=4), 0.1, seeds=10, images=int(plan.images_needed))
-    assert again.power == pytest.approx(0.8, abs=0.01)
+    assert 0.8 <= again.power < 0.83
 
 
 def test_generators_are_planned_as_they_were_stored() -> None:
