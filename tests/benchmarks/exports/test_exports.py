@@ -75,7 +75,12 @@ def test_undefined_scores_and_infinite_ranges_are_written_as_the_schema_has_them
     blank = {
         f"{score.key}{end}": 0.5 for score in suite.all_scores for end in ("", "_low", "_high")
     }
-    row = {"model": "erm", "source": "embedded", "data_sha256": "0" * 64, "interval": "images"}
+    row: dict[str, object] = {
+        "model": "erm",
+        "source": "embedded",
+        "data_sha256": "0" * 64,
+        "interval": "images",
+    }
     row |= {"seeds": 3, "generators": 0, **blank, suite.primary: np.nan}
     time = pd.Timestamp("2026-01-01", tz="UTC").to_pydatetime()
     record = evaluation_record(suite, row, time)
