@@ -90,10 +90,20 @@ COMMANDS = {
     ),
     "compare": Command(
         "benchmarks.cli.results:compare_models",
-        "Test what differs between two models.",
+        "Test what differs between two models, or two files of anyone's predictions.",
         {
             "compare cgn-ensemble erm --suite in9": "is the difference more than chance?",
             "compare cgn@0.99 erm@0.99 --suite colored-mnist": "models of another correlation",
+            "compare ours.csv theirs.csv": "any benchmark: columns id, label and prediction or "
+            "logit_0, logit_1, …; optional cluster and seed",
+        },
+    ),
+    "plan": Command(
+        "benchmarks.cli.results:plan",
+        "Say how many images, seeds and generators show a difference.",
+        {
+            "plan cgn erm --suite in9 --points 2": "what does it take to see 2 points?",
+            "plan cgn erm --suite in9 --images 4050 --seeds 10": "what would that run see?",
         },
     ),
     "check": Command(
@@ -108,6 +118,17 @@ COMMANDS = {
         "benchmarks.cli.results:rescore",
         "Add the scores that rows lack, from stored predictions.",
         {"rescore --suite in9": "no model is run"},
+    ),
+    "export": Command(
+        "benchmarks.cli.results:export",
+        "Write results or embedded images in the format of another tool.",
+        {
+            "export latex --suite in9 --out tables": "leaderboards for a paper; or markdown",
+            "export every-eval-ever --out records": "records of Every Eval Ever's schema",
+            "export eval-results --dataset OWNER/NAME --out models": "for model repositories on "
+            "the Hugging Face Hub",
+            "export croissant --suite in9 --out datasets": "test images with Croissant metadata",
+        },
     ),
     "report": Command(
         "benchmarks.cli.results:report",

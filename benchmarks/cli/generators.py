@@ -131,7 +131,8 @@ def recipe_of(generator: str) -> Recipe:
         return MODELS[generator]
     name = display_name(generator)
     about = f"one network trained on images of {name} and nothing else"
-    return replace(MODELS["cgn"], name=name, about=about, source="", trains_on=(generator,))
+    own = replace(MODELS["cgn"], name=name, about=about, source="", selected_on="")
+    return replace(own, trains_on=(generator,))
 
 
 def display_name(generator: str) -> str:

@@ -1,23 +1,39 @@
-"""Commands on results that are there: compare, check, rescore, report."""
+"""Commands on results that are there: compare, plan, check, rescore, export, report."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
 from cyclopts import Parameter
 
-from benchmarks.cli.arguments import RESULTS, NewFile, NewPage, Results, Suites, find_suites
+from benchmarks.cli.arguments import (
+    RESULTS,
+    NewFile,
+    NewFolder,
+    NewPage,
+    Results,
+    Suites,
+    find_suites,
+)
 from benchmarks.cli.models import BundledModel
 from benchmarks.cli.output import Output
 from benchmarks.cli.run import require_results, show_what_follows
+from benchmarks.comparison.files import ENDINGS, accuracy_of_predictions, compare_predictions
+from benchmarks.comparison.plan import make_plans, pilot
+from benchmarks.comparison.power import POWER
 from benchmarks.core.context import Progress, RunContext
 from benchmarks.core.suite import EMBEDDED, Suite, TestSet, parse_model_id
 from benchmarks.data.paths import cache_dir, check_place, image_cache_dir, user_weights_dir
+from benchmarks.exports.croissant import write_croissant
+from benchmarks.exports.eval_results import write_eval_results
+from benchmarks.exports.every_eval_ever import write_every_eval_ever
+from benchmarks.exports.tables import write_tables
 from benchmarks.records.answers import check_answers
 from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.compare import compare_stored
@@ -34,12 +50,14 @@ from benchmarks.records.rescore import missing_rows
 from benchmarks.records.runs import append, exclusive, read_runs
 from benchmarks.records.sensitivity import write_sensitivity
 from benchmarks.records.stored_runs import load_stored_runs
+from benchmarks.report.comparison_tables import plans_table, predictions_table, variances_table
 from benchmarks.report.tables import differences_table, primary_scores_table
 from benchmarks.runner import load_test_set, predict, run_metadata
 from benchmarks.suites import ALL_SUITES, SUITES
 from benchmarks.suites.protocols import PINNED, check_protocols, record_fingerprint
 from cgn.counterfactuals.sampling import find_weights
 from cgn.counterfactuals.sheets import sheet
+from cgn.io.schema import user_path
 from cgn.io.writing import write_text
 from cgn.models.cgn import CGN
 from classifiers.checkpoints import is_shipped
@@ -61,16 +79,30 @@ def compare_models(
     results: Results = RESULTS,
     output: Output = Output(),
 ) -> None:
-    """Compare two models on every suite on which both have predictions.
+    """Compare two models on every suite on which both have predictions, or two files of yours.
+
+    A file (*.csv, *.parquet, *.npz) has the predictions of any model on any benchmark: columns id,
+    label, and prediction or logits (logit_0, logit_1, …), and if images depend on one another
+    cluster, and if there are several runs seed.
 
     Args:
-        first: Name of a model, as in the leaderboards.
-        second: Name of another.
+        first: Name of a model, as in the leaderboards; or a file of predictions.
+        second: Name of another, or another file on the same images.
         suite: Suites or groups of suites; without it all of them.
         source: Of the data, as in the leaderboards.
         margin: In points: the verdict says whether a model is worse by no more than so many.
     """
     models = first, second
+    if any(name.lower().endswith(ENDINGS) for name in models):
+        if not all(name.lower().endswith(ENDINGS) for name in models):
+            raise ValueError(
+                f"a file of predictions is compared with another one, not {first} with {second}"
+            )
+        difference = compare_predictions(user_path(first), user_path(second))
+        names = Path(first).stem, Path(second).stem
+        shown = names if names[0] != names[1] else models
+        output.tables(predictions_table(*shown, accuracy_of_predictions(), difference, margin))
+        return
     differences = []
     for each in suite if suite is not None else find_suites("all"):
         with exclusive(results):
@@ -104,6 +136,57 @@ def format_run_commands(models: Sequence[str]) -> str:
         f"{'' if correlation == 1 else f' --correlation {correlation}'}`"
         for correlation, plain in names.items()
     )
+
+
+def plan(
+    first: str,
+    second: str,
+    /,
+    *,
+    suite: Suites,
+    points: float = 2.0,
+    power: float = POWER,
+    images: int | None = None,
+    seeds: int | None = None,
+    generators: int | None = None,
+    source: str = "embedded",
+    results: Results = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Say how many images, seeds and generators show a difference between two models.
+
+    The variances are those of stored runs of the same models, for the suite's primary score.
+
+    Args:
+        first: Name of a model, as in the leaderboards.
+        second: Name of another.
+        suite: Suites or groups of suites.
+        points: The difference to be found, in points of percent.
+        power: How likely it is to be found, in (0.05, 1).
+        images: How many images a run has; without it as many as the suite.
+        seeds: How many seeds of each model; without it 3, 5, 10 and 20.
+        generators: How many generators a model has that trains on images of one; without it as
+            stored, and one a seed where it was so there.
+        source: Of the data, as in the leaderboards.
+    """
+    tables = []
+    for each in suite:
+        with exclusive(results):
+            runs = load_stored_runs(results, each, source, (first, second))
+        if not all(runs):
+            continue
+        (primary,) = (score for score in each.scores if score.key == each.primary)
+        stored = pilot(primary, (first, second), *runs)
+        plans = make_plans(
+            stored, points / 100, images=images, seeds=seeds, generators=generators, wanted=power
+        )
+        tables += [variances_table(each.name, stored), plans_table(points / 100, power, plans)]
+    if not tables:
+        raise ValueError(
+            f"{results} holds no {source} predictions of both {first} and {second} on these "
+            f"suites; make them with {format_run_commands((first, second))}"
+        )
+    output.tables(*tables)
 
 
 def check_results(
@@ -201,6 +284,57 @@ def rescore(
         write_sensitivity(results, ALL_SUITES.values())
     show_what_follows(results, {each.name for each in suites}, output)
     output.note(f"rows added: {n_added}")
+
+
+def export(
+    form: Annotated[
+        Literal["every-eval-ever", "eval-results", "croissant", "latex", "markdown"],
+        Parameter(metavar="FORMAT"),
+    ],
+    /,
+    *,
+    out: NewFolder,
+    suite: Suites | None = None,
+    dataset: Annotated[str | None, Parameter(metavar="OWNER/NAME")] = None,
+    results: Results = RESULTS,
+    output: Output = Output(),
+) -> None:
+    """Write results, or the embedded test images, in the format of another tool.
+
+    Args:
+        form: every-eval-ever: leaderboards as records of its schema. eval-results: leaderboards for
+            model repositories on the Hugging Face Hub. croissant: embedded test images with
+            metadata. latex, markdown: leaderboards as tables.
+        out: The folder to write to.
+        suite: Suites or groups of suites; without it all with rows, or for croissant `all`.
+        dataset: For eval-results: the benchmark's data set on the Hub.
+    """
+    if form == "croissant":
+        with output.progress() as progress:
+            chosen = [each for each in suite or find_suites("all") if each.embedded]
+            for each in chosen:
+                test = load_test_set(each, EMBEDDED, progress, cache=image_cache_dir())
+                write_croissant(test, out, datetime.now(UTC).date())
+        output.note(f"wrote {len(chosen)} data sets to {out}")
+        return
+    require_results(results)
+    boards = [
+        (each, board)
+        for each, board in leaderboards(results, suite or suites_with_rows(results))
+        if len(board)
+    ]
+    if not boards:
+        raise ValueError(f"{results} holds no leaderboard of these suites under their protocols")
+    runs = read_runs(results)
+    if form == "every-eval-ever":
+        files = write_every_eval_ever(boards, runs, out)
+    elif form == "eval-results":
+        if dataset is None:
+            raise ValueError("eval-results are of a data set on the Hub: name it in `dataset`")
+        files = write_eval_results(boards, runs, dataset, out)
+    else:
+        files = write_tables(boards, form, out)
+    output.note(f"wrote {len(files)} files to {out}")
 
 
 def report(

@@ -173,9 +173,9 @@ def cgn_methods(recipe: Recipe) -> list[str]:
         >>> cgn_methods(MODELS["cgn-abduct"]), cgn_methods(MODELS["erm"])
         ([''], [])
     """
-    of = {"cgn": "", "cgn-abduct": "", "cgn-end-to-end": END_TO_END}
-    names = (GENERATED_SETS.get(kind, kind).partition(":")[0] for kind in recipe.trains_on)
-    return list(dict.fromkeys(of[name] for name in names if name in of))
+    names = [GENERATED_SETS.get(kind, kind) for kind in recipe.trains_on]
+    own = [name for name in names if name.startswith("cgn") and name != "cgn-released"]
+    return list(dict.fromkeys(END_TO_END if END_TO_END in name else "" for name in own))
 
 
 def train_missing_cgn(

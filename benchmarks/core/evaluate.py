@@ -46,7 +46,7 @@ def trains(module: nn.Module) -> bool:
 
 
 def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate]:
-    """Compute all scores of a suite from the predictions of one model.
+    """Compute all scores and diagnostics of a suite from the predictions of one model.
 
     Args:
         suite: The suite.
@@ -61,7 +61,7 @@ def score_suite(suite: Suite, predictions: pd.DataFrame) -> dict[Score, Estimate
     if not any(one.seen_in(predictions) for one in suite.scores):
         named = ", ".join(dict.fromkeys(name for one in suite.scores for name in one.variants))
         raise ValueError(f"{suite.name} has no predictions of {named}")
-    return {one: one.estimated(predictions) for one in suite.scores}
+    return {one: one.estimated(predictions) for one in suite.all_scores}
 
 
 def data_sha256(variants: Mapping[str, ImageSet]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.core.clusters import EACH_ID, Clustering
 from benchmarks.core.context import RunContext
+from benchmarks.core.material import Material
 from benchmarks.core.scores import Score
 from cgn.data.factors import Factors
 from cgn.data.image_set import ImageSet
@@ -120,6 +121,7 @@ class TrainingDomain:
             has its own.
         official_files: What a user puts there, in words; empty if the images are drawn.
         takes_textures: Whether `DataSource.textures` counts.
+        material: Where the embedded images come from; None if there are none.
     """
 
     name: str
@@ -135,6 +137,7 @@ class TrainingDomain:
     data_folder: str | None = None
     official_files: str = ""
     takes_textures: bool = False
+    material: Material | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +224,8 @@ class Suite:
         world: What the suite's own classifiers are trained on.
         variants: The test sets by name; the same source gives the same bytes everywhere.
         scores: What is computed from the predictions.
+        diagnostics: Further scores under its own protocol, which explain and rank nothing: models
+            are not compared by them, and the protocol's version does not depend on them.
         primary: Key of the score that ranks the leaderboard.
         standard: Key of the score on ordinary images, which the primary one is held against;
             None if the suite has none.
@@ -253,6 +258,7 @@ class Suite:
     world: TrainingDomain
     variants: Callable[[DataSource], dict[str, ImageSet]]
     scores: tuple[Score, ...]
+    diagnostics: tuple[Score, ...] = ()
     primary: str
     standard: str | None = None
     embedded: bool = True
@@ -269,6 +275,11 @@ class Suite:
     evaluation: Evaluation | None = None
     data_folder: str | None = None
     clustering: Clustering = EACH_ID
+
+    @property
+    def all_scores(self) -> tuple[Score, ...]:
+        """Its scores, then the diagnostics."""
+        return (*self.scores, *self.diagnostics)
 
     @property
     def official_folder(self) -> str:
@@ -303,6 +314,7 @@ class Suite:
             self,
             protocol=name,
             scores=tuple(chosen.adjust(score) for score in self.scores),
+            diagnostics=(),
             view=chosen.view,
             predictions_protocol=self.kept_as if chosen.view is None else kept_as,
         )
@@ -339,9 +351,10 @@ class Suite:
         ]
 
     def __post_init__(self) -> None:
-        own = tuple(replace(score, clustering=self.clustering) for score in self.scores)
-        object.__setattr__(self, "scores", own)
-        keys = [score.key for score in self.scores]
+        for name in ("scores", "diagnostics"):
+            own = (replace(score, clustering=self.clustering) for score in getattr(self, name))
+            object.__setattr__(self, name, tuple(own))
+        keys = [score.key for score in self.all_scores]
         named = {self.primary} | ({self.standard} - {None})
         if len(set(keys)) != len(keys) or not named <= set(keys):
             raise ValueError(

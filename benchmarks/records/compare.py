@@ -115,7 +115,7 @@ def compare(
         value,
         value - half,
         value + half,
-        mcnemar(clusters[:, :, 0]) if _is_exact(clusters) else p_value(value, parts, len(clusters)),
+        mcnemar(clusters[:, :, 0]) if is_exact(clusters) else p_value(value, parts, len(clusters)),
         half + critical_value(parts, 2 * (1 - POWER)) * deviation,
         n,
         *deviations,
@@ -147,7 +147,7 @@ def paired_counts(score: Score, tables: Sequence[pd.DataFrame]) -> Counts:
     return np.stack([each.to_numpy() for each in counts], axis=1)
 
 
-def _is_exact(clusters: Counts) -> bool:
+def is_exact(clusters: Counts) -> bool:
     """Whether they are decisions of one run each on independent images."""
     one_each = clusters.shape[1:] == (2, 2) and (clusters[..., 1] == 1).all()
     return bool(one_each and is_count(clusters))

@@ -48,7 +48,7 @@ def leaderboard(runs: pd.DataFrame, suite: Suite, results: Path) -> pd.DataFrame
         test images never share a ranking.
     """
     rows = newest(runs[(runs["suite"] == suite.name) & (runs["protocol"] == suite.protocol)])
-    primary, *others = sorted(suite.scores, key=lambda score: score.key != suite.primary)
+    primary, *others = sorted(suite.all_scores, key=lambda score: score.key != suite.primary)
     columns = [*IMAGES, *RANK, "model", "seeds", "generators", "selected_on", "clusters", "n"]
     columns += [*_columns(primary), "interval", *DEVIATIONS]
     columns += [name for score in others for name in _columns(score)]

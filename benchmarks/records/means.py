@@ -49,7 +49,7 @@ def model_means(results: Path, suite: Suite, rows: pd.DataFrame) -> ModelMeans:
     estimates = {}
     means: dict[str, MeanScore] = {}
     clusters = pd.Index([])
-    for score in suite.scores:
+    for score in suite.all_scores:
         of_score = rows[(rows["variant"] == score.variant) & (rows["metric"] == score.metric)]
         of_score = of_score.sort_values("seed")
         if score.estimate is not None or of_score.empty:

@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
     }
 )
 # Further columns that some suites have: decisions by other rules and counts, and probabilities.
-FURTHER = {r"prediction_\w+|rank|misled|drawn": pa.int16(), r"p_\w+": pa.float32()}
+FURTHER = {r"prediction_\w+|rank|misled|drawn": pa.int16(), r"p_\w+|log_odds": pa.float32()}
 _COUNTED = {"index": "DELTA_BINARY_PACKED", "id": "DELTA_BINARY_PACKED"}
 _KEY = b"cgn-bench"
 
@@ -74,7 +74,7 @@ def save(predictions: pd.DataFrame, path: Path, run: Run) -> None:
 
     Args:
         predictions: A table with the columns of `SCHEMA`, and any that `FURTHER` matches, one row
-            an image; of confidences and probabilities, in [0, 1], three decimals are kept.
+            an image; of confidences, probabilities and log-odds three decimals are kept.
         path: The file; its folder is made if it is missing.
         run: Kept in the file beside the table.
 

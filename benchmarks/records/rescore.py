@@ -71,7 +71,7 @@ def _missing_of_run(
     todo = [
         (replace(run, protocol=scored.protocol), score)
         for scored in suite.compatible_protocols(run.protocol)
-        for score in scored.scores
+        for score in scored.all_scores
         if (replace(run, protocol=scored.protocol), score.variant, score.metric) not in known
     ]
     if not todo:

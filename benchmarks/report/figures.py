@@ -139,7 +139,7 @@ def effects_figure(board: pd.DataFrame, effects: Mapping[str, str]) -> Svg:
                 label=factor,
             )
         axes.set_yticks(np.arange(len(rows)), list(rows["model"]))
-        axes.set_xlabel("average causal effect on the probability of a class, points")
+        axes.set_xlabel("Shapley value of the probability of a class, points")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
 
     return both_shades([draw], height=1.1 + 0.6 * len(board))

@@ -17,12 +17,11 @@ from benchmarks.generator_track import (
 from benchmarks.report.figures import COLOURS, Svg, both_shades
 from benchmarks.report.table import Cell, Table, fraction, interval
 
-# Measure: head of its column. Fractions in percent; the first three are better if higher.
 MEASURES = {
     "abducted_mask_iou": "mask overlap",
-    "shape_effectiveness": "shape",
-    "texture_effectiveness": "texture",
-    "background_effectiveness": "background",
+    "shape_effectiveness": "effectiveness, shape",
+    "texture_effectiveness": "effectiveness, texture",
+    "background_effectiveness": "effectiveness, background",
     "shape_leakage": "leakage to shape",
     "coverage": "coverage",
     "diversity": "diversity",
@@ -51,38 +50,38 @@ def track_tables(rows: pd.DataFrame) -> list[Table]:
 
 
 def _table(title: str, rows: pd.DataFrame) -> Table:
-    """Lay out the generators of one world."""
-    there = set(rows["measure"])
-    measures = [name for name in MEASURES if name in there]
-    downstream = accuracies(rows)
-    differences = {name: differences_to_paste(rows[rows["measure"] == name]) for name in downstream}
-    heads = [head for name in downstream for head in (name, f"minus {RIVAL}", "p")]
+    """Lay out the generators of one world, a column a generator."""
+    groups = {str(name): group for name, group in rows.groupby("generator", sort=False)}
     table = Table(
-        ["generator", "generators", *(MEASURES[name] for name in measures), *heads],
+        ["measure", *groups],
         title,
-        f"percent, means over seeds; accuracies with their paired difference to {RIVAL} and its "
-        "95 % interval over generators",
+        f"percent, means over seeds; minus {RIVAL}: paired differences with their 95 % interval "
+        "over generators",
     )
-    for generator, group in rows.groupby("generator", sort=False):
-        means = group.groupby("measure")["value"].mean()
-        cells = [fraction(means[name]) if name in means else None for name in measures]
-        for name in downstream:
-            if name not in means:
-                cells += [None] * 3
-                continue
-            cells.append(fraction(means[name]))
-            cells += _difference(str(generator), differences[name])
-        table.add(str(generator), _n_generators(group), *cells)
+    table.add("generators", *map(_n_generators, groups.values()))
+    means = rows.groupby(["measure", "generator"])["value"].mean()
+    for measure in (name for name in [*MEASURES, *accuracies(rows)] if name in means):
+        of_measure = means[measure]
+        cells = [fraction(of_measure[name]) if name in of_measure else None for name in groups]
+        table.add(MEASURES.get(measure, measure), *cells, is_bold=measure not in MEASURES)
+        if measure not in MEASURES:
+            differences = differences_to_paste(rows[rows["measure"] == measure])
+            pairs = [_difference(name, differences) for name in groups]
+            table.add(f"minus {RIVAL}", *(difference for difference, _ in pairs))
+            table.add("p", *(p_value for _, p_value in pairs))
     return table
 
 
-def _difference(generator: str, differences: dict[str, PairedDifference]) -> list[Cell | None]:
+def _difference(
+    generator: str, differences: Mapping[str, PairedDifference]
+) -> tuple[Cell | None, Cell | None]:
     """Return the cells of a paired difference and its p-value."""
     if generator == RIVAL or generator not in differences:
-        return [None, None]
+        return None, None
     value, low, high, p_value, _ = differences[generator]
-    p = Cell("" if np.isnan(p_value) else f"{p_value:.2g}", p_value)
-    return [fraction(value) if np.isnan(low) else interval(value, low, high), p]
+    if np.isnan(low):
+        return fraction(value), None
+    return interval(value, low, high), Cell(f"{p_value:.2g}", p_value)
 
 
 def _n_generators(rows: pd.DataFrame) -> int:

@@ -139,7 +139,7 @@ def _figures(
     effects = {
         score.variant.removeprefix("do_"): score.key
         for score in suite.scores
-        if score.metric == "effect"
+        if score.metric == "shapley_value"
     }
     if effects and len(board):
         values = {

@@ -1,4 +1,4 @@
-"""One model of a table, and its writers: for the terminal, Markdown, HTML, and programs.
+"""One model of a table, and its writers: for the terminal, Markdown, LaTeX, HTML, and programs.
 
 The writer for HTML is the macro of `table.html`, for which `Cell.sort_key` and `TableRow.key` are.
 """
@@ -118,6 +118,44 @@ class Table:
         lines = [self.columns, ["---"] * len(self.columns), *cells]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
+    def to_latex(self) -> str:
+        r"""Write it in LaTeX, as a table with title and caption, for the package booktabs.
+
+        Example:
+            >>> print(Table(["model", "share"], "Shares").add("a_b", "5 %").to_latex())
+            \begin{table}
+            \caption{Shares}
+            \begin{tabular}{ll}
+            \toprule
+            model & share \\
+            \midrule
+            a\_b & 5 \% \\
+            \bottomrule
+            \end{tabular}
+            \end{table}
+        """
+        about = " ".join(filter(None, (self.title, self.caption)))
+        body = [
+            [rf"\textbf{{{text}}}" if row.is_bold and text else text for text in cells]
+            for row in self.rows
+            for cells in [[_latex(cell.text) for cell in row.cells]]
+        ]
+        foot = [r"\midrule", _latex_line(_latex(cell.text) for cell in self.footer)]
+        lines = [
+            r"\begin{table}",
+            *([rf"\caption{{{_latex(about)}}}"] if about else []),
+            rf"\begin{{tabular}}{{{'l' * len(self.columns)}}}",
+            r"\toprule",
+            _latex_line(_latex(name) for name in self.columns),
+            r"\midrule",
+            *map(_latex_line, body),
+            *(foot if self.footer else []),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+        return "\n".join(lines)
+
     def records(self) -> list[dict[str, Any]]:
         """Return its rows as values by column, plain numbers among them; NaN is None."""
         return [
@@ -179,6 +217,33 @@ def percent(value: float, low: float, high: float) -> str:
         '50.0 [40.4, 59.6]'
     """
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+_LATEX = {
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "\N{MINUS SIGN}": "$-$",
+    "±": r"$\pm$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "…": r"\dots{}",
+    "\n": " ",
+}
+
+
+def _latex(text: str) -> str:
+    """Write text so that LaTeX shows it as it is; a line break of HTML is a space."""
+    plain = printable(text.replace("<br>", " ").replace("\n", " "))
+    return "".join(_LATEX.get(character, character) for character in plain)
+
+
+def _latex_line(cells: Iterable[str]) -> str:
+    """A row of a table; a bracket at its start would be taken for an option of the row above."""
+    line = " & ".join(cells)
+    return f"{'{}' if line.startswith('[') else ''}{line} \\\\"
 
 
 def _shown(text: str) -> Text:

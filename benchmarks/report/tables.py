@@ -28,7 +28,7 @@ def scores_table(suite: Suite, board: pd.DataFrame, caption: str) -> Table:
     """
     title = f"{suite.name}: {suite.question}"
     table = Table(["score", *board["model"], "chance"], title, caption)
-    for score in suite.scores:
+    for score in suite.all_scores:
         cells = score_cells(board, score)
         is_primary = score.key == suite.primary
         table.add(_label(score), *cells, fraction(score.chance), is_bold=is_primary)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
 from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, neither_rate, shape_bias
 from benchmarks.core.suite import DataSource, Protocol, Suite
@@ -100,6 +101,7 @@ CUE_CONFLICT = Suite(
         accuracy("conflict", chance=CHANCE, metric="texture_accuracy", factor="texture"),
         accuracy("agree", chance=CHANCE),
     ),
+    diagnostics=calibration_scores("conflict", chance=CHANCE),
     primary="conflict_shape_accuracy",
 )
 

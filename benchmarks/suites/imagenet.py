@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
 from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, accuracy_of_classes, top_k_accuracy
 from benchmarks.core.suite import DataSource, Protocol, Suite
@@ -210,6 +211,7 @@ IMAGENET_A = Suite(
     world=OPENMOJI9,
     variants=hard_variants,
     scores=(accuracy("hard", chance=CHANCE), accuracy("clean", chance=CHANCE)),
+    diagnostics=calibration_scores("hard", chance=CHANCE),
     primary="hard_accuracy",
     standard="clean_accuracy",
 )
@@ -223,6 +225,7 @@ IMAGENET_SKETCH = Suite(
     world=OPENMOJI9,
     variants=sketch_variants,
     scores=(accuracy("sketch", chance=CHANCE),),
+    diagnostics=calibration_scores("sketch", chance=CHANCE, has_conflicts=False),
     primary="sketch_accuracy",
 )
 
@@ -236,6 +239,7 @@ IMAGENET_A_OFFICIAL = Suite(
         "hard", "imagenet-a", [w for w, m in zip(WNIDS, in_imagenet_a().tolist(), strict=True) if m]
     ),
     scores=(accuracy("hard", chance=1 / 200),),
+    diagnostics=calibration_scores("hard", chance=1 / 200, has_conflicts=False),
     primary="hard_accuracy",
     embedded=False,
     decision_rule=decide_imagenet_a,
@@ -260,6 +264,7 @@ IMAGENET_SKETCH_OFFICIAL = Suite(
     world=IMAGENET,
     variants=official_variants("sketch", "sketch", WNIDS),
     scores=(accuracy("sketch", chance=1 / 1_000), top_k_accuracy(5, "sketch", chance=5 / 1_000)),
+    diagnostics=calibration_scores("sketch", chance=1 / 1_000, has_conflicts=False),
     primary="sketch_accuracy",
     embedded=False,
     decision_rule=decide_imagenet,
@@ -287,6 +292,7 @@ IMAGENET_VALIDATION = Suite(
             chance=1 / 200,
         ),
     ),
+    diagnostics=calibration_scores("validation", chance=1 / 1_000, has_conflicts=False),
     primary="validation_accuracy",
     embedded=False,
     decision_rule=decide_imagenet,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.core.calibration import calibration_scores
 from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, paired_difference
 from benchmarks.core.suite import DataSource, InputOverride, Protocol, Suite
@@ -192,6 +193,7 @@ IN9 = Suite(
         replace(accuracy("only_bg_b", chance=CHANCE), higher_is_better=False),
         replace(accuracy("only_bg_t", chance=CHANCE), higher_is_better=False),
     ),
+    diagnostics=calibration_scores("mixed_rand", chance=CHANCE),
     primary="mixed_rand_accuracy",
     standard="original_accuracy",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from benchmarks.core.calibration import calibration_scores
 from benchmarks.core.clusters import Clustering
 from benchmarks.core.scores import accuracy, worst_group
 from benchmarks.core.suite import Suite, TrainingDomain
@@ -60,6 +61,7 @@ def paired_suite(
             accuracy("biased", chance=chance),
             worst_group("unbiased", chance=chance),
         ),
+        diagnostics=calibration_scores("unbiased", chance=chance),
         primary="unbiased_accuracy",
         standard="biased_accuracy",
         embedded=embedded,

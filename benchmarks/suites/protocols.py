@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.core.calibration import VERSION
 from benchmarks.core.evaluate import probabilities, score_suite
 from benchmarks.core.suite import Suite
 from benchmarks.suites.backgrounds_challenge import AT_RANDOM
@@ -82,7 +83,7 @@ def check_protocols(
     """
     known = {(row["suite"], row["protocol"]): row for row in _read(pinned).to_dict("records")}
     problems = []
-    for suite in suites:
+    for suite in with_diagnostics(suites):
         named = f"{suite.name}, protocol {suite.protocol}"
         row = known.get((suite.name, suite.protocol))
         if row is None:
@@ -110,11 +111,34 @@ def record_fingerprint(
     with locked(pinned):
         table = _read(pinned)
         known = set(zip(table["suite"], table["protocol"], strict=True))
-        missing = [suite for suite in suites if (suite.name, suite.protocol) not in known]
+        every = with_diagnostics(suites)
+        missing = [suite for suite in every if (suite.name, suite.protocol) not in known]
         new = [_row(suite, images_sha256) for suite in missing]
         whole = pd.concat([table, pd.DataFrame(new, columns=COLUMNS)])
         write_text(pinned, whole.to_csv(index=False, lineterminator="\n"))
     return [row["protocol"] for row in new]
+
+
+def with_diagnostics(suites: Iterable[Suite]) -> Iterator[Suite]:
+    """Yield suites without their diagnostics, and the diagnostics as suites with a version.
+
+    Example:
+        >>> from benchmarks.suites.mnists import COLORED
+        >>> [suite.protocol for suite in with_diagnostics([COLORED])]
+        ['colored-mnist@v1', 'colored-mnist@v1+calibration-v1']
+    """
+    for suite in suites:
+        yield replace(suite, diagnostics=())
+        if suite.diagnostics:
+            first, *_ = suite.diagnostics
+            yield replace(
+                suite,
+                protocol=f"{suite.protocol}+{VERSION}",
+                scores=suite.diagnostics,
+                diagnostics=(),
+                primary=first.key,
+                standard=None,
+            )
 
 
 def _row(suite: Suite, images_sha256: Mapping[str, str]) -> dict[str, str]:

@@ -223,10 +223,14 @@ RANGES = {
     "compare_fail": Range(0, 1, without_low=True),
     "ema_decay": Range(0, 1, without_high=True),
     "epochs": Range(0, 1_000_000),
+    "generators": Range(1, 10_000),
+    "images": Range(2, 1_000_000_000),
     "images_per_step": Range(1, 10_000_000),
     "jpeg_quality": Range(1, 100),
     "n": Range(1, 1_000_000_000),  # images
     "n_counterfactuals": Range(1, 100_000_000),
+    "points": Range(0, 100, without_low=True),  # of percent
+    "power": Range(0.05, 1, without_low=True, without_high=True),
     "ratio": Range(0, 1_000, without_low=True),
     "seconds": Range(1, 1_000_000),
     "seed": Range(0, 2**32 - 1),  # which every library takes

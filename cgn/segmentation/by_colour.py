@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from cgn.device.transfer import sent
+from cgn.segmentation.free_border import free_border_posterior
+from cgn.segmentation.histograms import histogram_bins, histograms
 
-COLOURS_A_CHANNEL = 32  # cells of a class's colour histogram, along each of three axes
-BORDER_PX = 2  # what is nearer to the image's edge than this is background
+BORDER_PX = 2  # what is nearer to the image's edge than this is background, to begin with
 SHARE = 0.9  # of the pixels away from the border that may be background, to begin with
 ROUNDS = 4  # of expectation and maximisation; the last half looks at neighbours too
+CROWD = 1 / 3  # of its mean cover: objects that cover more than this next to the border are cut
 SPECK = 0.006  # smaller parts of object or background are noise, as a share of the image area
 
 
@@ -29,6 +30,9 @@ def segment_by_colour(
     how often the class's objects reach there; the object's histogram and reach follow from these
     probabilities.
 
+    The border is background at first. Where the objects of a class crowd next to it, they are
+    cut by it, and the class is segmented again without that assumption.
+
     Args:
         pixels: Images, (N, 3, H, W) uint8.
         labels: Their classes, (N,) int64.
@@ -39,8 +43,8 @@ def segment_by_colour(
         Where the objects are, (N, 1, H, W) bool, on the CPU.
 
     Source:
-        Takes the place of the original's pretrained saliency network. The assumption is that an
-        object seldom touches the edge.
+        Takes the place of the original's pretrained saliency network. The assumption is that
+        objects cover the image's edge less often than its inside.
 
     Example:
         >>> pixels = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
@@ -51,42 +55,42 @@ def segment_by_colour(
     """
     n_classes = int(labels.max()) + 1
     pixels, labels = pixels.to(device), labels.to(device)
-    cells = _histogram_bins(pixels, labels)
-    inside = torch.zeros(pixels.shape[2:], device=device)
+    posterior = _inner_posterior(pixels, labels, n_classes)
+    for label in _crowded_classes(posterior, labels, n_classes):
+        of_class = labels == label
+        posterior[of_class] = free_border_posterior(pixels[of_class], BORDER_PX)
+    return torch.from_numpy(_remove_small_components((posterior > 0.5).cpu().numpy()))[:, None]
+
+
+def _inner_posterior(pixels: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Probability that a pixel is the object's, (N, H, W), where the border is background."""
+    cells = histogram_bins(pixels, labels)
+    inside = torch.zeros(pixels.shape[2:], device=pixels.device)
     inside[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = 1
-    background = _histograms(cells, (1 - inside).expand(cells.shape), n_classes)
-    anything = _histograms(cells, inside.expand(cells.shape), n_classes)
+    background = histograms(cells, (1 - inside).expand(cells.shape), n_classes)
+    anything = histograms(cells, inside.expand(cells.shape), n_classes)
     surplus = (1 - SHARE * background / anything.clamp(min=1e-12)).clamp(min=0)
     posterior = surplus[cells] * inside
     prior = _spatial_prior(posterior, labels, n_classes) * inside
     for round_ in range(ROUNDS):
-        likely = prior * _histograms(cells, posterior, n_classes)[cells]
+        likely = prior * histograms(cells, posterior, n_classes)[cells]
         posterior = likely / (likely + (1 - prior) * background[cells] + 1e-12)
         prior = _spatial_prior(posterior, labels, n_classes)
         if round_ >= ROUNDS // 2:
             # Next to the object is the object, more often than elsewhere.
             prior = (prior + F.avg_pool2d(posterior[:, None], 3, 1, 1)[:, 0]) / 2
         prior = prior * inside
-    return torch.from_numpy(_remove_small_components((posterior > 0.5).cpu().numpy()))[:, None]
+    return posterior
 
 
-def _histogram_bins(pixels: Tensor, labels: Tensor) -> Tensor:
-    """Number each pixel's cell in the histograms of all classes, (N, H, W) int64."""
-    red, green, blue = (pixels.long() * COLOURS_A_CHANNEL // 256).unbind(1)
-    colour = (red * COLOURS_A_CHANNEL + green) * COLOURS_A_CHANNEL + blue
-    return colour + labels[:, None, None] * COLOURS_A_CHANNEL**3
-
-
-def _histograms(cells: Tensor, weights: Tensor, n_classes: int) -> Tensor:
-    """Distribution of colours in each class, smoothed over neighbouring cells, (cells,)."""
-    length = n_classes * COLOURS_A_CHANNEL**3
-    counts = torch.bincount(cells.flatten(), weights.flatten(), minlength=length)
-    cube = counts.cpu().view(n_classes, *[COLOURS_A_CHANNEL] * 3).numpy()
-    for axis in (1, 2, 3):
-        cube = ndimage.convolve1d(cube, [0.25, 0.5, 0.25], axis=axis, mode="constant")
-    total = cube.sum(axis=(1, 2, 3), keepdims=True)
-    smooth = torch.from_numpy(cube / np.maximum(total, 1e-12)).float().flatten()
-    return sent(smooth, cells.device)
+def _crowded_classes(posterior: Tensor, labels: Tensor, n_classes: int) -> list[int]:
+    """List the classes whose objects, as far as they are known, pile up next to the border."""
+    near = torch.zeros_like(posterior[0], dtype=torch.bool)
+    near[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
+    near[2 * BORDER_PX : -2 * BORDER_PX, 2 * BORDER_PX : -2 * BORDER_PX] = False
+    cover = torch.stack([(posterior * near).sum(dim=(1, 2)) / near.sum(), posterior.mean((1, 2))])
+    at_border, anywhere = posterior.new_zeros(2, n_classes).index_add_(1, labels, cover)
+    return [int(label) for label in (at_border > CROWD * anywhere).nonzero()]
 
 
 def _spatial_prior(posterior: Tensor, labels: Tensor, n_classes: int) -> Tensor:

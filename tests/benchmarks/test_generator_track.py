@@ -113,13 +113,14 @@ def test_the_table_shows_the_difference_to_paste_with_its_interval(tmp_path: Pat
     rows = three("paste", (0.5, 0.6, 0.7)) + three("cgn", (0.56, 0.64, 0.75)) + overlap
     append_track(rows, tmp_path)
     (table,) = track_tables(read_track(tmp_path))
-    first, second = table.records()
-    assert first["generator"] == "paste"
-    assert first["mask overlap"] == pytest.approx(0.9)
-    assert first["minus paste"] is None
-    assert second["minus paste"]["value"] == pytest.approx(0.05)
-    assert second["minus paste"]["low"] < 0.05 < second["minus paste"]["high"]
-    assert 0 < second["p"] < 0.05
+    cells = {row["measure"]: row for row in table.records()}
+    assert cells["mask overlap"] == {"measure": "mask overlap", "paste": 0.9, "cgn": None}
+    assert cells["generators"]["cgn"] == 3
+    assert cells["minus paste"]["paste"] is None
+    difference = cells["minus paste"]["cgn"]
+    assert difference["value"] == pytest.approx(0.05)
+    assert difference["low"] < 0.05 < difference["high"]
+    assert 0 < cells["p"]["cgn"] < 0.05
 
 
 def test_the_figure_has_a_panel_a_suite_and_a_line_a_generator(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ BENCHMARKS: dict[str, Callable[[str, int, str], Case]] = {
     "cgn-step": cgn_step,
     "sampling": sampling,
     "classifier-step": fitting("cgn-abduct"),
-    "ensemble-step": fitting("cgn-ensemble"),
+    "ensemble-step": fitting("cgn-ensemble:paper"),
     "abduction": abduction,
     "evaluation": evaluation,
     "evaluation-resnet50": evaluation_resnet50,

@@ -73,7 +73,7 @@ def test_a_folder_of_official_images_gets_their_own_protocol_and_leaderboard(
     runs = read_runs(results)
     # The same answers are scored under each protocol that shows images in the same way.
     assert set(runs["protocol"]) == {
-        f"cue-conflict@{name}-v1" for name in ("geirhos-avg", "sum", "argmax207", "argmax1000")
+        f"cue-conflict@{name}-v2" for name in ("geirhos-avg", "sum", "argmax207", "argmax1000")
     }
     assert set(runs["source"]) == {"official-part"}  # 16 of 1,200 images that disagree
     assert set(runs["model"]) == {"timm:net.tag-pinned"}
@@ -123,7 +123,7 @@ def test_images_in_the_data_folder_are_found_unasked(stimuli: Path, tmp_path: Pa
         ("--suite in9 --model timm:a.b --data STIMULI", "there is no folder"),
         (
             "--suite cue-conflict --model timm:a.b --data STIMULI --protocol in9@madry-v1",
-            "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v1",
+            "has no protocol 'in9@madry-v1', only cue-conflict@geirhos-avg-v2",
         ),
         ("--suite in9 --model erm --precision bfloat16", "--precision is for pretrained networks"),
     ],
@@ -159,7 +159,7 @@ def test_images_are_prepared_as_the_network_asks_only_where_the_protocol_leaves_
         (True, "cgn-paper", 224),
     ):
         variants = suite.variants(source)
-        name = f"cue-conflict@{protocol}-v1"
+        name = f"cue-conflict@{protocol}-v2"
         exam = TestSet(replace(suite, own_preprocessing=own), source, variants, "", name)
         prepared, shown = prepared_images(question, exam)
         assert prepared.variants["agree"].images(slice(1)).shape[2:] == (size_px, size_px)
@@ -194,10 +194,10 @@ def test_predictions_on_images_shown_otherwise_lie_beside_the_first(
 ) -> None:
     results = tmp_path / "results"
     text = f"--suite cue-conflict --model timm:net.tag --data {stimuli}"
-    for flag in ("", " --protocol cue-conflict@cgn-paper-v1"):
+    for flag in ("", " --protocol cue-conflict@cgn-paper-v2"):
         assert run(results, f"{text}{flag}") == 0
     shown = capsys.readouterr().out
-    assert "protocol cue-conflict@cgn-paper-v1" in " ".join(shown.split())
+    assert "protocol cue-conflict@cgn-paper-v2" in " ".join(shown.split())
     assert {path.name for path in results.rglob("*.parquet")} == {
         "seed0.parquet",
         "resize256-seed0.parquet",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import cli
-from benchmarks.cli.tune import try_settings, without_held_out
+from benchmarks.cli.tune import cgn_methods, try_settings, without_held_out
 from benchmarks.core.context import RunContext
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite
 from benchmarks.suites import get_suite
@@ -57,6 +57,14 @@ def test_fits_see_all_training_digits_but_the_held_out_ones() -> None:
     part = without_held_out(biased)
     assert part.factors.shape.bincount().tolist() == [320] * 10
     assert set(part.ids.tolist()) < set(biased.ids.tolist())
+
+
+def test_the_cgns_of_every_recipe_that_sees_some_are_trained_without_the_held_out_digits() -> None:
+    methods = {name: cgn_methods(recipe) for name, recipe in MODELS.items()}
+    of_cgns = {name for name, own in methods.items() if own}
+    assert of_cgns == {name for name in MODELS if name.startswith("cgn")} - {"cgn-released"}
+    assert methods["cgn-abduct:drawn"] == [""]
+    assert methods["cgn-end-to-end"] == ["end-to-end"]
 
 
 def test_a_suite_of_photographs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

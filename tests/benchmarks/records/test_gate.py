@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from support import TINY_SHA256, FirstRow, edit, run_model, tiny_suite
 
 from benchmarks.core.evaluate import evaluate
-from benchmarks.core.suite import EMBEDDED
+from benchmarks.core.suite import EMBEDDED, TestSet
+from benchmarks.records.answers import check_answers
 from benchmarks.records.check import check, check_weights, summary
 from benchmarks.records.gate import check_regression
 from benchmarks.records.history import check_history, results_at_revision
@@ -217,6 +219,101 @@ def test_predictions_on_other_images_are_not_compared(results: Path, before: Pat
         table, run = load(path)
         save(worse(table), path, replace(run, data_sha256="other images"))
     assert check_regression(before, results, SUITES) == []
+
+
+def five_points_worse(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Miss two of the forty images of a variant."""
+    missed = (predictions["variant"] == "hard") & (predictions["index"] < 2)
+    return predictions.assign(prediction=predictions["prediction"].where(~missed, 3))
+
+
+def test_five_points_of_one_row_of_the_same_weights_are_found(results: Path, before: Path) -> None:
+    run_model(results, five_points_worse(PREDICTIONS), seed=1)
+    problems = check_regression(before, results, SUITES)
+    assert (
+        "tiny embedded erm seed 1 hard_accuracy: the same weights give 95.0 % instead of 100.0 %"
+        in problems
+    )
+
+
+def test_answers_of_the_same_weights_that_got_better_are_found_too(
+    results: Path, before: Path
+) -> None:
+    for folder, table in ((before, worse(PREDICTIONS)), (results, PREDICTIONS)):
+        run_model(folder, table, seed=1, weights="again")
+    found_here = "\n".join(check_regression(before, results, SUITES))
+    assert "seed 1 hard_accuracy: the same weights give 100.0 % instead of 35.0 %" in found_here
+
+
+def test_one_answer_of_forty_that_another_machine_rounds_otherwise_holds(
+    results: Path, before: Path
+) -> None:
+    rounded = PREDICTIONS.copy()
+    rounded.loc[3, "prediction"] = (rounded.loc[3, "shape"] + 1) % 3
+    run_model(results, rounded, seed=1)
+    assert check_regression(before, results, SUITES) == []
+
+
+def test_a_large_drop_of_other_weights_is_found_among_very_many_comparisons(
+    results: Path, before: Path
+) -> None:
+    for model in map(str, range(30)):
+        for folder in (before, results):
+            for seed in (0, 1, 2):
+                run_model(folder, PREDICTIONS, model=model, seed=seed, weights=folder.name)
+    for seed in (0, 1, 2):
+        run_model(results, worse(PREDICTIONS), model="7", seed=seed, weights="new")
+    problems = check_regression(before, results, SUITES)
+    assert [problem.split(":")[0] for problem in problems] == [
+        "tiny embedded 7 easy_accuracy",
+        "tiny embedded 7 hard_accuracy",
+    ]
+
+
+TESTS = {
+    "tiny": TestSet(SUITES["tiny"], EMBEDDED, SUITES["tiny"].variants(EMBEDDED), TINY_SHA256, "1")
+}
+
+
+def test_predictions_of_the_suites_images_hold(results: Path) -> None:
+    assert check_answers(results, SUITES, TESTS) == []
+    assert check_answers(results, SUITES, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (lambda table: table[table["index"] != 5], "lack 2 images, such as image 5 of easy"),
+        (lambda table: pd.concat([table, table[:1]]), "have image 0 of easy twice"),
+        (
+            lambda table: table.assign(shape=table["prediction"].where(table["index"] > 0, 2)),
+            "have another shape of image 0 of",
+        ),
+        (lambda table: table.assign(id=table["id"] + 1), "have another id of image 0 of easy"),
+    ],
+)
+@pytest.mark.parametrize("tests", [TESTS, {}])
+def test_forged_predictions_are_named_with_or_without_the_images(
+    results: Path,
+    tests: dict[str, TestSet],
+    forge: Callable[[pd.DataFrame], pd.DataFrame],
+    said: str,
+) -> None:
+    run_model(results, forge(PREDICTIONS), seed=2)
+    (problem,) = check_answers(results, SUITES, tests)
+    assert problem.startswith("tiny embedded erm seed 2: its predictions")
+    assert said in problem
+
+
+def test_a_newer_row_of_the_same_weights_with_another_score_is_named(results: Path) -> None:
+    run_model(results, worse(PREDICTIONS), seed=0)
+    problems = check_answers(results, SUITES, TESTS)
+    assert (
+        "tiny embedded erm seed 0 hard accuracy: 35.0 %, and the same weights gave 100.0 % before"
+        in problems
+    )
+    run_model(results, PREDICTIONS, seed=1, weights="other")
+    assert len(check_answers(results, SUITES, TESTS)) == len(problems)
 
 
 @pytest.fixture

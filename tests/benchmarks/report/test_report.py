@@ -148,7 +148,7 @@ def test_the_effects_of_factors_are_drawn_and_said_in_words(tmp_path: Path) -> N
     run_model(tmp_path, PREDICTIONS, seed=0)
     common = first_row(tmp_path)
     common |= {"suite": suite.name, "protocol": suite.protocol, "source": "official"}
-    values = {"do_shape_effect": 0.25, "do_texture_effect": 0.75, suite.primary: 0.25}
+    values = {"do_shape_shapley_value": 0.25, "do_texture_shapley_value": 0.75, suite.primary: 0.25}
     rows = [
         Row(**common | {"variant": s.variant, "metric": s.metric, "value": values[s.key]})
         for s in suite.scores

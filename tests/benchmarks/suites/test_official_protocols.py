@@ -38,11 +38,11 @@ ONLY_DOGS = dict.fromkeys(DOGS, 1 / 109)
 THOUGHTS = [SPREAD_OUT, *[ONE_DOG] * 2, *[NOTHING] * 3, *[ONLY_DOGS] * 4]
 # By shape, of all decisions for a cue.
 EXPECTED = {
-    "cue-conflict@geirhos-avg-v1": 6 / 10,
-    "cue-conflict@sum-v1": 3 / 10,
-    "cue-conflict@argmax207-v1": 4 / 10,
-    "cue-conflict@argmax1000-v1": 1 / 5,
-    "cue-conflict@cgn-paper-v1": 7 / 10,  # sees the images otherwise
+    "cue-conflict@geirhos-avg-v2": 6 / 10,
+    "cue-conflict@sum-v2": 3 / 10,
+    "cue-conflict@argmax207-v2": 4 / 10,
+    "cue-conflict@argmax1000-v2": 1 / 5,
+    "cue-conflict@cgn-paper-v2": 7 / 10,  # sees the images otherwise
 }
 
 
@@ -121,7 +121,7 @@ def keep(results: Path, suite: Suite, predictions: pd.DataFrame) -> None:
 def results(tmp_path: Path) -> Path:
     """Predictions of one network on images as they are, and resized."""
     keep(tmp_path, CUE_CONFLICT, ovens_of_dogs(THOUGHTS))
-    resized = CUE_CONFLICT.with_protocol("cue-conflict@cgn-paper-v1")
+    resized = CUE_CONFLICT.with_protocol("cue-conflict@cgn-paper-v2")
     keep(tmp_path, resized, ovens_of_dogs([SPREAD_OUT, *THOUGHTS[:-1]]))
     return tmp_path
 
@@ -169,7 +169,7 @@ def test_the_sensitivity_is_the_difference_from_the_suites_own_protocol(results:
     assert biases["difference"].tolist() == pytest.approx(expected)
     shown = sensitivity_table(CUE_CONFLICT, table)
     assert shown.rows[0].cells[-1].text == "50.0"  # from 20 to 70
-    one = read_runs(results).query("protocol == 'cue-conflict@sum-v1'")
+    one = read_runs(results).query("protocol == 'cue-conflict@sum-v2'")
     assert sensitivity(one, [CUE_CONFLICT]).empty
 
 

@@ -142,6 +142,20 @@ def test_several_cgns_are_taken_in_turn_in_the_order_of_their_seeds(
     assert [each.path.stem for each in found] == ["farm-2", "farm-4", "farm-10", "farm-2"]
 
 
+def test_weights_are_found_by_the_method_that_trained_them(
+    cgn: CGN, shipped: Path, tmp_path: Path
+) -> None:
+    about = {"train_sha256": "a", "config": {"seed": 1}}
+    cgn.save(tmp_path / "farm-1.safetensors", about)
+    with pytest.raises(ValueError, match="train one first, by `train cgn-end-to-end`"):
+        find_weights("farm", "a", tmp_path, method="end-to-end")
+    cgn.save(tmp_path / "farm-end-to-end-1.safetensors", about | {"method": "end-to-end"})
+    names = [
+        find_weights("farm", "a", tmp_path, method=each).path.stem for each in ("", "end-to-end")
+    ]
+    assert names == ["farm-1", "farm-end-to-end-1"]
+
+
 def test_weights_trained_on_other_data_are_refused_with_the_command_that_trains(
     cgn: CGN, shipped: Path, tmp_path: Path
 ) -> None:

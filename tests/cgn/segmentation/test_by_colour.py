@@ -67,6 +67,50 @@ def test_objects_of_embedded_digits_are_those_that_rows_were_made_with() -> None
     assert digest == "a411acd29f57a7ad98c3616f44fadcb8899bb796001785fc2849cd443639d2b1"
 
 
+def bars(n: int, size_px: int = 24) -> Tensor:
+    """Upright bars from the middle over an edge of the image, every other one over the lower."""
+    masks = torch.zeros(n, 1, size_px, size_px, dtype=torch.bool)
+    for i, column in enumerate(torch.arange(n) * 7 % (size_px - 8)):
+        rows = slice(8, None) if i % 2 else slice(None, -8)
+        masks[i, :, rows, column + 2 : column + 6] = True
+    return masks
+
+
+@pytest.mark.parametrize("colours", [[(255, 0)], [(30, 220), (220, 30)]])
+def test_an_object_that_the_border_cuts_is_found_to_the_edge(
+    colours: list[tuple[int, int]],
+) -> None:
+    masks = bars(40)
+    assert torch.equal(segment_by_colour(*painted(masks, colours)), masks)
+
+
+def test_a_shape_that_fills_its_image_is_found_to_the_edge() -> None:
+    masks = bars(40)
+    masks[:4] = True
+    found = segment_by_colour(*painted(masks, [(200, 40)]))
+    assert torch.equal(found, masks)
+
+
+def test_a_class_that_the_border_cuts_leaves_the_others_as_they_are() -> None:
+    whole, cut = rectangles(20), bars(20, rectangles(1).shape[-1])
+    pixels, labels = painted(torch.stack([whole, cut], dim=1).flatten(0, 1), [(9, 99), (180, 70)])
+    alone = segment_by_colour(pixels[::2], labels[::2])
+    found = segment_by_colour(pixels, labels)
+    assert torch.equal(found[::2], alone)
+    assert torch.equal(found[1::2], cut)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [("double-colored-mnist", 0.98), ("wildlife-mnist", 0.93)]
+)
+def test_digits_that_a_crop_cuts_are_found(name: str, least: float) -> None:
+    train = SUITES[name].world.train(EMBEDDED).select(slice(None, None, 4))
+    assert train.masks is not None
+    middle = (..., slice(4, 28), slice(4, 28))
+    found = segment_by_colour(train.pixels[middle], train.factors.shape)
+    assert mask_iou(found, train.masks[middle] > 127).mean() > least
+
+
 def test_finding_objects_is_deterministic() -> None:
     pixels, labels = painted(rectangles(12), [(200, 20), (40, 120)])
     assert torch.equal(segment_by_colour(pixels, labels), segment_by_colour(pixels, labels))

@@ -1,0 +1,1 @@
+"""Results and test images in the formats of other tools."""
