@@ -32,5 +32,6 @@ GENERATORS = (
         "Does it know a new silhouette that the image's edge cuts when neither colour tells the "
         "class?",
         embedded=False,
+        unit="silhouette",
     ),
 )
