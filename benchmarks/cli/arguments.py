@@ -257,7 +257,7 @@ class Data:
     Attributes:
         data: "embedded", "official" or a folder; without it official data if it lies in
             $CGN_BENCH_DATA, else embedded.
-        textures: Wildlife pictures for wildlife-mnist and silhouettes, as `object/*.jpg` and
+        textures: Wildlife pictures for wildlife-mnist, as `object/*.jpg` and
             `background/*.jpg`.
     """
 

@@ -56,9 +56,7 @@ def run(
     """
     with init_distributed():
         if data.textures and not any(each.world.takes_textures for each in suite):
-            raise ValueError(
-                "`textures` is for wildlife-mnist and silhouettes, and neither is among the suites"
-            )
+            raise ValueError("`textures` is for wildlife-mnist, which is not among the suites")
         sources = [data.source(each) for each in suite]
         suites = [official_variant(*pair) for pair in zip(suite, sources, strict=True)]
         models = resolve_models(model, suites)

@@ -29,8 +29,9 @@ GENERATORS = (
     paired_suite(
         SILHOUETTES,
         painted,
-        "Does it tell a silhouette that the image's edge cuts when neither coat nor landscape "
-        "tells the class?",
+        "Does it know a new silhouette that the image's edge cuts when neither colour tells the "
+        "class?",
         embedded=False,
+        unit="silhouette",
     ),
 )

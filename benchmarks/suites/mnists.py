@@ -33,6 +33,7 @@ def paired_suite(
     split: str = "test",
     seeds: tuple[int, int] = (3, 4),
     embedded: bool = True,
+    unit: str = "digit",
 ) -> Suite:
     """Build a suite whose test images are a split's shapes, painted biased and unbiased.
 
@@ -43,6 +44,7 @@ def paired_suite(
         split: Whose shapes are painted; any but "test" ends the suite's name.
         seeds: Of the biased and of the unbiased images.
         embedded: Whether the split can be painted without data of the user's.
+        unit: What images of one id share, see `Clustering`.
     """
     name = world.name if split == "test" else f"{world.name}-{split}"
     chance = 1 / len(world.classes)
@@ -50,7 +52,7 @@ def paired_suite(
         name=name,
         question=question,
         protocol=f"{name}@v1",
-        clustering=Clustering(unit="digit"),
+        clustering=Clustering(unit=unit),
         world=world,
         variants=lambda source: {
             "biased": paint(source, split, seed=seeds[0], correlation=1.0),
