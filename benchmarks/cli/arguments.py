@@ -18,7 +18,7 @@ from benchmarks.cli.errors import did_you_mean
 from benchmarks.core.suite import DataSource, Suite
 from benchmarks.data.generators import training_preset
 from benchmarks.data.sources import choose_source
-from benchmarks.suites import ALL_SUITES, GROUPS, SUITES
+from benchmarks.suites import ALL_SUITES, GROUPS
 from benchmarks.suites.data_sets import DATA_SETS
 from cgn.device.distributed import own_device
 from cgn.io.schema import RANGES, user_path
@@ -238,10 +238,12 @@ ModelName = Annotated[
         converter=lambda _, tokens: find_one(tokens[0].value, MODELS, "model").name, metavar="NAME"
     ),
 ]
+# Those whose images classifiers and CGNs are trained for here.
+TRAINABLE = {name: suite for name, suite in ALL_SUITES.items() if not suite.official}
 OneSuite = Annotated[
     Suite,
     Parameter(
-        converter=lambda _, tokens: find_one(tokens[0].value, SUITES, "suite"),
+        converter=lambda _, tokens: find_one(tokens[0].value, TRAINABLE, "suite"),
         accepts_keys=False,
         n_tokens=1,
         metavar="NAME",
@@ -314,8 +316,8 @@ def fill_settings(app: App, command: tuple[str, ...], arguments: ArgumentCollect
     sources = []
     if "--config" in given:
         sources.append((given["--config"], read_toml(given["--config"])))
-    if command == ("train", "cgn") and given.get("--suite") in SUITES:
-        world = SUITES[given["--suite"]].world
+    if command == ("train", "cgn") and given.get("--suite") in TRAINABLE:
+        world = TRAINABLE[given["--suite"]].world
         sources.append((world.name, asdict(training_preset(world))))
     if given.get("--preset") in IMAGENET_PRESETS:
         sources.append((given["--preset"], asdict(IMAGENET_PRESETS[given["--preset"]])))
