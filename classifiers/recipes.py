@@ -44,7 +44,8 @@ NARROW_RESNET = Backbone(
 # with free factors, as the test images are (oracle selection, in the terms of Gulrajani and
 # Lopez-Paz, ICLR 2021), or as biased as the training images; or nothing.
 FREE_FACTORS, BIASED_VALIDATION, NOTHING = "free factors", "biased validation", "nothing"
-SELECTION_RULES = (FREE_FACTORS, BIASED_VALIDATION, NOTHING)
+TRUE_MASKS = "true masks"  # of training images: what the settings of the segmentation were held to
+SELECTION_RULES = (FREE_FACTORS, BIASED_VALIDATION, TRUE_MASKS, NOTHING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +317,7 @@ RECIPES = (
         name="paste",
         about="one network trained on parts of biased images, copied and pasted without a network",
         source=PASTE_SOURCE,
-        selected_on=NOTHING,
+        selected_on=TRUE_MASKS,
         trains_on=("pasted",),
     ),
     replace(
