@@ -92,7 +92,9 @@ def _fit(
     """Fit the network to images and their masks, by cross-entropy."""
     pixels = torch.cat([images.pixels for images in sets]).to(device)
     objects = torch.cat([images.masks for images in sets if images.masks is not None]).to(device)
-    with seeded(seed, device) as generator, training(device):
+    # Whoever measures what a CGN does calls this where no gradients are wanted.
+    gradients = torch.inference_mode(False), torch.enable_grad()
+    with gradients[0], gradients[1], seeded(seed, device) as generator, training(device):
         network = placed(Segmenter(), device)
         optimiser = AdamW(network.parameters(), LEARNING_RATE, fused=True)
         schedule = OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)

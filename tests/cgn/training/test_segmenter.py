@@ -59,3 +59,13 @@ def test_one_seed_gives_the_same_masks(images: ImageSet, monkeypatch: pytest.Mon
     )
     assert first.equal(again)
     assert not first.equal(other)
+
+
+@pytest.mark.parametrize("quiet", [torch.inference_mode, torch.no_grad])
+def test_it_learns_where_no_gradients_are_wanted(
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch, quiet: type
+) -> None:
+    monkeypatch.setattr(segmenter, "N_SAMPLES", 20)
+    expected = segment_by_synthesis(Striped(CONFIG), images, seed=0, steps=2)
+    with quiet():
+        assert segment_by_synthesis(Striped(CONFIG), images, seed=0, steps=2).equal(expected)
