@@ -82,12 +82,22 @@ _TEXT = [field.name for field in fields(Row) if field.type == "str"]
 
 def newest(runs: pd.DataFrame) -> pd.DataFrame:
     """Choose the newest row of each score: of one suite, protocol, source, model and seed."""
-    return runs.drop_duplicates(_SLOT, keep="last")
+    return _of_current_settings(runs).drop_duplicates(_SLOT, keep="last")
 
 
 def last_of_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Choose one row a run, the last: of one suite, protocol, source, model and seed."""
-    return runs.drop_duplicates(_RUN_SLOT, keep="last")
+    return _of_current_settings(runs).drop_duplicates(_RUN_SLOT, keep="last")
+
+
+def _of_current_settings(runs: pd.DataFrame) -> pd.DataFrame:
+    """Leave out rows that don't say what settings were selected on, if later ones of a model do.
+
+    They are of other settings: seeds of both must not be averaged.
+    """
+    says = runs["selected_on"].fillna("") != ""
+    model = [runs[name] for name in ("suite", "protocol", "source", "model")]
+    return runs[says | ~says.groupby(model).transform("any")]
 
 
 def by_run(runs: pd.DataFrame) -> list[pd.DataFrame]:
