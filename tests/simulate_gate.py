@@ -38,7 +38,7 @@ def false_alarms_of_same_weights(results: Path) -> float:
     for path in results.glob("predictions/*/*/*/*.parquet"):
         sizes = load(path)[0]["variant"].value_counts()
         allowed = np.maximum(1, np.floor(gate.SAME_WEIGHTS * sizes))
-        chance += float(binom.sf(allowed, sizes, TURNED).sum())
+        chance += float(np.sum(binom.sf(allowed, sizes, TURNED)))
     return chance
 
 
@@ -49,11 +49,11 @@ def false_alarms_of_new_weights(results: Path, generator: np.random.Generator) -
     rows = rows[[pair in current for pair in zip(rows["suite"], rows["protocol"], strict=True)]]
     rows = rows[~rows["metric"].isin(["shape_share", "worst_group_accuracy"])]
     slot = ["suite", "protocol", "source", "model", "variant", "metric"]
-    drops: dict[tuple[str, ...], list[Floats]] = {}
+    drops: dict[tuple[object, ...], list[Floats]] = {}
     for name, of_row in rows.groupby(slot):
         values = of_row["value"].to_numpy(float)
         if len(values) > 1 and values.std() > 0:
-            drops.setdefault(name[:4], []).append(drops_and_p_values(values, generator))
+            drops.setdefault(tuple(name)[:4], []).append(drops_and_p_values(values, generator))
     failed = np.zeros(N_RERUNS, dtype=bool)
     for family in drops.values():
         for rerun, (drop, p_values) in enumerate(zip(*np.stack(family, axis=2), strict=True)):
