@@ -13,6 +13,7 @@ from benchmarks.core.evaluate import probabilities
 from benchmarks.core.models import FittedModel, Model, prepared_as_protocol
 from benchmarks.core.sanity_checks import suspicions
 from benchmarks.core.suite import EMBEDDED, DataSource, Suite, TestSet, TrainingDomain
+from benchmarks.data.generators import GENERATED_SETS, NOT_BUNDLED
 from benchmarks.data.training import TrainingSets
 from benchmarks.suites.decisions import wnid_outputs
 from benchmarks.worlds.imagenet import N_OUTPUTS
@@ -45,8 +46,12 @@ class RecipeModel:
         return self.recipe.name
 
     def require(self, tests: Sequence[TestSet], context: RunContext) -> None:
-        """Refuse official suites, other precisions, several processes, and unknown masks."""
+        """Refuse official suites, other precisions, several processes, and what is missing."""
         require_own_classes(self.name, tests, context)
+        for world, source in dict.fromkeys((test.suite.world, test.source) for test in tests):
+            for kind in NOT_BUNDLED.intersection(self.recipe.trains_on):
+                generation = self.sets.generation(world, source, 0, context)
+                generation.generator_seed(GENERATED_SETS[kind])
         if self.recipe.input_kind != "masks":
             return
         for test in tests:
@@ -248,9 +253,14 @@ def resolve_models(text: str, suites: Sequence[Suite]) -> list[Model]:
         if foreign:
             models += [BundledModel(n) if is_shipped(n) else PretrainedModel(n) for n in group]
         else:
-            known = find(group, MODELS, "model", {"all": list(MODELS)})
+            known = find(group, MODELS, "model", {"all": bundled_recipes()})
             models += [RecipeModel(recipe, sets) for recipe in known]
     return list({model.name: model for model in models}.values())
+
+
+def bundled_recipes() -> list[str]:
+    """Name the recipes that need no weights beyond those of the package: "all" of them."""
+    return [name for name, each in MODELS.items() if not NOT_BUNDLED.intersection(each.trains_on)]
 
 
 def is_foreign(name: str, official: bool) -> bool:

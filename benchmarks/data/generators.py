@@ -326,6 +326,8 @@ GENERATED_SETS = {
     "recombined": "paste:own-texture",
     "generated": "gan",
 } | ABDUCTED
+# Kinds whose generators do not come with the package: a user trains or fetches them.
+NOT_BUNDLED = {"end-to-end", "abducted:end-to-end", "released"}
 
 
 def _fit_user(generation: Generation, *, spec: str) -> Generator:

@@ -10,12 +10,14 @@ import pytest
 from torchvision.models import VGG16_Weights
 
 from benchmarks import cli
-from benchmarks.cli.models import model_names
+from benchmarks.cli.models import model_names, resolve_models
+from benchmarks.suites import get_suite
 from cgn.counterfactuals.shards import SetConfig
 from cgn.io.schema import RANGES
 from cgn.models.critic import VGG_WEIGHTS, VGGFeatures
 from cgn.training.imagenet_config import ImageNetLossWeights, ImageNetTrainConfig
 from cgn.training.small import LossWeights, TrainConfig
+from classifiers import MODELS
 from classifiers.ensemble_config import EnsembleConfig
 from classifiers.networks.backbones import Backbone
 
@@ -182,3 +184,11 @@ def test_a_backbone_that_does_not_take_a_size_says_so() -> None:
     Backbone("timm:resnet10t").require_size(32)
     with pytest.raises(ValueError, match=r"takes no images of 32 pixels .*choose another `size`"):
         Backbone("timm:vit_tiny_patch16_224").require_size(32)
+
+
+def test_all_models_are_those_that_need_no_weights_beyond_the_package() -> None:
+    suite = get_suite("colored-mnist")
+    names = {model.name for model in resolve_models("all", [suite])}
+    others = MODELS.keys() - names
+    assert others == {"cgn-end-to-end", "cgn-end-to-end-abduct", "cgn-released"}
+    assert {model.name for model in resolve_models(",".join(others), [suite])} == others
