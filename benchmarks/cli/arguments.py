@@ -238,12 +238,17 @@ ModelName = Annotated[
         converter=lambda _, tokens: find_one(tokens[0].value, MODELS, "model").name, metavar="NAME"
     ),
 ]
-# Those whose images classifiers and CGNs are trained for here.
-TRAINABLE = {name: suite for name, suite in ALL_SUITES.items() if not suite.official}
+
+
+def trainable() -> dict[str, Suite]:
+    """Return the suites whose classifiers, and CGNs, are trained here, by name."""
+    return {name: suite for name, suite in ALL_SUITES.items() if not suite.official}
+
+
 OneSuite = Annotated[
     Suite,
     Parameter(
-        converter=lambda _, tokens: find_one(tokens[0].value, TRAINABLE, "suite"),
+        converter=lambda _, tokens: find_one(tokens[0].value, trainable(), "suite"),
         accepts_keys=False,
         n_tokens=1,
         metavar="NAME",
@@ -316,8 +321,8 @@ def fill_settings(app: App, command: tuple[str, ...], arguments: ArgumentCollect
     sources = []
     if "--config" in given:
         sources.append((given["--config"], read_toml(given["--config"])))
-    if command == ("train", "cgn") and given.get("--suite") in TRAINABLE:
-        world = TRAINABLE[given["--suite"]].world
+    if command == ("train", "cgn") and given.get("--suite") in trainable():
+        world = trainable()[given["--suite"]].world
         sources.append((world.name, asdict(training_preset(world))))
     if given.get("--preset") in IMAGENET_PRESETS:
         sources.append((given["--preset"], asdict(IMAGENET_PRESETS[given["--preset"]])))

@@ -156,7 +156,7 @@ def test_a_run_leaves_rows_predictions_and_a_leaderboard(results: Path) -> None:
     assert set(runs["weights_sha256"]) == {"weights-0", "weights-1"}
     board = pd.read_csv(results / "tiny.csv")
     assert board["model"].tolist() == ["erm", "erm/shape"]
-    assert board["interval"][0] == "t over 2 seeds"
+    assert board["interval"][0] == "images, 2 seeds"
     assert 0.5 < board["hard_accuracy"][0] < 1
 
 
@@ -297,7 +297,8 @@ def test_a_model_trained_at_another_correlation_is_another_row_on_the_same_image
     assert runs["data_sha256"].nunique() == 1
     assert "predictions/tiny/embedded/erm@0.99__shape/seed0.parquet" in files(results)
     board = pd.read_csv(results / "tiny.csv").set_index("model")
-    assert board["rank"].dropna().to_dict() == {"erm": 1, "erm@0.99": 1}  # the stand-ins are alike
+    alike = {"erm": 1, "erm@0.99": 1}  # the stand-ins are
+    assert board["rank_low"].dropna().to_dict() == alike
     assert cli.main(["compare", "erm@0.99", "erm", "--results", str(results)]) == 0
     assert capsys.readouterr().out.count("cannot be told apart") == 3
     check(results, "--pin")
@@ -499,17 +500,15 @@ def test_neither_judge_nor_check_has_seen_what_is_measured_and_all_see_every_cla
         seen["tried"] = held_out
         return {}
 
-    def measured(
-        cgn: object, classify: object, real: ImageSet, *_: object, **__: object
-    ) -> dict[str, float]:
+    def measured(generator: object, real: ImageSet, *_: object, **__: object) -> dict[str, float]:
         seen["measured"] = real
         return {}
 
     patch_commands(monkeypatch, "fit_cached", fitted)
     patch_commands(monkeypatch, "verifier_training_set", taught)
     patch_commands(monkeypatch, "accuracy", tried)
-    patch_commands(monkeypatch, "quality", lambda *_, **__: {})
-    patch_commands(monkeypatch, "abduction_quality", measured)
+    patch_commands(monkeypatch, "sample_quality", lambda *_, **__: {})
+    patch_commands(monkeypatch, "intervention_quality", measured)
     patch_commands(monkeypatch, "coverage_and_diversity", lambda *_, **__: {})
     world = replace(
         suites["tiny"].world,
@@ -545,9 +544,9 @@ def test_train_writes_weights_with_their_origin_and_a_sheet(
     patch_commands(monkeypatch, "sheet", lambda cgn, path, *, seed: path.touch())
     patch_commands(monkeypatch, "fit_cached", lambda *_, **__: (InvariantEnsemble(3, 32), ""))
     patch_commands(monkeypatch, "accuracy", lambda *_, **__: {"shape_judge": 0.75})
-    patch_commands(monkeypatch, "quality", lambda *_, **__: {"mask_area": 0.25})
     patch_commands(monkeypatch, "verifier_training_set", lambda cgn, images, *_, **__: images)
-    patch_commands(monkeypatch, "coverage_and_diversity", lambda *_, **__: {"coverage": 0.5})
+    measures = {"mask_area": 0.25, "coverage": 0.5}
+    patch_commands(monkeypatch, "generator_quality", lambda *_, **__: measures)
     out = tmp_path / "new" / "my.safetensors"
     text = f"train cgn --suite tiny --steps 7 --seed 3 --weights.style 0.5 --device cpu --out {out}"
     assert cli.main(text.split()) == 0
@@ -583,7 +582,7 @@ def test_a_shipped_classifier_is_fitted_written_and_scored_on_all_suites_of_its_
     boards = {name: pd.read_csv(results / f"{name}.csv") for name in ("tiny", "other-mnist")}
     for name, board in boards.items():
         assert board["model"].tolist() == ["shipped:cgn-ensemble", "shipped:cgn-ensemble/shape"]
-        assert board["rank"].isna().all()  # what it is of has a rank, from its own seeds
+        assert board["rank_low"].isna().all()  # what it is of has a rank, from its own seeds
         assert about["quality"][name] == pytest.approx(board["hard_accuracy"][0])
     before = files(results)
     assert command(results, "--suite all --model shipped:cgn-ensemble") == 0
