@@ -111,7 +111,7 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
         ValueError: If there is no such file, it is cut short, or it holds something else.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.ParquetFile(path, read_dictionary=["variant"]).read()
         names, predictions = table.schema.names, table.to_pandas()
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None

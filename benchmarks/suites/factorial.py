@@ -183,7 +183,9 @@ def share(factor: str, factors: Sequence[str], column: str = PROBABILITY) -> Sco
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
         total = _combined(predictions, total_weights(factors), factors, PROBABILITY)
         parts = _combined(predictions, shapley_weights(factor, factors), factors, column)
-        whole = _combined(predictions, total_weights(factors), factors, column)
+        whole = total
+        if column != PROBABILITY:
+            whole = _combined(predictions, total_weights(factors), factors, column)
         is_shown = float(total.mean() >= FLOOR)
         return pd.DataFrame({"hits": parts * is_shown, "images": whole * is_shown})
 
@@ -207,11 +209,7 @@ def flip_rate(factor: str) -> Score:
     """
 
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        before, after = (
-            _of_cell(predictions, name)["prediction"] for name in (BASE, f"do_{factor}")
-        )
-        if not before.index.equals(after.index):
-            raise ValueError(f"{BASE} and do_{factor} are not predictions on the same objects")
+        before, after = _by_id(predictions, [BASE, f"do_{factor}"], "prediction")
         return pd.DataFrame({"hits": (before != after).astype(int), "images": 1})
 
     return Score(
@@ -328,19 +326,32 @@ def _combined(
     """
     if column not in predictions:
         raise ValueError(f"these predictions lack {column}; run the model on the suite again")
-    base = _of_cell(predictions, BASE).index
+    names = [cell_name(cell, factors) for cell in weights]
+    base, *cells_values = _by_id(predictions, [BASE, *names], column)
     scale = factorial(len(factors)) * 2 ** len(factors)
-    total: pd.Series = pd.Series(0.0, base)  # a whole number: what cancels leaves exactly 0
-    for cell, weight in weights.items():
-        name = cell_name(cell, factors)
-        values = (DIGITS * _of_cell(predictions, name)[column].astype(float)).round()
-        if not values.index.equals(base):
-            raise ValueError(f"{BASE} and {name} are not predictions on the same objects")
-        total = total + round(scale * weight) * values
-    return pd.Series(total / (scale * DIGITS))
+    total = np.zeros(len(base))  # a whole number: what cancels leaves exactly 0
+    for values, weight in zip(cells_values, weights.values(), strict=True):
+        total += round(scale * weight) * (DIGITS * values.to_numpy(float)).round()
+    return pd.Series(total / (scale * DIGITS), base.index)
 
 
-def _of_cell(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
-    """Rows of one variant, by id."""
-    rows: pd.DataFrame = predictions[predictions["variant"] == variant]
-    return rows.set_index("id").sort_index()
+def _by_id(
+    predictions: pd.DataFrame, variants: Sequence[str], column: str
+) -> list[pd.Series]:
+    """One column of each of several variants, by id.
+
+    Raises:
+        ValueError: If the variants do not show the same objects.
+    """
+    codes, names = pd.factorize(predictions["variant"])
+    ids, values = predictions["id"].to_numpy(), predictions[column].to_numpy()
+    tables: list[pd.Series] = []
+    for variant, code in zip(variants, names.get_indexer(variants), strict=True):
+        places = np.flatnonzero(codes == code)
+        places = places[np.argsort(ids[places], kind="stable")]
+        if tables and not np.array_equal(ids[places], tables[0].index.to_numpy()):
+            raise ValueError(
+                f"{variants[0]} and {variant} are not predictions on the same objects"
+            )
+        tables.append(pd.Series(values[places], ids[places]))
+    return tables
