@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.core.clusters import sums_by
-from benchmarks.core.scores import Score, rows_of_variant
+from benchmarks.core.scores import Score, rows_of_variant, shares
 
 VERSION = "calibration-v1"  # of what these scores make of predictions
 N_BINS = 15  # of equal width, as in the source
@@ -208,4 +208,4 @@ def _selected(
 
 def _mean_by_id(values: NDArray[np.float64], ids: pd.Series) -> pd.DataFrame:
     """Sums of values and numbers of images of each id, a table indexed by id."""
-    return sums_by(pd.Index(ids), pd.DataFrame({"hits": values, "images": 1.0}))
+    return sums_by(ids, shares(values))

@@ -39,12 +39,12 @@ class Clustering:
 EACH_ID = Clustering(unit="object")
 
 
-def sums_by(groups: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
+def sums_by(groups: pd.Index | pd.Series, table: pd.DataFrame) -> pd.DataFrame:
     """Sum the rows of a table by group, as pandas does and faster.
 
     Args:
         groups: Of each row, (N,).
-        table: Numbers, N rows.
+        table: Numbers of one type, N rows.
 
     Returns:
         A table of sums, indexed by the groups in their order.
@@ -60,7 +60,7 @@ def sums_by(groups: pd.Index, table: pd.DataFrame) -> pd.DataFrame:
     is_first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)]
     if not is_first.all():
         if not np.issubdtype(values.dtype, np.integer):
-            return table.set_axis(groups).groupby(level=0).sum()  # which rounds less
+            return table.set_axis(pd.Index(groups)).groupby(level=0).sum()  # which rounds less
         starts = np.flatnonzero(is_first)
         keys, values = keys[starts], np.add.reduceat(values, starts)
     return pd.DataFrame(values, index=keys, columns=table.columns)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,8 @@ from benchmarks.core.statistics import (
 )
 from benchmarks.core.variance import MeanScore, interval_of_mean, mean_score
 
+_SHARE = pd.Index(["hits", "images"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -46,7 +49,7 @@ class Score:
         count: From predictions to what the images of each id add to the score: a table indexed by
             id, with columns hits and images, and if the score is a difference of two shares these
             two again for the second. Whole numbers where decisions are counted; fractions where
-            probabilities are averaged.
+            probabilities are averaged. ValueError if predictions that it needs are missing.
         estimate: From these counts to the estimate, for a score that is no such share or
             difference; what the counts are is then between the two. None for all others.
         clustering: Which images depend on one another; a suite gives its scores its own.
@@ -252,7 +255,7 @@ def shape_bias(variant: str) -> Score:
         by_shape = conflict["prediction"] == conflict["shape"]
         by_texture = conflict["prediction"] == conflict["texture"]
         decisions = pd.DataFrame({"hits": by_shape, "images": by_shape | by_texture}).astype(int)
-        return sums_by(pd.Index(conflict["id"]), decisions)
+        return sums_by(conflict["id"], decisions)
 
     return Score(variant=variant, metric="shape_bias", count=count, chance=0.5)
 
@@ -399,6 +402,11 @@ def worst_group(variant: str, *, chance: float) -> Score:
     )
 
 
+def shares(hits: NDArray[Any]) -> pd.DataFrame:
+    """Lay out what each image adds to a share: its hit, or what takes its place, and itself."""
+    return pd.DataFrame(np.stack([hits, np.ones_like(hits)], axis=1), columns=_SHARE)
+
+
 def rows_of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
     """Choose the rows of one variant; not a copy where they follow one another."""
     places = np.flatnonzero(predictions["variant"] == variant)
@@ -432,4 +440,4 @@ def _hits_and_images(predictions: pd.DataFrame, variant: str, factor: str) -> pd
 
 def _counted(hits: NDArray[np.bool_], ids: pd.Series) -> pd.DataFrame:
     """Hits and images of each id, a table indexed by id."""
-    return sums_by(pd.Index(ids), pd.DataFrame({"hits": hits.astype(int), "images": 1}))
+    return sums_by(ids, shares(hits.astype(int)))
