@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.core.scores import Score
+from benchmarks.core.clusters import sums_by
+from benchmarks.core.scores import Score, rows_of_variant, shares
 
 VERSION = "calibration-v1"  # of what these scores make of predictions
 N_BINS = 15  # of equal width, as in the source
@@ -170,7 +171,7 @@ def _confidence_and_hits(
     Raises:
         ValueError: If the variant is missing, or a confidence is, or a shape is unknown.
     """
-    rows = predictions[predictions["variant"] == variant]
+    rows = rows_of_variant(predictions, variant)
     if rows.empty:
         raise ValueError(f"there are no predictions for variant {variant!r}")
     if "confidence" not in rows or rows["confidence"].isna().any():
@@ -207,5 +208,4 @@ def _selected(
 
 def _mean_by_id(values: NDArray[np.float64], ids: pd.Series) -> pd.DataFrame:
     """Sums of values and numbers of images of each id, a table indexed by id."""
-    table = pd.DataFrame({"hits": values, "images": 1.0}, index=ids.to_numpy())
-    return table.groupby(level=0).sum()
+    return sums_by(ids, shares(values))

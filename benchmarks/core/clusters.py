@@ -37,3 +37,30 @@ class Clustering:
 
 
 EACH_ID = Clustering(unit="object")
+
+
+def sums_by(groups: pd.Index | pd.Series, table: pd.DataFrame) -> pd.DataFrame:
+    """Sum the rows of a table by group, as pandas does and faster.
+
+    Args:
+        groups: Of each row, (N,).
+        table: Numbers of one type, N rows.
+
+    Returns:
+        A table of sums, indexed by the groups in their order.
+
+    Example:
+        >>> sums_by(pd.Index([7, 5, 7]), pd.DataFrame({"hits": [1, 0, 1]}))["hits"].to_dict()
+        {5: 0, 7: 2}
+    """
+    keys, values = groups.to_numpy(), table.to_numpy()
+    if not (keys[1:] >= keys[:-1]).all():
+        order = np.argsort(keys, kind="stable")
+        keys, values = keys[order], values[order]
+    is_first = np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)]
+    if not is_first.all():
+        if not np.issubdtype(values.dtype, np.integer):
+            return table.set_axis(pd.Index(groups)).groupby(level=0).sum()  # which rounds less
+        starts = np.flatnonzero(is_first)
+        keys, values = keys[starts], np.add.reduceat(values, starts)
+    return pd.DataFrame(values, index=keys, columns=table.columns)

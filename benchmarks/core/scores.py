@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.core.clusters import EACH_ID, Clustering
+from benchmarks.core.clusters import EACH_ID, Clustering, sums_by
 from benchmarks.core.statistics import (
     UNDEFINED,
     Counts,
@@ -35,6 +36,8 @@ from benchmarks.core.statistics import (
 )
 from benchmarks.core.variance import MeanScore, interval_of_mean, mean_score
 
+_SHARE = pd.Index(["hits", "images"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -46,7 +49,7 @@ class Score:
         count: From predictions to what the images of each id add to the score: a table indexed by
             id, with columns hits and images, and if the score is a difference of two shares these
             two again for the second. Whole numbers where decisions are counted; fractions where
-            probabilities are averaged.
+            probabilities are averaged. ValueError if predictions that it needs are missing.
         estimate: From these counts to the estimate, for a score that is no such share or
             difference; what the counts are is then between the two. None for all others.
         clustering: Which images depend on one another; a suite gives its scores its own.
@@ -93,7 +96,7 @@ class Score:
     def clusters(self, predictions: pd.DataFrame) -> pd.DataFrame:
         """Sum what `count` says over the clusters of dependent images, a row a cluster."""
         counts = self.count(predictions)
-        return counts.groupby(self.clustering.clusters(counts.index)).sum()
+        return sums_by(self.clustering.clusters(counts.index), counts)
 
     def compute(self, predictions: pd.DataFrame) -> Estimate:
         """Estimate the score from predictions of one model with one seed.
@@ -252,7 +255,7 @@ def shape_bias(variant: str) -> Score:
         by_shape = conflict["prediction"] == conflict["shape"]
         by_texture = conflict["prediction"] == conflict["texture"]
         decisions = pd.DataFrame({"hits": by_shape, "images": by_shape | by_texture}).astype(int)
-        return decisions.groupby(conflict["id"]).sum()
+        return sums_by(conflict["id"], decisions)
 
     return Score(variant=variant, metric="shape_bias", count=count, chance=0.5)
 
@@ -277,9 +280,9 @@ def neither_rate(variant: str, *, chance: float) -> Score:
     """
 
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        by_shape = _hits(predictions, variant, "shape")
-        by_texture = _hits(predictions, variant, "texture")
-        return _counted(~(by_shape | by_texture), _of_variant(predictions, variant)["id"])
+        rows = _of_variant(predictions, variant)
+        by_shape, by_texture = _hits(rows, variant, "shape"), _hits(rows, variant, "texture")
+        return _counted(~(by_shape | by_texture), rows["id"])
 
     return Score(
         variant=variant, metric="neither_rate", count=count, higher_is_better=False, chance=chance
@@ -378,7 +381,7 @@ def worst_group(variant: str, *, chance: float) -> Score:
             raise ValueError(
                 f"variant {variant!r} shows an object twice: its images are not independent"
             )
-        hits = _hits(predictions, variant, "shape").astype(int)
+        hits = _hits(rows, variant, "shape").astype(int)
         groups = {
             factor: pd.DataFrame({"hits": hits, "images": 1})
             .groupby([rows["shape"].to_numpy(), rows[factor].to_numpy()])
@@ -399,18 +402,30 @@ def worst_group(variant: str, *, chance: float) -> Score:
     )
 
 
+def shares(hits: NDArray[Any]) -> pd.DataFrame:
+    """Lay out what each image adds to a share: its hit, or what takes its place, and itself."""
+    return pd.DataFrame(np.stack([hits, np.ones_like(hits)], axis=1), columns=_SHARE)
+
+
+def rows_of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """Choose the rows of one variant; not a copy where they follow one another."""
+    places = np.flatnonzero(predictions["variant"] == variant)
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return predictions.iloc[places[0] : places[-1] + 1]
+    return predictions.iloc[places]
+
+
 def _of_variant(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
     """Rows of one variant; an absent one is an error, not an empty score."""
-    rows = predictions[predictions["variant"] == variant]
+    rows = rows_of_variant(predictions, variant)
     if rows.empty:
         present = ", ".join(sorted(map(str, predictions["variant"].unique()))) or "none"
         raise ValueError(f"there are no predictions for variant {variant!r}, only for: {present}")
     return rows
 
 
-def _hits(predictions: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bool_]:
-    """Whether each prediction is the factor's label, (N,) bool."""
-    rows = _of_variant(predictions, variant)
+def _hits(rows: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bool_]:
+    """Whether each prediction of a variant is the factor's label, (N,) bool."""
     labels = rows[factor].to_numpy()
     if (labels < 0).any():
         raise ValueError(f"variant {variant!r} has images whose {factor} is unknown")
@@ -419,10 +434,10 @@ def _hits(predictions: pd.DataFrame, variant: str, factor: str) -> NDArray[np.bo
 
 def _hits_and_images(predictions: pd.DataFrame, variant: str, factor: str) -> pd.DataFrame:
     """Hits and images of each id, a table indexed by id."""
-    return _counted(_hits(predictions, variant, factor), _of_variant(predictions, variant)["id"])
+    rows = _of_variant(predictions, variant)
+    return _counted(_hits(rows, variant, factor), rows["id"])
 
 
 def _counted(hits: NDArray[np.bool_], ids: pd.Series) -> pd.DataFrame:
     """Hits and images of each id, a table indexed by id."""
-    table = pd.DataFrame({"hits": hits.astype(int), "images": 1}, index=ids.to_numpy())
-    return table.groupby(level=0).sum()
+    return sums_by(ids, shares(hits.astype(int)))

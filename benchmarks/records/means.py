@@ -13,8 +13,10 @@ from benchmarks.core.scores import Score
 from benchmarks.core.statistics import TAILS, UNDEFINED, Counts, Estimate
 from benchmarks.core.suite import Suite
 from benchmarks.core.variance import MeanScore, Part, interval_of_mean, mean_score, run_parts
-from benchmarks.records.runs import last_of_runs
 from benchmarks.records.stored_runs import StoredRun, load_run
+
+_NAMES = ["variant", "metric"]
+_VALUES = ["value", "low", "high", "n", "generator_seed"]
 
 
 class ModelMeans(NamedTuple):
@@ -49,9 +51,10 @@ def model_means(results: Path, suite: Suite, rows: pd.DataFrame) -> ModelMeans:
     estimates = {}
     means: dict[str, MeanScore] = {}
     clusters = pd.Index([])
+    values = rows.sort_values("seed")[[*_NAMES, *_VALUES]]
+    by_score = {name: of_score[_VALUES] for name, of_score in values.groupby(_NAMES)}
     for score in suite.all_scores:
-        of_score = rows[(rows["variant"] == score.variant) & (rows["metric"] == score.metric)]
-        of_score = of_score.sort_values("seed")
+        of_score = by_score.get((score.variant, score.metric), values.iloc[:0])
         if score.estimate is not None or of_score.empty:
             estimates[score] = _mean_of_rows(of_score)
             continue
@@ -93,7 +96,7 @@ def on_common_clusters(models: Sequence[ModelMeans]) -> list[MeanScore]:
 def _stored(results: Path, suite: Suite, rows: pd.DataFrame) -> list[StoredRun]:
     """Read the predictions of all runs; none if those of any are missing."""
     try:
-        runs = last_of_runs(rows).sort_values("seed").to_dict("records")
+        runs = rows.drop_duplicates("seed", keep="last").sort_values("seed").to_dict("records")
         return [load_run(results, suite, row) for row in runs]
     except ValueError:
         return []
@@ -101,7 +104,7 @@ def _stored(results: Path, suite: Suite, rows: pd.DataFrame) -> list[StoredRun]:
 
 def _counts(score: Score, runs: Sequence[StoredRun]) -> list[pd.DataFrame] | None:
     """What each cluster adds to a score, a table a run; None if the runs do not say it."""
-    if not runs or not all(score.seen_in(run.predictions) for run in runs):
+    if not runs:
         return None
     try:
         counts = [score.clusters(run.predictions) for run in runs]

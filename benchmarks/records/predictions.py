@@ -104,15 +104,16 @@ def load(path: Path) -> tuple[pd.DataFrame, Run]:
     """Read what `save` wrote.
 
     Returns:
-        The table, with the columns of `SCHEMA` and those that `FURTHER` matches, and the run it
-        belongs to.
+        The table, with the columns of `SCHEMA`, the variant as a category, and those that `FURTHER`
+        matches, and the run it belongs to.
 
     Raises:
         ValueError: If there is no such file, it is cut short, or it holds something else.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
-        names, predictions = table.schema.names, table.to_pandas()
+        table = pq.ParquetFile(path).read(use_threads=False)
+        names = table.schema.names
+        predictions = table.to_pandas(use_threads=False, strings_to_categorical=True)
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:

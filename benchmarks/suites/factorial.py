@@ -15,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from math import factorial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.core.scores import Score
+from benchmarks.core.scores import Score, shares
 from cgn.data.factors import Factors
 
 Cell = frozenset[str]  # the factors that a cell of the design changes
@@ -181,11 +183,14 @@ def share(factor: str, factors: Sequence[str], column: str = PROBABILITY) -> Sco
     """
 
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        total = _combined(predictions, total_weights(factors), factors, PROBABILITY)
-        parts = _combined(predictions, shapley_weights(factor, factors), factors, column)
-        whole = _combined(predictions, total_weights(factors), factors, column)
-        is_shown = float(total.mean() >= FLOOR)
-        return pd.DataFrame({"hits": parts * is_shown, "images": whole * is_shown})
+        total = total_weights(factors)
+        both = [shapley_weights(factor, factors), total]
+        ids, (parts, whole) = _combined(predictions, both, factors, column)
+        certain = whole
+        if column != PROBABILITY:
+            certain = _combined(predictions, [total], factors, PROBABILITY)[1][0]
+        is_shown = float(certain.mean() >= FLOOR)
+        return pd.DataFrame({"hits": parts * is_shown, "images": whole * is_shown}, ids)
 
     return Score(
         variant=BASE,
@@ -207,12 +212,8 @@ def flip_rate(factor: str) -> Score:
     """
 
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        before, after = (
-            _of_cell(predictions, name)["prediction"] for name in (BASE, f"do_{factor}")
-        )
-        if not before.index.equals(after.index):
-            raise ValueError(f"{BASE} and do_{factor} are not predictions on the same objects")
-        return pd.DataFrame({"hits": (before != after).astype(int), "images": 1})
+        ids, (before, after) = _by_id(predictions, [BASE, f"do_{factor}"], "prediction")
+        return shares((before != after).astype(int)).set_axis(ids)
 
     return Score(
         variant=f"do_{factor}",
@@ -297,8 +298,8 @@ def _contrast(
     """Build the score that is the mean of a weighted sum of cells."""
 
     def count(predictions: pd.DataFrame) -> pd.DataFrame:
-        values = _combined(predictions, weights, factors, column)
-        return pd.DataFrame({"hits": values, "images": 1.0})
+        ids, sums = _combined(predictions, [weights], factors, column)
+        return shares(sums[0]).set_axis(ids)
 
     most = float(sum(abs(weight) for weight in weights.values()) / 2)
     bound = most if column == PROBABILITY else np.inf
@@ -319,28 +320,50 @@ def _prefix(column: str) -> str:
 
 
 def _combined(
-    predictions: pd.DataFrame, weights: Weights, factors: Sequence[str], column: str
-) -> pd.Series:
-    """Sum one column over the cells with their weights, by id.
+    predictions: pd.DataFrame, weights: Sequence[Weights], factors: Sequence[str], column: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Sum one column over the cells with weights, or with each of several, by id.
+
+    Args:
+        predictions: On all cells.
+        weights: Of the same cells or of a part of those of the first.
+        factors: Of the design.
+        column: As for `total_effect`.
+
+    Returns:
+        The ids, (N,), and the sums, (weights, N).
 
     Raises:
         ValueError: If images are missing, or the column is.
     """
     if column not in predictions:
         raise ValueError(f"these predictions lack {column}; run the model on the suite again")
-    base = _of_cell(predictions, BASE).index
+    names = [BASE, *(cell_name(cell, factors) for cell in weights[0])]
+    ids, values = _by_id(predictions, names, column)
     scale = factorial(len(factors)) * 2 ** len(factors)
-    total: pd.Series = pd.Series(0.0, base)  # a whole number: what cancels leaves exactly 0
-    for cell, weight in weights.items():
-        name = cell_name(cell, factors)
-        values = (DIGITS * _of_cell(predictions, name)[column].astype(float)).round()
-        if not values.index.equals(base):
-            raise ValueError(f"{BASE} and {name} are not predictions on the same objects")
-        total = total + round(scale * weight) * values
-    return pd.Series(total / (scale * DIGITS))
+    # Whole numbers: what cancels leaves exactly 0.
+    parts = np.array(
+        [[round(scale * each.get(cell, 0)) for cell in weights[0]] for each in weights]
+    )
+    sums = parts @ (DIGITS * values[1:].astype(float)).round()
+    return ids, sums / (scale * DIGITS)
 
 
-def _of_cell(predictions: pd.DataFrame, variant: str) -> pd.DataFrame:
-    """Rows of one variant, by id."""
-    rows: pd.DataFrame = predictions[predictions["variant"] == variant]
-    return rows.set_index("id").sort_index()
+def _by_id(
+    predictions: pd.DataFrame, variants: Sequence[str], column: str
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The ids of objects, (N,), and a column of each of several variants, (variants, N), by id.
+
+    Raises:
+        ValueError: If the variants do not show the same objects.
+    """
+    codes, names = pd.factorize(predictions["variant"])
+    code_of = {name: code for code, name in enumerate(names)}
+    ids, values = predictions["id"].to_numpy(), predictions[column].to_numpy()
+    places: list[NDArray[np.intp]] = []
+    for variant in variants:
+        there = np.flatnonzero(codes == code_of.get(variant, len(names)))
+        places.append(there[np.argsort(ids[there], kind="stable")])
+        if not np.array_equal(ids[places[-1]], ids[places[0]]):
+            raise ValueError(f"{variants[0]} and {variant} are not predictions on the same objects")
+    return ids[places[0]], values[np.stack(places)]
