@@ -376,11 +376,15 @@ def report(
 
 
 def sample_sheets(worlds: Iterable[str]) -> dict[str, bytes]:
-    """Draw samples of the CGN of each world, as PNG."""
+    """Draw samples of the CGN of each world that has one, as PNG."""
     sheets = {}
     with tempfile.TemporaryDirectory() as folder:
         for world in worlds:
-            cgn, _ = CGN.load(find_weights(world, "", user_weights_dir(), "embedded").path)
+            try:
+                weights = find_weights(world, "", user_weights_dir(), "embedded")
+            except ValueError:  # it does not come with the package, and nobody has trained it
+                continue
+            cgn, _ = CGN.load(weights.path)
             picture = Path(folder) / "sheet.png"
             sheet(cgn, picture)
             sheets[world] = picture.read_bytes()

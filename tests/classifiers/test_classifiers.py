@@ -115,7 +115,7 @@ def test_a_recipe_sees_the_sets_it_names_and_no_other(name: str, sets: dict[str,
     own = {each: sets[each] for each in MODELS[name].trains_on}
     assert fitted(short(name), own) == fitted(short(name), sets)
     for each in own:
-        other = own | {each: coloured(9)}
+        other = own | {each: coloured(99)}
         assert fitted(short(name), other) != fitted(short(name), own)
 
 
@@ -226,7 +226,7 @@ def test_all_that_decides_the_weights_is_in_the_caches_key(
         assert len(fits) == seed + 1
     fit_cached(short("erm"), sets, n_classes=N_CLASSES, seed=1, cache=tmp_path)
     fit_cached(short("erm"), sets, n_classes=4, seed=0, cache=tmp_path)
-    others = sets | {"biased": coloured(9)}
+    others = sets | {"biased": coloured(99)}
     fit_cached(short("erm"), others, n_classes=N_CLASSES, seed=0, cache=tmp_path)
     assert len(fits) == len(changes) + 3
     for steps in (1, 2):
@@ -238,7 +238,7 @@ def test_all_that_decides_the_weights_is_in_the_caches_key(
 def test_a_set_that_is_not_trained_on_is_not_in_the_caches_key(
     sets: dict[str, ImageSet], fits: list[int], tmp_path: Path
 ) -> None:
-    for others in (sets, sets | {"unbiased": coloured(9)}):
+    for others in (sets, sets | {"unbiased": coloured(99)}):
         fit_cached(short("erm"), others, n_classes=N_CLASSES, seed=0, cache=tmp_path)
     assert fits == [0]
 

@@ -169,7 +169,7 @@ def test_counterfactuals_of_real_images_keep_their_budget(ledger: Ledger) -> Non
     masks = segment_by_colour(of.pixels, of.factors.shape)
     ledger.reset()
     real_image_counterfactuals(cgn, of, masks, 1_000, seed=0, swap_fraction=0.5, device="cuda")
-    assert_within(ledger, ledger.counts(), 110, 44, 3)
+    assert_within(ledger, ledger.counts(), 112, 44, 3)
 
 
 def test_a_pass_of_the_imagenet_cgn_keeps_its_budget(ledger: Ledger) -> None:
@@ -211,7 +211,7 @@ def test_a_step_of_every_recipe_keeps_its_budget(ledger: Ledger, name: str) -> N
     def run(steps: int) -> None:
         fit(replace(recipe, steps=steps), sets, n_classes=N_CLASSES, seed=0, device="cuda")
 
-    assert_within(ledger, difference(ledger, run, 1, 3), 320, 0, 0)
+    assert_within(ledger, difference(ledger, run, 1, 3), 330, 0, 0)
 
 
 def test_evaluation_of_images_in_memory_keeps_its_budget(ledger: Ledger) -> None:

@@ -207,7 +207,7 @@ def test_predictions_on_images_shown_otherwise_lie_beside_the_first(
         "".join(
             line
             for line in (results / "runs.csv").read_text().splitlines(keepends=True)
-            if "sum-v1" not in line
+            if "sum-v2" not in line
         )
     )
     assert cli.main(["rescore", "--results", str(results)]) == 0

@@ -70,7 +70,7 @@ def test_the_table_says_how_many_generators_the_seeds_were_trained_on(
 
 @pytest.mark.parametrize(
     ("rules", "shown"),
-    [(("nothing", "nothing"), "nothing"), (("", ""), ""), (("", "nothing"), "; nothing")],
+    [(("nothing", "nothing"), "nothing"), (("", ""), ""), (("", "nothing"), "nothing")],
 )
 def test_the_table_says_what_settings_were_selected_on(
     rules: tuple[str, ...], shown: str, tmp_path: Path, suite: Suite

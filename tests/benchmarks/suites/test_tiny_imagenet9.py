@@ -198,7 +198,7 @@ def test_one_command_recombines_fits_and_scores_both_suites(
     assert set(runs["model"]) == {*names, *heads}
     assert set(runs["source"]) == {"official", "official-part"}
     board = pd.read_csv(tmp_path / "tiny-in9.csv")
-    assert board["rank"].notna().sum() == 2
+    assert board["rank_low"].notna().sum() == 2
     assert board["mixed_same-mixed_rand_bg_gap"].notna().all()
 
 
