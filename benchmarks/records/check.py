@@ -177,7 +177,7 @@ def _predictions_without_rows(
     }
     known = {
         run.path(results, views.get((run.suite, run.protocol), ""))
-        for run in map(run_of, _records(last_of_runs(runs)))
+        for run in map(run_of, _records(runs.drop_duplicates([*RUN_COLUMNS])))
     }
     for path in sorted(set(results.glob("predictions/*/*/*/*.parquet")) - known):
         yield f"{path.relative_to(results)}: runs.csv has no rows of it"
