@@ -27,7 +27,6 @@ from benchmarks.records.runs import (
     RUN_COLUMNS,
     by_run,
     exclusive,
-    last_of_runs,
     newest,
     read_runs,
     repeated,
