@@ -114,4 +114,4 @@ def test_every_committed_leaderboard_reads_without_arguments(
     assert {"rank_low", "rank_high", "model", "n", primary, "protocol", "source"} <= set(
         table.columns
     )
-    assert {"erm", "cgn", "cgn-ensemble", "oracle"} <= set(table["model"])
+    assert {"erm", "cgn-abduct", "cgn-ensemble", "oracle"} <= set(table["model"])
